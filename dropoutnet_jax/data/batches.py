@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rows a step trains on: a pure function of a key and the tables.
+
+Nothing here has a state, so that batch number n is the same in an interrupted
+and an uninterrupted run, on any number of devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dropoutnet_jax.data import tables as tables_lib
+
+
+class Block(NamedTuple):
+  """Users and items that are all scored with each other; rows are distinct."""
+
+  user: jax.Array  # int32 [U]
+  item: jax.Array  # int32 [I]
+
+
+class Pairs(NamedTuple):
+  """Single pairs."""
+
+  user: jax.Array  # int32 [B]
+  item: jax.Array  # int32 [B]
+
+
+def block_shape(
+    batch_size: int, block_users: int, num_users: int, num_items: int
+) -> tuple[int, int]:
+  """Users and items of a block of at most about `batch_size` pairs.
+
+  Args:
+    batch_size: pairs per step.
+    block_users: users per block, or 0 for about the root of the batch size.
+    num_users: training users.
+    num_items: target items.
+
+  Returns:
+    (users, items), each at least 1 and at most what there is: a small data set
+    gives smaller blocks.
+  """
+  users = block_users or round(batch_size**0.5)
+  users = max(1, min(users, num_users))
+  items = max(1, min(batch_size // users, num_items))
+  return users, items
+
+
+def draw_block(
+    key: jax.Array, tables: tables_lib.Tables, shape: tuple[int, int]
+) -> Block:
+  """Draws a block's users and items uniformly without replacement."""
+  user_key, item_key = jax.random.split(key)
+  return Block(
+      jax.random.permutation(user_key, tables.train_users)[: shape[0]],
+      jax.random.permutation(item_key, tables.target_items)[: shape[1]],
+  )
+
+
+def draw_published_pairs(
+    key: jax.Array,
+    tables: tables_lib.Tables,
+    batch_size: int,
+    random_share: float,
+) -> Pairs:
+  """Draws pairs from the published distribution, with replacement.
+
+  A training user uniformly; with it a uniform target item with probability
+  `random_share`, else one of the user's top items by the teacher's score. The
+  published code materialises the same pairs per thousand users and shuffles.
+  """
+  keys = jax.random.split(key, 4)
+  shape = (batch_size,)
+  pick = lambda key, size: jax.random.randint(key, shape, 0, size)
+  user = tables.train_users[pick(keys[0], len(tables.train_users))]
+  item = tables.target_items[pick(keys[1], len(tables.target_items))]
+  if random_share < 1:
+    top = tables.top_items[user, pick(keys[2], tables.top_items.shape[1])]
+    is_random = jax.random.bernoulli(keys[3], random_share, shape)
+    item = jnp.where(is_random, item, top)
+  return Pairs(user, item)
+
+
+def block_likes(user_history: jax.Array, block: Block, num_items: int) -> jax.Array:
+  """Which pairs of a block are training pairs: bool [U, I]."""
+  size = len(block.item)
+  # Position of an item in the block; `size` is the bin for all others.
+  position = jnp.full(num_items + 1, size, jnp.int32)
+  position = position.at[block.item].set(jnp.arange(size, dtype=jnp.int32))
+  history = user_history[block.user]
+  where = position[jnp.where(history < 0, num_items, history)]
+  rows = jnp.arange(len(block.user))[:, None]
+  likes = jnp.zeros((len(block.user), size + 1), bool)
+  return likes.at[rows, where].set(True)[:, :size]
+
+
+def pair_likes(user_history: jax.Array, pairs: Pairs) -> jax.Array:
+  """Which pairs are training pairs: bool [B]."""
+  return jnp.any(user_history[pairs.user] == pairs.item[:, None], axis=1)

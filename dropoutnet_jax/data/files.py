@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writing and reading files of a run: whole or not at all.
+
+Everything is written beside its target and renamed, so that a full disk or a
+kill leaves the old file or none. Arrays go into npz without pickle.
+"""
+
+from collections.abc import Callable, Mapping
+import json
+import os
+from typing import Any, BinaryIO
+import zipfile
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import errors
+
+
+def write(path: str, fill: Callable[[BinaryIO], Any]) -> None:
+  """Lets `fill` write a temporary file beside `path`, then renames it.
+
+  Raises:
+    UserError: if the file can't be written (folder read-only, disk full).
+  """
+  temporary = f'{path}.{os.getpid()}.tmp'
+  try:
+    with open(temporary, 'wb') as file:
+      fill(file)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except OSError as error:
+    raise errors.UserError(
+        f'{path} cannot be written: {error.strerror or error}. Free space or '
+        'choose another --workdir.'
+    ) from error
+  finally:
+    if os.path.exists(temporary):
+      os.remove(temporary)
+
+
+def write_text(path: str, text: str) -> None:
+  """Writes UTF-8 text, whole or not at all."""
+  write(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str, value: Any) -> None:
+  """Writes JSON; NaN and infinity, which JSON has not, are refused."""
+  write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+
+
+def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
+  """Writes named arrays as npz. Object arrays of strings become str arrays."""
+  plain = {
+      name: array.astype(str) if array.dtype == object else array
+      for name, array in arrays.items()
+  }
+  write(path, lambda file: np.savez(file, **plain))  # type: ignore[arg-type]
+
+
+def load_arrays(path: str) -> dict[str, np.ndarray]:
+  """Reads what `save_arrays` wrote.
+
+  Raises:
+    UserError: if the file is missing or damaged.
+  """
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return dict(arrays)
+  except FileNotFoundError as error:
+    raise errors.UserError(
+        f'{path} does not exist; is this a run folder?'
+    ) from error
+  except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    raise errors.UserError(
+        f'{path} is damaged ({error}). Remove the run folder and train again.'
+    ) from error
+
+
+def sparse_arrays(
+    name: str, matrix: scipy.sparse.csr_array
+) -> dict[str, np.ndarray]:
+  """The three arrays and the shape of a csr_array, under `name/...`."""
+  return {
+      f'{name}/indptr': matrix.indptr,
+      f'{name}/indices': matrix.indices,
+      f'{name}/data': matrix.data,
+      f'{name}/shape': np.asarray(matrix.shape),
+  }
+
+
+def sparse_from_arrays(
+    name: str, arrays: Mapping[str, np.ndarray]
+) -> scipy.sparse.csr_array:
+  """Inverse of `sparse_arrays`."""
+  return scipy.sparse.csr_array(
+      (
+          arrays[f'{name}/data'],
+          arrays[f'{name}/indices'],
+          arrays[f'{name}/indptr'],
+      ),
+      shape=tuple(arrays[f'{name}/shape']),
+  )

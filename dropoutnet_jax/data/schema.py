@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every reader returns and everything after it relies on.
+
+Rows are numbered from 0 in the order of `Entities.ids`; pairs hold row
+numbers, never ids. Nothing here reads a file or touches a device.
+"""
+
+import dataclasses
+from typing import TypeAlias
+
+import numpy as np
+import scipy.sparse
+
+QUADRANTS = ('warm', 'cold_item', 'cold_user', 'cold_both')
+
+
+@dataclasses.dataclass(frozen=True)
+class Tags:
+  """Weighted tags or word counts of N rows.
+
+  Attributes:
+    matrix: csr_array float32 [N, T], weights or counts, no explicit zeros.
+    names: str [T], or None where the source gives no names.
+  """
+
+  matrix: scipy.sparse.csr_array
+  names: np.ndarray | None = None
+
+
+# A column is Tags, numbers (float32 [N] or [N, D], NaN where missing) or
+# categories (object [N] of str, None where missing).
+Column: TypeAlias = Tags | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Entities:
+  """Users or items: ids [N] (int64 or str, distinct) and their columns."""
+
+  ids: np.ndarray
+  columns: dict[str, Column] = dataclasses.field(default_factory=dict)
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interactions:
+  """Likes as row numbers; a pair occurs once.
+
+  Attributes:
+    user: int32 [N], rows of the users.
+    item: int32 [N], rows of the items.
+    weight: float32 [N] >= 0, or None where all are 1.
+    time: int64 [N], seconds since 1970, or None where unknown.
+  """
+
+  user: np.ndarray
+  item: np.ndarray
+  weight: np.ndarray | None = None
+  time: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return len(self.user)
+
+  def select(self, rows: np.ndarray) -> 'Interactions':
+    """The pairs at the given positions (or where a bool mask is true)."""
+    pick = lambda column: None if column is None else column[rows]
+    return Interactions(
+        self.user[rows], self.item[rows], pick(self.weight), pick(self.time)
+    )
+
+  def matrix(self, num_users: int, num_items: int) -> scipy.sparse.csr_array:
+    """float32 csr_array [U, I] with the weight (or 1) of each pair."""
+    weight = self.weight
+    if weight is None:
+      weight = np.ones(len(self), np.float32)
+    return scipy.sparse.csr_array(
+        (weight, (self.user, self.item)), shape=(num_users, num_items)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSet:
+  """Held-out pairs of one quadrant and the items that are ranked for it.
+
+  Attributes:
+    user: int32 [N], user row of each held-out pair.
+    item: int32 [N], item row of each held-out pair.
+    candidates: int32 [I], the item rows that are ranked, ascending.
+    exclude_train: whether a user's training items leave her candidates.
+  """
+
+  user: np.ndarray
+  item: np.ndarray
+  candidates: np.ndarray
+  exclude_train: bool = False
+
+  def __len__(self) -> int:
+    return len(self.user)
+
+
+@dataclasses.dataclass(frozen=True)
+class Factors:
+  """Preference factors of a teacher: float32 [U, P] and [I, P].
+
+  Rows without a factor are zero and marked False in `*_present`.
+  """
+
+  user: np.ndarray
+  item: np.ndarray
+  user_present: np.ndarray
+  item_present: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+  """What a reader returns.
+
+  Attributes:
+    name: of the data set, as in `config.data.name`.
+    users: user table.
+    items: item table.
+    interactions: all likes; where `held_out` is given, the training ones.
+    held_out: published test sets by quadrant; empty where the source has none.
+    factors: published teacher factors, or None.
+    notes: what the reader counted or repaired, one sentence each.
+  """
+
+  name: str
+  users: Entities
+  items: Entities
+  interactions: Interactions
+  held_out: dict[str, EvaluationSet] = dataclasses.field(default_factory=dict)
+  factors: Factors | None = None
+  notes: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """Training pairs and the sets to evaluate on.
+
+  Attributes:
+    train: training pairs; no cold row occurs in them.
+    evaluation: by name: a quadrant, or a quadrant + '_validation'.
+    notes: what was held out and how, one sentence each, for the results.
+  """
+
+  train: Interactions
+  evaluation: dict[str, EvaluationSet]
+  notes: tuple[str, ...] = ()
+
+  def train_rows(self) -> tuple[np.ndarray, np.ndarray]:
+    """User and item rows that occur in training, ascending."""
+    return np.unique(self.train.user), np.unique(self.train.item)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Resident tables: all that a training step reads, as arrays.
+
+Only ids travel in a step; content, factors and histories stay where they are.
+The arrays are NumPy on the host and become device arrays when they are placed.
+"""
+
+from typing import Any
+
+import flax.struct
+import jax.numpy as jnp
+import numpy as np
+
+from dropoutnet_jax.data import histories
+from dropoutnet_jax.data import schema
+
+_CLIP = 5.0  # standard deviations; as published
+
+
+@flax.struct.dataclass
+class Scaler:
+  """Scales preference rows [B, P] for the tower.
+
+  'standard' standardises each column and clips at 5, as published; 'row'
+  gives rows of norm 1; 'none' leaves them. Kept with the run, so that entities
+  that come later are scaled the same way.
+  """
+
+  mean: Any  # float32 [P]
+  scale: Any  # float32 [P]
+  kind: str = flax.struct.field(pytree_node=False)
+
+  def __call__(self, x: Any) -> Any:
+    """float32 [B, P] -> float32 [B, P]."""
+    if self.kind == 'standard':
+      return jnp.clip((x - self.mean) / self.scale, -_CLIP, _CLIP)
+    if self.kind == 'row':
+      square = jnp.sum(x * x, axis=-1, keepdims=True)
+      return x / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+    return x
+
+
+def fit_scaler(values: np.ndarray, kind: str) -> Scaler:
+  """Fits on the rows of present entities, float32 [N, P]."""
+  width = values.shape[1]
+  mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
+  if kind == 'standard' and len(values):
+    mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+    deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
+    scale = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
+  return Scaler(mean, scale, kind)
+
+
+@flax.struct.dataclass
+class SideTable:
+  """One side's rows.
+
+  Attributes:
+    content: float32 [N, F], dense content.
+    preference: float32 [N, P], scaled factors; zero where not present.
+    present: bool [N].
+    factors: float32 [N, P], the teacher's, unscaled: targets and histories.
+    history_total: float32 [N, P], sum of the other side's factors over the
+      training history.
+    history_count: int32 [N].
+    history_scaler: scales history means as `preference` is scaled.
+  """
+
+  content: Any
+  preference: Any
+  present: Any
+  factors: Any
+  history_total: Any
+  history_count: Any
+  history_scaler: Scaler
+
+
+@flax.struct.dataclass
+class Tables:
+  """Everything that a step reads.
+
+  Attributes:
+    user: rows of the users.
+    item: rows of the items.
+    train_users: int32 [U'], user rows that are trained on.
+    target_items: int32 [I'], item rows that may be targets.
+    user_history: int32 [U, L], training items of each user, -1 for padding.
+    top_items: int32 [U, N], each user's top target items by the teacher's
+      score, published pairing only; else [0, 0].
+  """
+
+  user: SideTable
+  item: SideTable
+  train_users: Any
+  target_items: Any
+  user_history: Any
+  top_items: Any
+
+
+def make_side(
+    content: np.ndarray,
+    factors: np.ndarray,
+    present: np.ndarray,
+    other_factors: np.ndarray,
+    history: histories.History,
+    scaling: str,
+) -> SideTable:
+  """Builds one side's table from its teacher factors and histories."""
+  scaler = fit_scaler(factors[present], scaling)
+  scaled = np.asarray(scaler(factors), np.float32)
+  total = history_totals(history, other_factors)
+  count = np.asarray(history.count, np.int32)
+  mean = total[count > 0] / count[count > 0, None]
+  return SideTable(
+      content=content.astype(np.float32),
+      preference=np.where(present[:, None], scaled, 0).astype(np.float32),
+      present=present,
+      factors=factors.astype(np.float32),
+      history_total=total,
+      history_count=count,
+      history_scaler=fit_scaler(mean, scaling),
+  )
+
+
+def history_totals(
+    history: histories.History, other_factors: np.ndarray
+) -> np.ndarray:
+  """Sum of the other side's factors over each history: float32 [N, P]."""
+  total = np.zeros((len(history.index), other_factors.shape[1]), np.float32)
+  for column in history.index.T:  # one history position at a time: no [N, L, P]
+    known = column >= 0
+    total[known] += other_factors[column[known]]
+  return total
+
+
+def make_tables(
+    user: SideTable,
+    item: SideTable,
+    split: schema.Split,
+    target_items: np.ndarray,
+    user_history: histories.History,
+    top_items: np.ndarray,
+) -> Tables:
+  """Joins both sides with the rows that are trained on."""
+  train_users, _ = split.train_rows()
+  return Tables(
+      user=user,
+      item=item,
+      train_users=train_users.astype(np.int32),
+      target_items=target_items.astype(np.int32),
+      user_history=user_history.index.astype(np.int32),
+      top_items=top_items.astype(np.int32),
+  )

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one exception that a user is meant to read.
+
+`run.py` prints its message without a traceback and exits with status 2. A
+message says what was found, where, and what to do about it.
+"""
+
+from collections.abc import Iterable
+import difflib
+
+
+class UserError(Exception):
+  """Something the user can mend: a file, a field, a value, a folder."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  """Returns ' Did you mean X?' for the nearest known name, or ''."""
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+  return f' Did you mean {close[0]!r}?' if close else ''

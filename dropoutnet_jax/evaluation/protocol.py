@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which users, which candidates, which masks: the rules of every table.
+
+A method is anything that scores the candidates of an evaluation set for a
+chunk of users. Ranks come from counting, never from a sorted list, so ties
+count as if they were broken at random and constant scores give chance level.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import schema
+from dropoutnet_jax.evaluation import metrics
+
+# user rows int32 [C] -> scores float32 [C, I] of the set's candidates.
+ScoreFn = Callable[[np.ndarray], Any]
+# (quadrant, set) -> the scores of one method on that set.
+Method = Callable[[str, schema.EvaluationSet], ScoreFn]
+
+RULES = {
+    'candidates': 'all candidates of the split, none sampled',
+    'users': 'those with a relevant candidate; others are counted apart',
+    'mask': "warm: a user's training items leave her candidates",
+    'ties': 'expected value over a random order of tied items',
+    'recall': 'hits / number of relevant candidates',
+    'ndcg': 'ideal DCG cut at K',
+}
+
+
+def quadrant_of(name: str) -> str:
+  """The quadrant of a split name: 'cold_item_validation' -> 'cold_item'."""
+  return name.removesuffix('_validation')
+
+
+def evaluate(
+    score: ScoreFn,
+    held_out: schema.EvaluationSet,
+    likes: scipy.sparse.csr_array,
+    settings: config.EvaluationConfig,
+    what: str,
+) -> dict[str, float]:
+  """Mean metrics of one method over the users of one set.
+
+  Args:
+    score: scores of the candidates for a chunk of users.
+    held_out: relevant pairs and candidates.
+    likes: [U, I] training pairs, for the mask.
+    settings: cut-offs and chunk size.
+    what: method and set, for the error message.
+
+  Returns:
+    'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on.
+
+  Raises:
+    UserError: if a score is not finite.
+  """
+  user, column = relevant_pairs(held_out)
+  users, group = np.unique(user, return_inverse=True)
+  order = np.argsort(group, kind='stable')
+  group, column = group[order], column[order]
+  greater = np.zeros(len(column), np.int32)
+  tied = np.zeros(len(column), np.int32)
+  num_allowed = np.full(len(users), len(held_out.candidates), np.int64)
+  size = min(settings.users_per_chunk, max(len(users), 1))
+  starts = np.searchsorted(group, np.arange(0, len(users) + size, size))
+  for number, begin in enumerate(range(0, len(users), size)):
+    part = slice(starts[number], starts[number + 1])
+    rows = users[begin : begin + size]
+    padded = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
+    scores = score(padded)
+    allowed = None
+    if held_out.exclude_train:
+      allowed = allowed_candidates(likes, padded, held_out.candidates)
+      num_allowed[begin : begin + size] = allowed.sum(axis=1)[: len(rows)]
+    found = metrics.rank_intervals(
+        scores, group[part] - begin, column[part], allowed
+    )
+    if found.num_not_finite:
+      raise errors.UserError(
+          f'{found.num_not_finite} scores of {what} are not finite, for users '
+          f'among rows {rows[0]} to {rows[-1]}; metrics of such scores mean '
+          'nothing.'
+      )
+    greater[part], tied[part] = found.greater, found.tied
+  per_user = metrics.user_metrics(
+      group, greater, tied, num_allowed, tuple(settings.cutoffs)
+  )
+  return metrics.summary(per_user)
+
+
+def relevant_pairs(
+    held_out: schema.EvaluationSet,
+) -> tuple[np.ndarray, np.ndarray]:
+  """User row and candidate column of the held-out pairs on candidates."""
+  column = np.searchsorted(held_out.candidates, held_out.item)
+  column = np.minimum(column, len(held_out.candidates) - 1)
+  known = held_out.candidates[column] == held_out.item
+  return held_out.user[known], column[known]
+
+
+def allowed_candidates(
+    likes: scipy.sparse.csr_array, rows: np.ndarray, candidates: np.ndarray
+) -> np.ndarray:
+  """bool [C, I]: False at a user's training items."""
+  part = likes[rows]
+  mask = np.ones((len(rows), likes.shape[1]), bool)
+  mask[np.repeat(np.arange(len(rows)), np.diff(part.indptr)), part.indices] = 0
+  return mask[:, candidates]
+
+
+def describe_set(held_out: schema.EvaluationSet) -> dict[str, int]:
+  """Counts of a set for results.json."""
+  user, _ = relevant_pairs(held_out)
+  users = len(np.unique(user))
+  return {
+      'users': users,
+      'users_without_relevant': len(np.unique(held_out.user)) - users,
+      'candidates': len(held_out.candidates),
+      'pairs': len(user),
+  }

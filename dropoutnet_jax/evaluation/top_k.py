@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The best items of each user, exactly, in chunks on the device.
+
+For lists that are shown. Ties go to the lower item row, which favours some
+items over others; metrics count ties fairly and live in `metrics`. Scores come
+from two tables of embeddings or from a function; nothing here knows a model.
+"""
+
+from collections.abc import Callable
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SMALLEST_WIDTH = 8  # of exclusion lists
+
+
+def top_items(
+    user_dense: jax.Array | np.ndarray,
+    item_dense: jax.Array | np.ndarray,
+    k: int,
+    *,
+    users_per_chunk: int = 512,
+    items_per_chunk: int = 8192,
+    exclude: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ranks items by the dot product of embeddings.
+
+  Scores exist for one chunk of users and of items at a time; a running list of
+  k per user is merged with each chunk of items. Chunks are padded, so one
+  program is compiled for all of them.
+
+  Args:
+    user_dense: [U, R].
+    item_dense: [I, R].
+    k: items per user; may exceed I.
+    users_per_chunk: users scored together.
+    items_per_chunk: the most items scored together.
+    exclude: int [U, L], item rows that a user must not get, such as those of
+      `exclusion_lists`; -1 is padding.
+
+  Returns:
+    Scores float32 [U, k], descending, and item rows int32 [U, k]. Where a user
+    has fewer than k items to choose from, -inf and -1 fill up the rest. Items
+    whose score is NaN or -inf are never chosen.
+
+  Raises:
+    ValueError: if shapes or sizes do not fit.
+  """
+  num_users, num_items = len(user_dense), len(item_dense)
+  if user_dense.shape[1:] != item_dense.shape[1:] or user_dense.ndim != 2:
+    raise ValueError(
+        f'user_dense {user_dense.shape} and item_dense {item_dense.shape} must '
+        'be [U, R] and [I, R].'
+    )
+  _check_positive(
+      k=k, users_per_chunk=users_per_chunk, items_per_chunk=items_per_chunk
+  )
+  users = jnp.asarray(_pad_rows(user_dense, users_per_chunk))
+  # Chunks of one size, the least that makes no more of them.
+  num_chunks = max(1, -(-num_items // items_per_chunk))
+  chunk_size = max(1, -(-num_items // num_chunks))
+  padded = _pad_rows(item_dense, chunk_size)
+  items = jnp.asarray(padded.reshape(-1, chunk_size, padded.shape[1]))
+  banned = _padded_exclusions(exclude, num_users, len(users))
+  _check_rows(banned, num_items)
+  sizes = {'users_per_chunk': users_per_chunk, 'k': k}
+
+  def top_of_chunk(start: int) -> tuple[jax.Array, jax.Array]:
+    part = banned[start : start + users_per_chunk]
+    return _top_of_embeddings(users, start, items, num_items, part, **sizes)
+
+  return _join(top_of_chunk, num_users, users_per_chunk, k)
+
+
+def top_scored(
+    score_fn: Callable[[np.ndarray], jax.Array | np.ndarray],
+    user_rows: np.ndarray,
+    k: int,
+    *,
+    users_per_chunk: int = 512,
+    exclude: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ranks items by any score, for methods without embeddings.
+
+  Args:
+    score_fn: from user rows int32 [users_per_chunk] to scores
+      [users_per_chunk, I]. The last chunk is filled up with repeated rows, so
+      a compiled function sees one shape.
+    user_rows: int [U], the users to rank for.
+    k: items per user; may exceed I.
+    users_per_chunk: users scored together.
+    exclude: int [U, L], item rows that the user at the same place in
+      `user_rows` must not get; -1 is padding.
+
+  Returns:
+    As `top_items`, in the order of `user_rows`.
+
+  Raises:
+    ValueError: if shapes or sizes do not fit.
+  """
+  _check_positive(k=k, users_per_chunk=users_per_chunk)
+  num_users = len(user_rows)
+  num_padded = num_users + -num_users % users_per_chunk
+  rows = np.resize(np.asarray(user_rows, np.int32), num_padded)
+  banned = _padded_exclusions(exclude, num_users, num_padded)
+
+  def top_of_chunk(start: int) -> tuple[jax.Array, jax.Array]:
+    chunk = slice(start, start + users_per_chunk)
+    scores = score_fn(rows[chunk])
+    _check_rows(banned[chunk], scores.shape[1])
+    return _top_of_scores(scores, banned[chunk], k=k)
+
+  return _join(top_of_chunk, num_users, users_per_chunk, k)
+
+
+def exclusion_lists(
+    user: np.ndarray, item: np.ndarray, num_users: int
+) -> np.ndarray:
+  """Gathers pairs (seen, banned, sold out ...) as lists of item rows.
+
+  Args:
+    user: int [N], user row of each pair.
+    item: int [N], item row of each pair; repeated pairs are harmless.
+    num_users: U.
+
+  Returns:
+    int32 [U, L], each user's items, then -1; L is the longest list.
+  """
+  counts = np.bincount(user, minlength=num_users)
+  order = np.argsort(user, kind='stable')
+  place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+  lists = np.full((num_users, counts.max(initial=0)), -1, np.int32)
+  lists[np.asarray(user)[order], place] = np.asarray(item)[order]
+  return lists
+
+
+@functools.partial(jax.jit, static_argnames=('users_per_chunk', 'k'))
+def _top_of_embeddings(
+    users: jax.Array,
+    start: jax.Array,
+    items: jax.Array,
+    num_items: jax.Array,
+    exclude: jax.Array,
+    *,
+    users_per_chunk: int,
+    k: int,
+) -> tuple[jax.Array, jax.Array]:
+  """Best items of users [start, start + C) among items [chunks, size, R]."""
+  users = jax.lax.dynamic_slice_in_dim(users, start, users_per_chunk)
+  size = items.shape[1]
+
+  def merge_chunk(
+      best: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, jax.Array]
+  ) -> tuple[tuple[jax.Array, jax.Array], None]:
+    emb, number = chunk
+    # Accelerators round the factors of a product by default; lists are exact.
+    scores = jnp.dot(users, emb.T, precision=jax.lax.Precision.HIGHEST)
+    first = number * size
+    is_padding = first + jnp.arange(size) >= num_items
+    scores = jnp.where(is_padding[None], -jnp.inf, scores)
+    return _merge(best, _masked(scores, exclude - first), first), None
+
+  numbers = jnp.arange(items.shape[0])
+  empty = _nothing(users_per_chunk, k)
+  best, _ = jax.lax.scan(merge_chunk, empty, (items, numbers))
+  return best
+
+
+@functools.partial(jax.jit, static_argnames='k')
+def _top_of_scores(
+    scores: jax.Array, exclude: jax.Array, *, k: int
+) -> tuple[jax.Array, jax.Array]:
+  """Best columns of scores [C, I]."""
+  scores = _masked(jnp.asarray(scores, jnp.float32), exclude)
+  return _merge(_nothing(scores.shape[0], k), scores, 0)
+
+
+def _masked(scores: jax.Array, exclude: jax.Array) -> jax.Array:
+  """Scores [C, I], -inf at columns exclude [C, L]; others are dropped."""
+  num_rows, num_columns = scores.shape
+  # A negative index would count from the end; one past it is dropped.
+  column = jnp.where(exclude < 0, num_columns, exclude)
+  row = jnp.arange(num_rows)[:, None]
+  scores = scores.at[row, column].set(-jnp.inf, mode='drop')
+  scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
+  return jnp.where(scores == 0.0, 0.0, scores)  # top_k puts 0 above -0
+
+
+def _merge(
+    best: tuple[jax.Array, jax.Array], scores: jax.Array, first: jax.Array | int
+) -> tuple[jax.Array, jax.Array]:
+  """Best scores and items [C, k] with those of items from first on [C, I].
+
+  The list stands before the new items, which all have higher rows, and top_k
+  keeps the first of equals; so ties go to the lower row.
+  """
+  best_scores, best_items = best
+  k = best_scores.shape[1]
+  together = jnp.concatenate([best_scores, scores], axis=1)
+  top, place = jax.lax.top_k(together, k)
+  kept = jnp.take_along_axis(best_items, jnp.minimum(place, k - 1), axis=1)
+  items = jnp.where(place < k, kept, place - k + first)
+  return top, jnp.where(top > -jnp.inf, items, -1)
+
+
+def _nothing(num_rows: int, k: int) -> tuple[jax.Array, jax.Array]:
+  shape = (num_rows, k)
+  return jnp.full(shape, -jnp.inf, jnp.float32), jnp.full(shape, -1, jnp.int32)
+
+
+def _join(
+    top_of_chunk: Callable[[int], tuple[jax.Array, jax.Array]],
+    num_users: int,
+    users_per_chunk: int,
+    k: int,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Lists of all users from those of the chunk that begins at each start."""
+  scores = np.empty((num_users, k), np.float32)
+  items = np.empty((num_users, k), np.int32)
+  for start in range(0, num_users, users_per_chunk):
+    chunk = slice(start, min(start + users_per_chunk, num_users))
+    for whole, part in zip((scores, items), top_of_chunk(start)):
+      whole[chunk] = np.asarray(part)[: chunk.stop - start]
+  return scores, items
+
+
+def _check_positive(**sizes: int) -> None:
+  for name, size in sizes.items():
+    if size < 1:
+      raise ValueError(f'{name} must be at least 1: {size}')
+
+
+def _padded_exclusions(
+    exclude: np.ndarray | None, num_users: int, padded_users: int
+) -> np.ndarray:
+  """exclude as int32 [padded_users, L], L a power of two: few programs."""
+  if exclude is None:
+    return np.full((padded_users, 0), -1, np.int32)
+  exclude = np.asarray(exclude)
+  if exclude.ndim != 2 or len(exclude) != num_users:
+    raise ValueError(f'exclude {exclude.shape} must be [{num_users}, L].')
+  width = _SMALLEST_WIDTH
+  while width < exclude.shape[1]:
+    width *= 2
+  padded = np.full((padded_users, width), -1, np.int32)
+  padded[:num_users, : exclude.shape[1]] = exclude
+  return padded
+
+
+def _check_rows(exclude: np.ndarray, num_items: int) -> None:
+  largest = exclude.max(initial=-1)
+  if largest >= num_items:
+    raise ValueError(f'exclude holds item {largest} of {num_items} items.')
+
+
+def _pad_rows(
+    values: jax.Array | np.ndarray, multiple: int
+) -> jax.Array | np.ndarray:
+  """values [N, R] as float32 with zero rows up to a multiple of rows."""
+  # On the host where they are there: an eager jnp.pad compiles for each shape.
+  numpy = np if isinstance(values, np.ndarray) else jnp
+  missing = -len(values) % multiple
+  return numpy.pad(values.astype(np.float32), ((0, missing), (0, 0)))

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Content ridge as a sparse dot product minus a dense one of rank k.
+
+With the singular values s and right vectors V of training content C [I, T],
+  (C'C + lambda I)^-1
+    = (I - V diag((s^2 - m) / (s^2 + lambda)) V') / (lambda + m)
+where m stands for the s^2 of all directions that V leaves out. With all of V
+nothing is left out and this is Woodbury's identity for any m. Cut to the k
+largest s, the plain cut (m = 0) does not shrink the others at all; m, their
+mean weighted by energy, shrinks them alike, at no cost when scoring.
+
+No square matrix: this is the form for more rows than a Cholesky can take, and
+the form that a two-tower embedding holds. It knows content and histories only.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+from dropoutnet_jax import errors
+from dropoutnet_jax.evaluation import ease
+
+_NUM_PROBES = 64  # random vectors that estimate what is left out
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectrum:
+  """The k largest singular values of content, and what is left out.
+
+  Attributes:
+    directions: float32 [T, k], right singular vectors times s.
+    squared: float32 [k], s^2, ascending.
+    rest: mean s^2 of the other directions, weighted by s^2; 0 if none.
+  """
+
+  directions: np.ndarray
+  squared: np.ndarray
+  rest: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Correction:
+  """What content ridge subtracts from the sparse dot product.
+
+  With histories H [U, I] over the training rows and any rows c [J, T], scores
+  are (H C c' - (H C W) (c W)') / divisor.
+
+  Attributes:
+    weights: W, float32 [T, k].
+    divisor: lambda + m.
+  """
+
+  weights: np.ndarray
+  divisor: float
+
+
+def decompose(
+    content: scipy.sparse.csr_array,
+    rank: int,
+    seed: int,
+    *,
+    num_iterations: int = 3,
+) -> Spectrum:
+  """The largest singular values of content, by subspace iteration.
+
+  After Halko, Martinsson & Tropp (SIAM Review, 2011), on the rows' side: the
+  basis has I rows, and only the result has T.
+
+  Args:
+    content: float32 [I, T]; rows without content have no part in it.
+    rank: k; min(I, T) where that is smaller, which is exact.
+    seed: of the random start.
+    num_iterations: products with C C' before the last one.
+
+  Raises:
+    UserError: if no row has content.
+  """
+  check_content(content)
+  content = content[np.flatnonzero(np.diff(content.indptr))]
+  num_rows = content.shape[0]
+  rank = min(rank, *content.shape)
+  width = min(rank + 20 + rank // 20, num_rows)
+  generator = np.random.default_rng(seed)
+  basis = generator.standard_normal((num_rows, width), np.float32)
+  transposed = content.T.tocsr()
+  for _ in range(num_iterations):
+    basis = _same_span(content @ (transposed @ basis))
+  basis = _orthonormal(basis)
+  projected = transposed @ basis  # [T, width]
+  squared, rotation = scipy.linalg.eigh(projected.T @ projected, driver='evd')
+  squared, rotation = squared[width - rank :], rotation[:, width - rank :]
+  squared = np.maximum(squared, 0)
+  directions = projected @ rotation
+  if rank == min(content.shape):
+    return Spectrum(directions, squared, 0.0)
+  probes = generator.standard_normal((num_rows, _NUM_PROBES), np.float32)
+  left = basis @ rotation
+  probes -= left @ (left.T @ probes)
+  moved = transposed @ probes
+  again = content @ moved
+  rest = np.vdot(again, again) / max(np.vdot(moved, moved), 1e-30)
+  # Where next to nothing is left out the quotient is noise, and harmless.
+  return Spectrum(directions, squared, float(min(rest, squared.min())))
+
+
+def _same_span(vectors: np.ndarray) -> np.ndarray:
+  """Well-conditioned vectors [N, width] that span the same space, by LU."""
+  lower, _ = scipy.linalg.lu(
+      vectors, permute_l=True, overwrite_a=True, check_finite=False
+  )
+  return lower
+
+
+def _orthonormal(vectors: np.ndarray) -> np.ndarray:
+  """Orthonormal basis of well-conditioned vectors [N, width].
+
+  Cholesky QR, twice: like LU it is a few products of large matrices. LAPACK's
+  QR, with its many small steps, is over ten times slower on shared cores.
+  """
+  for _ in range(2):
+    factor = scipy.linalg.cholesky(vectors.T @ vectors, check_finite=False)
+    vectors = scipy.linalg.solve_triangular(
+        factor, vectors.T, trans='T', check_finite=False
+    ).T
+  return vectors
+
+
+def correction(spectrum: Spectrum, regularization: float) -> Correction:
+  """The correction of one lambda."""
+  squared = np.maximum(spectrum.squared, np.float32(1e-30))
+  gain = (1 - spectrum.rest / squared) / (squared + regularization)
+  return Correction(
+      spectrum.directions * np.sqrt(gain)[None, :],
+      regularization + spectrum.rest,
+  )
+
+
+def item_dense(
+    content: scipy.sparse.csr_array, weights: np.ndarray
+) -> np.ndarray:
+  """Dense part of any rows, trained on or new: float32 [N, k].
+
+  Args:
+    content: float32 [N, T].
+    weights: float32 [T, k], of a `Correction`.
+  """
+  return content @ weights
+
+
+def user_dense(
+    histories: ease.Histories, train_dense: np.ndarray
+) -> np.ndarray:
+  """Dense part of users, float32 [U, k]: the sum over their histories.
+
+  Args:
+    histories: float32 [U, I], plain or from `ease.top_history`.
+    train_dense: float32 [I, k], `item_dense` of the training rows.
+  """
+  return histories @ train_dense
+
+
+@dataclasses.dataclass(frozen=True)
+class WoodburyRidge:
+  """Content ridge in this form, for a fixed set of candidates.
+
+  Attributes:
+    content: csr_array float32 [I, T] of the training rows.
+    candidates: csr_array float32 [J, T].
+    correction: of one lambda.
+  """
+
+  content: scipy.sparse.csr_array
+  candidates: scipy.sparse.csr_array
+  correction: Correction
+
+  def scores(self, histories: ease.Histories) -> np.ndarray:
+    """Scores float32 [N, J] of histories [N, I] over the training rows."""
+    return self._ridge(histories @ self.content, self.candidates)
+
+  def histories(
+      self, likes: scipy.sparse.csr_array, candidates: slice
+  ) -> np.ndarray:
+    """What new rows would like, float32 [N, I].
+
+    Args:
+      likes: float32 [U, I]; the training rows are its users.
+      candidates: which of the candidates, here new users.
+    """
+    liked_content = (likes.T @ self.content).tocsr()
+    return self._ridge(self.candidates[candidates], liked_content)
+
+  def _ridge(
+      self, left: ease.Histories, right: scipy.sparse.csr_array
+  ) -> np.ndarray:
+    """Scores of rows of summed content left [N, T] for right [M, T]."""
+    dot = left @ right.T
+    result = dot if isinstance(dot, np.ndarray) else dot.toarray()
+    weights = self.correction.weights
+    result -= (left @ weights) @ (right @ weights).T
+    result /= np.float32(self.correction.divisor)
+    return result
+
+
+def check_content(content: scipy.sparse.csr_array) -> None:
+  """Raises UserError if no training row has content."""
+  if not content.nnz:
+    raise errors.UserError(
+        f'None of the {content.shape[0]} training rows has sparse content, so '
+        'content ridge has nothing to compare. Name a column of tags in '
+        'config.features, or take content_ridge out of '
+        'config.evaluation.baselines and set config.model.sparse.enabled to '
+        'False.'
+    )

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Input dropout: what a row's preference becomes before the tower sees it.
+
+Algorithm 1 of Volkovs, Yu & Poutanen (NIPS 2017) as one state per row: as it
+is, dropped, or replaced by the mean over the row's history ("transform"). A
+dropped row, a cold row in serving and a row without history are one and the
+same input, bit for bit, because `apply_states` makes all three. Kept rows are
+never rescaled: serving does not rescale either.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+AS_IS, DROPPED, TRANSFORMED = 0, 1, 2
+
+
+class Preference(NamedTuple):
+  """Preference of B rows: value float32 [B, P] and present bool [B].
+
+  Where `present` is False the value is zero.
+  """
+
+  value: jax.Array
+  present: jax.Array
+
+
+class Rates(NamedTuple):
+  """Independent probabilities of one side's states; the rest is as it is."""
+
+  drop: jax.Array | float
+  transform: jax.Array | float
+
+
+class ModeRates(NamedTuple):
+  """Exclusive probabilities of the modes of a pair; the rest is as it is."""
+
+  drop_user: jax.Array | float
+  drop_item: jax.Array | float
+  drop_both: jax.Array | float
+  user_transform: jax.Array | float
+  item_transform: jax.Array | float
+
+
+# Row m: the states of (user, item) in mode m of ModeRates, then "as is".
+_MODE_STATES = (
+    (DROPPED, AS_IS),
+    (AS_IS, DROPPED),
+    (DROPPED, DROPPED),
+    (TRANSFORMED, AS_IS),
+    (AS_IS, TRANSFORMED),
+    (AS_IS, AS_IS),
+)
+
+
+def ramp(step: jax.Array, ramp_steps: int) -> jax.Array:
+  """Factor in [0, 1] on all rates: linear in the step, 1 from ramp_steps on."""
+  if ramp_steps == 0:
+    return jnp.ones((), jnp.float32)
+  return jnp.minimum(step.astype(jnp.float32) / ramp_steps, 1.0)
+
+
+def draw_states(key: jax.Array, num_rows: int, rates: Rates) -> jax.Array:
+  """Independent states of one side's rows: int32 [num_rows]."""
+  draw = jax.random.uniform(key, (num_rows,))
+  transformed = jnp.where(
+      draw < rates.drop + rates.transform, TRANSFORMED, AS_IS
+  )
+  return jnp.where(draw < rates.drop, DROPPED, transformed)
+
+
+def draw_pair_states(
+    key: jax.Array, num_pairs: int, rates: ModeRates
+) -> tuple[jax.Array, jax.Array]:
+  """Exclusive modes, one per pair, as states of user and item: int32 [B].
+
+  The paper picks one of its options for each pair; two independent masks, as
+  in the published code, would take both sides from a quarter of the pairs.
+  """
+  bounds = jnp.cumsum(jnp.stack([jnp.asarray(r, jnp.float32) for r in rates]))
+  draw = jax.random.uniform(key, (num_pairs,))
+  mode = jnp.searchsorted(bounds, draw, side='right')
+  states = jnp.asarray(_MODE_STATES, jnp.int32)[mode]
+  return states[:, 0], states[:, 1]
+
+
+def apply_states(
+    own: Preference, history: Preference, state: jax.Array
+) -> Preference:
+  """The preference that the tower sees.
+
+  Args:
+    own: factors of the rows, [B, P] and [B].
+    history: mean over the other side's history, without the pair in training.
+    state: int32 [B], one of AS_IS, DROPPED, TRANSFORMED.
+
+  Returns:
+    Preference; exactly zero wherever it is not present. A transformed row
+    without history is not present, like a cold one.
+  """
+  transformed = state == TRANSFORMED
+  present = jnp.where(transformed, history.present, own.present)
+  present &= state != DROPPED
+  value = jnp.where(transformed[:, None], history.value, own.value)
+  return Preference(jnp.where(present[:, None], value, 0.0), present)
+
+
+def history_mean(
+    total: jax.Array, count: jax.Array, left_out: jax.Array, num_left: jax.Array
+) -> Preference:
+  """Mean over a history with what is being trained on left out.
+
+  Args:
+    total: [B, P], sum of the other side's preference over the whole history.
+    count: int32 [B], length of the history.
+    left_out: [B, P], sum over the part that must not be seen.
+    num_left: int32 [B], length of that part.
+
+  Returns:
+    Preference, not present where nothing is left.
+  """
+  remaining = count - num_left
+  present = remaining > 0
+  mean = (total - left_out) / jnp.maximum(remaining, 1)[:, None]
+  return Preference(jnp.where(present[:, None], mean, 0.0), present)

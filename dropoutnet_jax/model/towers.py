@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two towers; the only file that knows Linen.
+
+A tower maps the preference of a row [B, P], its presence bit [B] and its dense
+content [B, F] to [B, rank]. Either width may be 0. Reached by `init` and
+`apply` alone, with `method='embed_users'` or `'embed_items'`.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from dropoutnet_jax import config
+from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.model import input_dropout
+
+_ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'tanh': nn.tanh}
+
+
+class PaperTower(nn.Module):
+  """The published network: concatenate, (dense, batch norm, tanh), linear."""
+
+  hidden: tuple[int, ...]
+  rank: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+      self,
+      preference: input_dropout.Preference,
+      content: jax.Array,
+      *,
+      train: bool,
+  ) -> jax.Array:
+    init = nn.initializers.truncated_normal(0.01)
+    x = jnp.concatenate([preference.value, content], axis=-1)
+    for width in self.hidden:
+      # No bias: batch norm would cancel it, and Adam would turn the rounding
+      # noise of its zero gradient into steps of full size.
+      x = nn.Dense(width, use_bias=False, kernel_init=init, dtype=self.dtype)(x)
+      x = nn.BatchNorm(
+          not train, momentum=0.9, epsilon=1e-3, dtype=self.dtype
+      )(x)
+      x = nn.tanh(x)
+    return nn.Dense(self.rank, kernel_init=init, dtype=self.dtype)(x)
+
+
+class ModernTower(nn.Module):
+  """Separate branches for content and preference, added, then hidden layers.
+
+  With `residual_content` the content reaches the output directly through a
+  linear map that starts as the identity (cut or padded to the rank).
+  """
+
+  hidden: tuple[int, ...]
+  rank: int
+  activation: str
+  layer_norm: bool
+  residual_content: bool
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+      self,
+      preference: input_dropout.Preference,
+      content: jax.Array,
+      *,
+      train: bool,
+  ) -> jax.Array:
+    del train  # nothing here depends on the batch
+    activation = _ACTIVATIONS[self.activation]
+    first, *rest = self.hidden or (self.rank,)
+    # The presence bit lets the tower choose another offset for cold rows.
+    present = preference.present.astype(jnp.float32)[:, None]
+    x = nn.Dense(first, dtype=self.dtype, name='presence')(present)
+    if preference.value.shape[-1]:
+      x += nn.Dense(
+          first, use_bias=False, dtype=self.dtype, name='preference'
+      )(preference.value)
+    if content.shape[-1]:
+      x += nn.Dense(first, use_bias=False, dtype=self.dtype, name='content')(
+          content
+      )
+    for number, width in enumerate(rest):
+      x = activation(self._norm(x, f'norm_{number}'))
+      x = nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(x)
+    if self.hidden:
+      x = activation(self._norm(x, 'norm'))
+      # Small, as published: teacher scores are near 0, and a first guess of
+      # unit variance would take thousands of steps to unlearn.
+      init = nn.initializers.truncated_normal(0.01)
+      x = nn.Dense(
+          self.rank, kernel_init=init, dtype=self.dtype, name='output'
+      )(x)
+    if self.residual_content and content.shape[-1]:
+      eye = lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype)
+      x += nn.Dense(
+          self.rank,
+          use_bias=False,
+          kernel_init=eye,
+          dtype=self.dtype,
+          name='residual',
+      )(content)
+    return x
+
+  def _norm(self, x: jax.Array, name: str) -> jax.Array:
+    if not self.layer_norm:
+      return x
+    return nn.LayerNorm(dtype=self.dtype, name=name)(x)
+
+
+class TwoTower(nn.Module):
+  """A user tower and an item tower of the same make and rank."""
+
+  settings: config.ModelConfig
+
+  def setup(self) -> None:
+    self.user_tower = self._make_tower()
+    self.item_tower = self._make_tower()
+
+  def _make_tower(self) -> nn.Module:
+    s = self.settings
+    common = dict(
+        hidden=tuple(s.hidden), rank=s.rank, dtype=jnp.dtype(s.dtype)
+    )
+    if s.tower == 'paper':
+      return PaperTower(**common)
+    return ModernTower(
+        activation=s.activation,
+        layer_norm=s.layer_norm,
+        residual_content=s.residual_content,
+        **common,
+    )
+
+  def embed_users(
+      self,
+      preference: input_dropout.Preference,
+      content: jax.Array,
+      *,
+      train: bool = False,
+  ) -> embeddings.Embedding:
+    return self._finish(self.user_tower(preference, content, train=train))
+
+  def embed_items(
+      self,
+      preference: input_dropout.Preference,
+      content: jax.Array,
+      *,
+      train: bool = False,
+  ) -> embeddings.Embedding:
+    return self._finish(self.item_tower(preference, content, train=train))
+
+  def _finish(self, dense: jax.Array) -> embeddings.Embedding:
+    dense = dense.astype(jnp.float32)
+    if self.settings.normalize:
+      dense = embeddings.normalized(dense)
+    return embeddings.Embedding(dense)
+
+  def __call__(
+      self,
+      user_preference: input_dropout.Preference,
+      user_content: jax.Array,
+      item_preference: input_dropout.Preference,
+      item_content: jax.Array,
+  ) -> tuple[embeddings.Embedding, embeddings.Embedding]:
+    """Both sides at once; used to initialise the parameters."""
+    return (
+        self.embed_users(user_preference, user_content),
+        self.embed_items(item_preference, item_content),
+    )

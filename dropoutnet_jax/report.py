@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of what a run wrote, for the terminal."""
+
+from typing import Any
+
+from rich import box
+from rich import console as rich_console
+from rich import table as rich_table
+
+_ORDER = (
+    'oracle',
+    'model',
+    'content_ridge',
+    'linear_content',
+    'content_knn',
+    'teacher',
+    'popularity',
+    'random',
+)
+
+
+def shown_metrics(results: dict[str, Any]) -> list[str]:
+  """Metric names that a table shows: recall and NDCG at each cut-off."""
+  for split in results['splits'].values():
+    for values in split['methods'].values():
+      return [name for name in values if not name.startswith(('hit', 'mrr'))]
+  return []
+
+
+def results_table(results: dict[str, Any]) -> rich_table.Table:
+  """One table: a row per split and method, the best method of each bold."""
+  names = shown_metrics(results)
+  title = (
+      f"{results['experiment']}: step {results['step']}, "
+      f"{results['train_seconds']:.1f} s of training, "
+      f"{results['examples_per_second']:,.0f} pairs/s"
+  )
+  table = rich_table.Table(title=title, box=box.SIMPLE_HEAD)
+  table.add_column('split')
+  table.add_column('method')
+  for name in names:
+    table.add_column(name, justify='right')
+  for split, found in results['splits'].items():
+    methods = found['methods']
+    order = [name for name in _ORDER if name in methods]
+    order += [name for name in methods if name not in _ORDER]
+    best = {
+        name: max(
+            values[name] for label, values in methods.items() if label != 'oracle'
+        )
+        for name in names
+    }
+    for number, label in enumerate(order):
+      values = methods[label]
+      cells = [
+          f'[bold]{values[name]:.3f}[/]'
+          if label != 'oracle' and values[name] == best[name]
+          else f'{values[name]:.3f}'
+          for name in names
+      ]
+      first = ''
+      if number == 0:
+        first = split
+      elif number == 1:
+        first = f"{found['users']:,} users"
+      elif number == 2:
+        first = f"{found['candidates']:,} candidates"
+      table.add_row(
+          first, label, *cells, end_section=number == len(order) - 1
+      )
+  return table
+
+
+def print_results(results: dict[str, Any]) -> None:
+  """Prints the table, as wide as it needs to be, also into a file."""
+  _console().print(results_table(results))
+
+
+def print_facts(facts: dict[str, Any]) -> None:
+  """Prints what `describe` found: a section per key, notes as sentences."""
+  console = _console()
+  for section, values in facts.items():
+    if isinstance(values, list):
+      for sentence in values:
+        console.print(sentence)
+      continue
+    table = rich_table.Table(
+        title=section, box=box.SIMPLE_HEAD, show_header=False
+    )
+    for name, value in values.items():
+      table.add_row(name, _shown(value))
+    console.print(table)
+
+
+def _shown(value: Any) -> str:
+  if isinstance(value, dict):
+    return ', '.join(f'{name} {_shown(v)}' for name, v in value.items())
+  if isinstance(value, tuple):
+    return ' / '.join(_shown(v) for v in value)
+  if isinstance(value, float):
+    return f'{value:.2%}'
+  return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def _console() -> rich_console.Console:
+  console = rich_console.Console(highlight=False)
+  if console.is_terminal:
+    return console
+  return rich_console.Console(highlight=False, width=120)

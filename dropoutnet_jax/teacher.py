@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Implicit-feedback ALS: preference factors from likes alone.
+
+Knows likes as a sparse matrix and four numbers of the configuration; knows no
+content, file, split or device. The objective is that of Hu, Koren & Volinsky,
+"Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008:
+
+  sum over all u, i of c_ui (p_ui - x_u . y_i)^2 + lambda (|X|^2 + |Y|^2),
+
+p = 1 and c = 1 + confidence * weight for a like, p = 0 and c = 1 for every
+other pair. With one side fixed, each row x of the other is a ridge regression,
+solved here by Cholesky and not approximated:
+
+  (Y'Y + lambda I + Y_u' E Y_u) x = Y_u' (1 + e),   E = diag e, e = c - 1,
+
+Y_u [n, P] the factors of what the row likes. Three things make it fast:
+
+* Whitening. With L L' = Y'Y + lambda I, computed once for all rows, V = Y L^-T
+  and q = L' x, the system is (I + V_u' E V_u) q = V_u' (1 + e). As V'V < I, its
+  condition number is at most 1 + max e: float32 is enough.
+* The smaller of two systems. With S = E^1/2 V_u [n, P] and r = E^-1/2 (1 + e),
+  q = (I + S'S)^-1 S'r = S' (I + S S')^-1 r, and most rows are short: n < P.
+* Rows of similar length are padded to one length and solved together. Padding
+  has S = 0 and r = 0, which leaves the solution as it is, exactly.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config as config_lib
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import schema
+
+# Floats gathered at a time. On a CPU a chunk should stay in the cache, and
+# chunks, which are dispatched without waiting, run beside each other.
+_CHUNK_FLOATS = 1 << 18
+_SHORTEST = 8  # length that the shortest rows are padded to
+# A like of weight 0 counts 1, like this; e > 0 tells likes from padding.
+_LEAST_EXTRA = 1e-8
+_dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+class Chunk(NamedTuple):
+  """Rows that are solved together, padded to one length n.
+
+  Attributes:
+    index: int32 [B, n], rows of the other side that each row likes.
+    extra: float32 [B, n], e = confidence * weight; 0 is padding.
+  """
+
+  index: jax.Array | np.ndarray
+  extra: jax.Array | np.ndarray
+
+
+class Plan(NamedTuple):
+  """One side's likes, arranged for `solve`.
+
+  Attributes:
+    chunks: rows by length, no longer in their order.
+    position: int32 [N], where row i is among the rows of all chunks; the number
+      of those rows where row i likes nothing.
+  """
+
+  chunks: tuple[Chunk, ...]
+  position: jax.Array | np.ndarray
+
+
+class Whitened(NamedTuple):
+  """The fixed side, prepared for `solve`.
+
+  Attributes:
+    rows: float32 [N or more, P], V = Y L^-T; zero rows at the end are padding.
+    inverse: float32 [P, P], L^-1.
+  """
+
+  rows: jax.Array
+  inverse: jax.Array
+
+
+def _padded_lengths(lengths: np.ndarray, rank: int) -> np.ndarray:
+  """Rounds int [N] up to a power of two, or to halfway between two.
+
+  Few lengths mean few compilations, so halfway is for lengths below the rank
+  alone, where time grows with the square of the length.
+  """
+  power = 2 ** np.ceil(np.log2(np.maximum(lengths, _SHORTEST))).astype(int)
+  halfway = power * 3 // 4
+  use_halfway = (power > 64) & (lengths <= halfway) & (halfway < rank)
+  return np.where(use_halfway, halfway, power)
+
+
+def _pad_rows(
+    likes: scipy.sparse.csr_array, rows: np.ndarray, length: int, slots: int
+) -> Chunk:
+  """The given rows of likes as arrays [slots, length], padded with zeros."""
+  index = np.zeros((slots, length), np.int32)
+  extra = np.zeros((slots, length), np.float32)
+  start, stop = likes.indptr[rows], likes.indptr[rows + 1]
+  source = start[:, None] + np.arange(length)
+  real = source < stop[:, None]
+  index[: len(rows)][real] = likes.indices[source[real]]
+  extra[: len(rows)][real] = likes.data[source[real]]
+  return Chunk(index, extra)
+
+
+def make_plan(
+    likes: scipy.sparse.csr_array, config: config_lib.TeacherConfig
+) -> Plan:
+  """Arranges likes [N, M], weights >= 0, one row per row to be solved for.
+
+  Raises:
+    UserError: a weight is negative or not finite.
+  """
+  bad = ~(np.isfinite(likes.data) & (likes.data >= 0))
+  if bad.any():
+    raise errors.UserError(
+        f'{bad.sum()} of {bad.size} likes have a negative or non-finite weight,'
+        f' like {likes.data[bad][0]}: a weight says how much a like counts. '
+        'Drop these interactions, or give them a weight of 0 or more.'
+    )
+  extra = np.maximum(config.confidence * likes.data, _LEAST_EXTRA)
+  likes = scipy.sparse.csr_array(
+      (extra, likes.indices, likes.indptr), shape=likes.shape
+  )
+  lengths = np.diff(likes.indptr)
+  padded = np.where(lengths > 0, _padded_lengths(lengths, config.rank), 0)
+  chunks = []
+  position = np.full(len(lengths), -1, np.int32)
+  num_slots = 0
+  for length in np.unique(padded[padded > 0]).tolist():
+    rows = np.flatnonzero(padded == length)
+    size = max(1, _CHUNK_FLOATS // (length * config.rank))
+    if 8 * len(rows) <= size:  # rather compile once more than pad so much
+      size = 1 << (len(rows) - 1).bit_length()
+    for start in range(0, len(rows), size):
+      part = rows[start : start + size]
+      chunks.append(_pad_rows(likes, part, length, size))
+      position[part] = num_slots + np.arange(len(part))
+      num_slots += size
+  position[position < 0] = num_slots
+  return Plan(tuple(chunks), position)
+
+
+@functools.partial(jax.jit, static_argnames='num_rows')
+def whiten(
+    factors: jax.Array, regularization: float, num_rows: int = 0
+) -> Whitened:
+  """Prepares the fixed side's factors [N, P]; pads V to num_rows rows."""
+  rank = factors.shape[1]
+  eye = jnp.eye(rank, dtype=factors.dtype)
+  gram = _dot('np,nq->pq', factors, factors) + regularization * eye
+  lower = jax.lax.linalg.cholesky(gram)
+  inverse = jax.lax.linalg.triangular_solve(
+      lower, eye, left_side=True, lower=True
+  )
+  rows = _dot('np,qp->nq', factors, inverse)
+  padding = max(0, num_rows - len(rows))
+  return Whitened(jnp.pad(rows, ((0, padding), (0, 0))), inverse)
+
+
+def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+  """Solves matrix [B, n, n] (its lower half is read) for right [B, n]."""
+  linalg = jax.lax.linalg
+  lower = linalg.cholesky(matrix, symmetrize_input=False)
+  half = functools.partial(
+      linalg.triangular_solve, lower, left_side=True, lower=True
+  )
+  return half(half(right[..., None]), transpose_a=True)[..., 0]
+
+
+def _scaled_rows(
+    rows: jax.Array, index: jax.Array, extra: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """S [B, n, P] and r [B, n] of the module's docstring."""
+  root = jnp.sqrt(extra)
+  right = jnp.where(extra > 0, (1 + extra) / jnp.where(extra > 0, root, 1), 0)
+  return jnp.take(rows, index, axis=0, mode='clip') * root[..., None], right
+
+
+@jax.jit
+def _solve_chunk(rows: jax.Array, chunk: Chunk) -> jax.Array:
+  """q [B, P] of the rows of one chunk; rows is V [N, P]."""
+  length, rank = chunk.index.shape[1], rows.shape[1]
+  if length < rank:
+    scaled, right = _scaled_rows(rows, chunk.index, chunk.extra)
+    gram = _dot('bip,bjp->bij', scaled, scaled)
+    dual = _cholesky_solve(gram + jnp.eye(length, dtype=rows.dtype), right)
+    return _dot('bip,bi->bp', scaled, dual)
+
+  def add_piece(
+      sums: tuple[jax.Array, jax.Array], piece: Chunk
+  ) -> tuple[tuple[jax.Array, jax.Array], None]:
+    scaled, right = _scaled_rows(rows, piece.index, piece.extra)
+    gram = _dot('bip,biq->bpq', scaled, scaled)
+    return (sums[0] + gram, sums[1] + _dot('bip,bi->bp', scaled, right)), None
+
+  # A row with a million likes is gathered in pieces, for the memory's sake.
+  size = len(chunk.index)
+  piece = min(length, 1 << (_CHUNK_FLOATS // rank).bit_length() - 1)
+  pieces = jax.tree.map(
+      lambda x: x.reshape(size, -1, piece).swapaxes(0, 1), chunk
+  )
+  eye = jnp.broadcast_to(jnp.eye(rank, dtype=rows.dtype), (size, rank, rank))
+  start = (eye, jnp.zeros((size, rank), rows.dtype))
+  (gram, right), _ = jax.lax.scan(add_piece, start, pieces)
+  return _cholesky_solve(gram, right)
+
+
+@jax.jit
+def _assemble(
+    solved: list[jax.Array], position: jax.Array, inverse: jax.Array
+) -> jax.Array:
+  """Puts the rows of all chunks in order and takes the whitening back."""
+  nothing = jnp.zeros((1, inverse.shape[0]), inverse.dtype)
+  rows = jnp.concatenate([*solved, nothing])[position]
+  return _dot('np,pq->nq', rows, inverse)
+
+
+def solve(fixed: Whitened, plan: Plan) -> jax.Array:
+  """Factors [N, P] of one side, exactly, given the other; zero without likes.
+
+  A half-step of ALS is `solve(whiten(factors, regularization), plan)`. Chunks
+  are one dispatch each: a scan over them would keep a CPU's Cholesky, which
+  runs on one core, from using the others.
+  """
+  solved = [_solve_chunk(fixed.rows, chunk) for chunk in plan.chunks]
+  return _assemble(solved, plan.position, fixed.inverse)
+
+
+def fold_in(
+    factors: np.ndarray | jax.Array,
+    likes: scipy.sparse.csr_array,
+    config: config_lib.TeacherConfig,
+) -> np.ndarray:
+  """Factors of new users or items from their likes, by one exact solve.
+
+  Args:
+    factors: float32 [N, P] of the other side: items for new users.
+    likes: float32 [B, N], weights of the likes of B new rows.
+    config: as in training; gives the confidence and the regularisation.
+
+  Returns:
+    float32 [B, P]: what a half-step of training gives rows with these likes. A
+    row without likes is zero: absent, not a preference for nothing.
+
+  Raises:
+    UserError: a weight is negative or not finite.
+    ValueError: likes has another number of columns than factors has rows.
+  """
+  if likes.shape[1] != len(factors):
+    raise ValueError(
+        f'likes has {likes.shape[1]} columns, but there are {len(factors)} '
+        'rows of factors: give the factors of the other side.'
+    )
+  config = dataclasses.replace(config, rank=factors.shape[1])
+  fixed = whiten(jnp.asarray(factors), config.regularization)
+  return np.asarray(solve(fixed, make_plan(likes, config)))
+
+
+def loss(
+    user: np.ndarray | jax.Array,
+    item: np.ndarray | jax.Array,
+    interactions: schema.Interactions,
+    config: config_lib.TeacherConfig,
+) -> float:
+  """The objective of the module's docstring at factors [U, P] and [I, P]."""
+  user, item = np.asarray(user), np.asarray(item)
+  total = np.vdot(user.T @ user, item.T @ item)
+  total += config.regularization * (np.vdot(user, user) + np.vdot(item, item))
+  weight = interactions.weight
+  if weight is None:
+    weight = np.ones(len(interactions), np.float32)
+  step = max(1, _CHUNK_FLOATS // user.shape[1])
+  for start in range(0, len(interactions), step):
+    pairs = slice(start, start + step)
+    left = user[interactions.user[pairs]]
+    score = np.einsum('np,np->n', left, item[interactions.item[pairs]])
+    extra = config.confidence * weight[pairs]
+    total += np.sum((1 + extra) * (1 - score) ** 2 - score**2)
+  return float(total)
+
+
+def train(
+    interactions: schema.Interactions,
+    num_users: int,
+    num_items: int,
+    config: config_lib.TeacherConfig,
+    seed: int,
+    progress: Callable[[int, float], None] | None = None,
+) -> schema.Factors:
+  """Factors of all users and items that occur in the interactions.
+
+  Args:
+    interactions: training likes only; what is held out must not be among them.
+    num_users: rows of the user table.
+    num_items: rows of the item table.
+    config: rank, regularisation, confidence and number of iterations.
+    seed: of the first item factors. The same seed gives the same factors.
+    progress: called after each iteration with their number so far and the
+      objective, which costs a fraction of an iteration to compute.
+
+  Returns:
+    float32 factors; rows without interactions are zero and not present.
+
+  Raises:
+    UserError: a field of the config or a weight is out of range, there are no
+      interactions, or the factors stop being finite.
+  """
+  config.validate()
+  if not len(interactions):
+    raise errors.UserError(
+        'The teacher has no training interactions to learn from: hold out less '
+        "(config.data) or read factors from files (config.teacher.source='file')."
+    )
+  likes = interactions.matrix(num_users, num_items)
+  liked_by = likes.T.tocsr()
+  user_present = np.diff(likes.indptr) > 0
+  item_present = np.diff(liked_by.indptr) > 0
+  by_user = jax.device_put(make_plan(likes, config))
+  by_item = jax.device_put(make_plan(liked_by, config))
+
+  start = np.random.default_rng(seed).normal(size=(num_items, config.rank))
+  item = jnp.asarray(0.01 * start * item_present[:, None], jnp.float32)
+  # One table size for both sides, so that both share compiled chunks.
+  whiten_side = functools.partial(
+      whiten,
+      regularization=config.regularization,
+      num_rows=max(num_users, num_items),
+  )
+  for iteration in range(1, config.num_iterations + 1):
+    user = solve(whiten_side(item), by_user)
+    item = solve(whiten_side(user), by_item)
+    if not jnp.isfinite(jnp.sum(item)):
+      raise errors.UserError(
+          f"The teacher's factors are not finite after iteration {iteration}: "
+          f'config.teacher.regularization is {config.regularization}, too small'
+          f' for rank {config.rank} and confidence {config.confidence} in '
+          'float32. Raise it.'
+      )
+    if progress is not None:
+      progress(iteration, loss(user, item, interactions, config))
+  return schema.Factors(
+      np.asarray(user), np.asarray(item), user_present, item_present
+  )

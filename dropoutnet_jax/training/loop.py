@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: dispatch, log, validate, save, stop."""
+
+from collections.abc import Mapping
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.training import checkpoints as checkpoints_lib
+from dropoutnet_jax.training import diagnosis
+from dropoutnet_jax.training import runtime as runtime_lib
+from dropoutnet_jax.training import signals
+from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import telemetry
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+  """How a loop ended: steps done, and why, '' for all of them."""
+
+  step: int
+  seconds: float
+  reason: str = ''
+  interrupted: bool = False
+
+
+def next_stop(step: int, settings: config.TrainConfig) -> int:
+  """The step at which the host has something to do next.
+
+  A function of the step alone, so that an interrupted run is cut into the
+  same dispatches as an uninterrupted one.
+  """
+  periods = (
+      settings.steps_per_dispatch,
+      settings.log_every,
+      settings.checkpoint_every,
+      settings.eval_every,
+  )
+  stops = [(step // period + 1) * period for period in periods if period]
+  return min(*stops, settings.num_steps)
+
+
+def is_due(step: int, every: int, last: int) -> bool:
+  """Whether something of this period happens after `step` steps."""
+  return bool(every) and (step % every == 0 or step == last)
+
+
+def run(
+    runtime: runtime_lib.Runtime,
+    workdir: str,
+    stop: signals.StopRequest,
+    profile: bool = False,
+) -> Outcome:
+  """Trains from the newest checkpoint, or from the start, to the end.
+
+  Args:
+    runtime: of the run.
+    workdir: the run folder.
+    stop: asks for an early, clean end.
+    profile: writes a trace of one dispatch into `workdir/profile`.
+
+  Raises:
+    UserError: if the loss is not finite.
+  """
+  settings = runtime.cfg.train
+  checkpoints = checkpoints_lib.Checkpoints(workdir, settings.keep_checkpoints)
+  state = runtime.fresh_state()
+  step = checkpoints.latest_step() or 0
+  if step:
+    state = checkpoints.restore(step, state)
+    print(f'Resuming {workdir} after step {step}.', flush=True)
+  else:  # so that whatever happens there is something to come back to
+    checkpoints.save(state, 0)
+  writer = telemetry.MetricsWriter(workdir, step) if parallel.is_writer() else None
+  past = telemetry.read_metrics(workdir, step)
+  progress = telemetry.Progress(
+      settings.num_steps, step, runtime.pairs_per_step
+  )
+  train_steps = runtime.train_steps()
+  reason = _patience_is_over(past, settings)
+  try:
+    while step < settings.num_steps and not reason:
+      begin, step = step, next_stop(step, settings)
+      with _trace(workdir, profile):
+        state, losses = train_steps(
+            state, runtime.tables, jnp.int32(step - begin)
+        )
+        losses = {k: v[: step - begin] for k, v in jax.device_get(losses).items()}
+      profile = False
+      if int(state.step) < step:
+        raise diagnosis.non_finite_error(runtime, state)
+      progress.update(step, float(losses['loss/total'][-1]))
+      row = {}
+      if is_due(step, settings.log_every, settings.num_steps):
+        row = {name: float(np.mean(value)) for name, value in losses.items()}
+        row['examples_per_second'] = progress.pairs_per_second()
+      validation = None
+      if is_due(step, settings.eval_every, settings.num_steps):
+        values = validate(runtime, state)
+        validation = selection_value(values, settings)
+        row |= {f'validation/{name}': v for name, v in values.items()}
+        if validation is not None:
+          row['validation/selection'] = validation
+          progress.say(
+              f'step {step}: loss {losses["loss/total"][-1]:.4g}, '
+              f'validation {validation:.4f}'
+          )
+      if row:
+        row = {'step': step} | row
+        past.append(row)
+        if writer is not None:
+          writer.write(step, {k: v for k, v in row.items() if k != 'step'})
+      reason = _patience_is_over(past, settings)
+      if (
+          is_due(step, settings.checkpoint_every, settings.num_steps)
+          or validation is not None
+          or stop.name
+          or reason
+      ):
+        checkpoints.save(state, step, validation)
+      if stop.name and step < settings.num_steps:
+        return Outcome(step, _seconds(writer), f'{stop.name} came', True)
+    return Outcome(step, _seconds(writer), reason)
+  finally:
+    progress.close()
+    checkpoints.close()
+    if writer is not None:
+      writer.close()
+
+
+def _seconds(writer: telemetry.MetricsWriter | None) -> float:
+  return writer.seconds() if writer is not None else 0.0
+
+
+def _trace(workdir: str, profile: bool) -> Any:
+  if profile:
+    return jax.profiler.trace(f'{workdir}/profile')
+  return jax.profiler.TraceAnnotation('train_steps')
+
+
+def validate(
+    runtime: runtime_lib.Runtime, state: state_lib.TrainState
+) -> dict[str, float]:
+  """Metrics of the towers on the validation sets: 'cold_item/ndcg@20'."""
+  method = model_scores.make_tower_method(
+      runtime.embedder, state.eval_variables(), runtime.tables
+  )
+  likes = runtime.problem.likes()
+  values = {}
+  for name, held_out in runtime.problem.split.evaluation.items():
+    quadrant = protocol.quadrant_of(name)
+    if name == quadrant:
+      continue  # test sets are not looked at while training
+    found = protocol.evaluate(
+        method(quadrant, held_out),
+        held_out,
+        likes,
+        runtime.cfg.evaluation,
+        f'the model on {name} after step {int(state.step)}',
+    )
+    values |= {f'{quadrant}/{metric}': v for metric, v in found.items()}
+  return values
+
+
+def selection_value(
+    values: Mapping[str, float], settings: config.TrainConfig
+) -> float | None:
+  """What the best checkpoint is chosen by; None without validation sets.
+
+  Raises:
+    UserError: if train.select_by names no validation metric.
+  """
+  if not values:
+    return None
+  if settings.select_by:
+    if settings.select_by not in values:
+      raise errors.UserError(
+          f'config.train.select_by is {settings.select_by!r}, which is no '
+          f'validation metric here; there are {", ".join(sorted(values))}.'
+          + errors.did_you_mean(settings.select_by, values)
+      )
+    return values[settings.select_by]
+  ndcg = [v for name, v in values.items() if '/ndcg@' in name]
+  return float(np.mean(ndcg))
+
+
+def _patience_is_over(
+    past: list[dict[str, Any]], settings: config.TrainConfig
+) -> str:
+  """Why training stops early, or ''; a function of what was logged."""
+  if not settings.patience:
+    return ''
+  best, best_step, since = -math.inf, 0, 0
+  for row in past:
+    value = row.get('validation/selection')
+    if value is None:
+      continue
+    since += 1
+    if value > best:
+      best, best_step, since = value, row['step'], 0
+  if since < settings.patience:
+    return ''
+  return (
+      f'no better validation than {best:.4f} (step {best_step}) in '
+      f'{since} evaluations'
+  )

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`results.json`: the model and every baseline on every split."""
+
+from collections.abc import Callable
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+import time
+from typing import Any
+
+from dropoutnet_jax import parallel
+from dropoutnet_jax.data import files
+from dropoutnet_jax.evaluation import baselines
+from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import ridge_method
+from dropoutnet_jax.training import loop
+from dropoutnet_jax.training import runtime as runtime_lib
+from dropoutnet_jax.training import state as state_lib
+
+_PACKAGES = (
+    'dropoutnet_jax',
+    'flax',
+    'jax',
+    'jaxlib',
+    'numpy',
+    'optax',
+    'orbax-checkpoint',
+    'scikit-learn',
+    'scipy',
+)
+
+
+def make_baselines(
+    runtime: runtime_lib.Runtime,
+) -> dict[str, protocol.Method]:
+  """The configured baselines by name, and the oracle of a planted world."""
+  problem, settings = runtime.problem, runtime.cfg.evaluation
+  make: dict[str, Callable[[], protocol.Method]] = {
+      'random': lambda: baselines.make_random(runtime.cfg.train.seed),
+      'popularity': lambda: baselines.make_popularity(problem),
+      'content_knn': lambda: baselines.make_content_knn(problem),
+      'content_ridge': lambda: ridge_method.ContentRidge(problem, settings),
+      'linear_content': lambda: baselines.make_linear_content(problem),
+      'teacher': lambda: baselines.make_teacher(problem),
+  }
+  methods = {name: make[name]() for name in settings.baselines}
+  if problem.truth is not None:
+    methods['oracle'] = baselines.make_oracle(problem.truth)
+  return methods
+
+
+def evaluate(
+    runtime: runtime_lib.Runtime,
+    state: state_lib.TrainState,
+    outcome: loop.Outcome,
+) -> dict[str, Any]:
+  """All of results.json for a state.
+
+  Args:
+    runtime: of the run.
+    state: the parameters to evaluate; its step is in the results.
+    outcome: of the training, for its time and its reason to end.
+  """
+  begin = time.monotonic()
+  cfg, problem = runtime.cfg, runtime.problem
+  methods: dict[str, protocol.Method] = {
+      'model': model_scores.make_tower_method(
+          runtime.embedder, state.eval_variables(), runtime.tables
+      )
+  }
+  methods |= make_baselines(runtime)
+  likes = problem.likes()
+  splits: dict[str, Any] = {}
+  for name, held_out in problem.split.evaluation.items():
+    if not len(held_out):
+      continue
+    quadrant = protocol.quadrant_of(name)
+    splits[name] = protocol.describe_set(held_out)
+    splits[name]['methods'] = {
+        label: protocol.evaluate(
+            method(quadrant, held_out),
+            held_out,
+            likes,
+            cfg.evaluation,
+            f'{label} on {name}',
+        )
+        for label, method in methods.items()
+    }
+  ridge = methods.get('content_ridge')
+  chosen = ridge.chosen() if isinstance(ridge, ridge_method.ContentRidge) else {}
+  trained = outcome.step * runtime.pairs_per_step
+  return {
+      'experiment': cfg.name,
+      'seed': cfg.train.seed,
+      'step': int(state.step),
+      'last_step': outcome.step,
+      'stopped_early': outcome.reason,
+      'train_seconds': round(outcome.seconds, 3),
+      'examples_per_second': round(trained / max(outcome.seconds, 1e-9), 1),
+      'prepare_seconds': problem.seconds,
+      'evaluate_seconds': round(time.monotonic() - begin, 3),
+      'peak_memory_bytes': peak_memory(),
+      'devices': parallel.describe_devices(),
+      'versions': versions(),
+      'rules': protocol.RULES,
+      'notes': list(problem.notes),
+      'content_ridge': chosen,
+      'splits': splits,
+  }
+
+
+def write(workdir: str, results: dict[str, Any]) -> None:
+  """Writes results.json, whole or not at all."""
+  if parallel.is_writer():
+    files.write_json(os.path.join(workdir, 'results.json'), results)
+
+
+def peak_memory() -> int:
+  """Peak resident bytes of this process."""
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == 'darwin' else peak * 1024
+
+
+def versions() -> dict[str, str]:
+  """Versions of Python and of the packages that numbers depend on."""
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'
+  return found

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compiled parts of a run, built from its configuration and problem."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+import optax
+
+from dropoutnet_jax import config
+from dropoutnet_jax import parallel
+from dropoutnet_jax.data import batches
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.model import towers
+from dropoutnet_jax.training import optimizers
+from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+  """Everything a loop or an evaluation needs, placed on the devices."""
+
+  cfg: config.Config
+  problem: problem_lib.Problem
+  mesh: Mesh
+  tables: tables_lib.Tables
+  model: towers.TwoTower
+  optimizer: optax.GradientTransformation
+  embedder: model_scores.Embedder
+  pairs_per_step: int
+
+  def fresh_state(self) -> state_lib.TrainState:
+    """The state before the first step, replicated over the mesh."""
+    create = lambda tables: state_lib.create_state(
+        self.model,
+        self.optimizer,
+        tables,
+        self.cfg.train.seed,
+        bool(self.cfg.train.ema),
+    )
+    sharding = parallel.replicated(self.mesh)
+    return jax.jit(create, out_shardings=sharding)(self.tables)
+
+  def loss_fn(self) -> steps.LossFn:
+    """Loss of the batch of a step."""
+    return steps.make_loss_fn(self.cfg, self.model, self.tables, self.mesh)
+
+  def train_steps(self) -> Any:
+    """The compiled steps; see `steps.make_train_steps`."""
+    return steps.make_train_steps(
+        self.loss_fn(), self.optimizer, self.cfg.train
+    )
+
+
+def build(
+    cfg: config.Config,
+    problem: problem_lib.Problem,
+    num_devices: int | None = None,
+) -> Runtime:
+  """Places the tables and builds model and optimiser."""
+  mesh = parallel.make_mesh(cfg.mesh, num_devices)
+  tables = prepare.make_tables(cfg, problem)
+  pairs = cfg.train.batch_size
+  if cfg.objective.pairing == 'blocks':
+    users, items = batches.block_shape(
+        pairs,
+        cfg.objective.block_users,
+        len(tables.train_users),
+        len(tables.target_items),
+    )
+    pairs = users * items
+  model = towers.TwoTower(cfg.model)
+  return Runtime(
+      cfg=cfg,
+      problem=problem,
+      mesh=mesh,
+      tables=parallel.place(tables, mesh),
+      model=model,
+      optimizer=optimizers.make_optimizer(cfg.train),
+      embedder=model_scores.Embedder(model),
+      pairs_per_step=pairs,
+  )

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says while it goes: metrics.jsonl, TensorBoard, the terminal."""
+
+from collections.abc import Mapping
+import json
+import math
+import os
+import sys
+import time
+from typing import Any
+
+from rich import progress as rich_progress
+import tensorboardX
+
+from dropoutnet_jax import errors
+
+_QUIET_SECONDS = 60.0  # between plain lines where there is no terminal
+
+
+def read_metrics(workdir: str, up_to: int | None = None) -> list[dict[str, Any]]:
+  """Lines of metrics.jsonl with step <= up_to; a torn last line is left out."""
+  path = os.path.join(workdir, 'metrics.jsonl')
+  rows: list[dict[str, Any]] = []
+  if not os.path.exists(path):
+    return rows
+  with open(path, encoding='utf-8') as file:
+    for line in file:
+      try:
+        row = json.loads(line)
+      except ValueError:
+        break  # killed while it was written
+      if up_to is None or row['step'] <= up_to:
+        rows.append(row)
+  return rows
+
+
+class MetricsWriter:
+  """Appends to metrics.jsonl and to TensorBoard files, from one process."""
+
+  def __init__(self, workdir: str, start_step: int):
+    """Opens both; forgets what an interrupted run wrote after `start_step`."""
+    self._path = os.path.join(workdir, 'metrics.jsonl')
+    kept = read_metrics(workdir, start_step)
+    temporary = self._path + '.tmp'
+    with open(temporary, 'w', encoding='utf-8') as file:
+      file.writelines(json.dumps(row) + '\n' for row in kept)
+    os.replace(temporary, self._path)
+    self._file = open(self._path, 'a', encoding='utf-8')
+    self._board = tensorboardX.SummaryWriter(
+        os.path.join(workdir, 'tensorboard'), purge_step=start_step + 1
+    )
+    self._before = kept[-1]['seconds'] if kept else 0.0
+    self._start = time.monotonic()
+
+  def seconds(self) -> float:
+    """Seconds of training so far, earlier parts of the run included."""
+    return self._before + time.monotonic() - self._start
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """One line: step, seconds and the values; NaN is left out of JSON."""
+    finite = {
+        name: float(value)
+        for name, value in values.items()
+        if math.isfinite(value)
+    }
+    row = {'step': step, 'seconds': round(self.seconds(), 3)} | finite
+    try:
+      self._file.write(json.dumps(row) + '\n')
+      self._file.flush()
+    except OSError as error:
+      raise errors.UserError(
+          f'{self._path} cannot be written: {error.strerror}.'
+      ) from error
+    for name, value in finite.items():
+      self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    self._file.close()
+    self._board.close()
+
+
+def is_terminal() -> bool:
+  """Whether a bar may redraw its line: never into files or a dumb terminal."""
+  return sys.stdout.isatty() and os.environ.get('TERM', 'dumb') != 'dumb'
+
+
+class Progress:
+  """A bar on a terminal; elsewhere a plain line a minute."""
+
+  def __init__(self, total: int, start: int, pairs_per_step: int):
+    self._total, self._start = total, start
+    self._pairs, self._rate = pairs_per_step, 0.0
+    self._begin = self._last = time.monotonic()
+    self._bar = None
+    if is_terminal():
+      self._bar = rich_progress.Progress(
+          rich_progress.TextColumn('train'),
+          rich_progress.BarColumn(),
+          rich_progress.MofNCompleteColumn(),
+          rich_progress.TextColumn('{task.fields[text]}'),
+          rich_progress.TimeRemainingColumn(),
+          transient=True,
+      )
+      self._task = self._bar.add_task(
+          'train', total=total, completed=start, text=''
+      )
+      self._bar.start()
+
+  def update(self, step: int, loss: float) -> None:
+    """Shows the loss and the pairs per second after `step` steps."""
+    now = time.monotonic()
+    rate = (step - self._start) / max(now - self._begin, 1e-9)
+    self._rate = rate
+    text = f'loss {loss:.4g}  {rate * self._pairs:,.0f} pairs/s'
+    if self._bar is not None:
+      self._bar.update(self._task, completed=step, text=text)
+    elif now - self._last > _QUIET_SECONDS:
+      self._last = now
+      left = (self._total - step) / max(rate, 1e-9)
+      print(
+          f'step {step} of {self._total}  {text}  {left:,.0f} s left',
+          flush=True,
+      )
+
+  def pairs_per_second(self) -> float:
+    """Of this process's part of the run, compilation included."""
+    return self._rate * self._pairs
+
+  def say(self, text: str) -> None:
+    """A line of its own, above the bar where there is one."""
+    if self._bar is not None:
+      self._bar.console.print(text, highlight=False)
+    else:
+      print(text, flush=True)
+
+  def close(self) -> None:
+    if self._bar is not None:
+      self._bar.stop()

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Cold papers on CiteULike-a, the paper's split, tags as content.
+
+python run.py --config=experiments/citeulike_a_cold.py --data_dir=DIR
+"""
+
+from dropoutnet_jax import config
+
+
+def get_config() -> config.Config:
+  return config.Config(
+      name='citeulike_a_cold',
+      data=config.DataConfig(
+          name='citeulike-a', split='published-cold', validation='return'
+      ),
+      features=config.FeaturesConfig(
+          item=[config.Feature(column='tags', rank=600)]
+      ),
+      dropout=config.DropoutConfig(item_rate=0.7),
+      model=config.ModelConfig(tower='paper', hidden=(200,), rank=200),
+      train=config.TrainConfig(num_steps=400, learning_rate=1e-3),
+  )

@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Eight CPU devices and no silent broadcasting, set before any test runs."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update('jax_platforms', 'cpu')
+jax.config.update('jax_num_cpu_devices', 8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+
+
+@pytest.fixture(scope='session')
+def data_dir() -> pathlib.Path:
+  """The folder with real data sets; skips the test where there is none."""
+  value = os.environ.get('DROPOUTNET_DATA', '')
+  if not value:
+    pytest.skip(
+        'needs real data: set DROPOUTNET_DATA to a folder with citeulike-a, '
+        'citeulike-t and ml-100k'
+    )
+  folder = pathlib.Path(value).absolute()
+  # A wrong folder is a mistake; to skip would hide it behind a green run.
+  if not folder.is_dir():
+    pytest.fail(f'DROPOUTNET_DATA is {value!r}, which is not a folder')
+  return folder

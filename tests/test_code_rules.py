@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules that keep the project readable, held by tests.
+
+Read from the source with `ast`, so that a comment or a string that mentions a
+module is no import, and an import within a function is one.
+"""
+
+import ast
+import pathlib
+import re
+import runpy
+
+import pytest
+
+from dropoutnet_jax import config
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PACKAGE = 'dropoutnet_jax'
+# A layer imports itself and what stands before it.
+LAYERS = (
+    'errors',
+    'config',
+    'data',
+    'model',
+    'parallel',
+    'teacher',
+    'evaluation',
+    'training',
+    'serving',
+    'report',
+    'run',
+)
+# Only parallel.py says which devices there are and how arrays lie on them.
+DEVICE_NAMES = {
+    'AxisType',
+    'Mesh',
+    'NamedSharding',
+    'PartitionSpec',
+    'P',
+    'device_count',
+    'device_put',
+    'devices',
+    'distributed',
+    'make_array_from_process_local_data',
+    'multihost_utils',
+    'local_device_count',
+    'local_devices',
+    'make_mesh',
+    'pmap',
+    'process_count',
+    'process_index',
+    'sharding',
+}
+MAX_LINES = 400
+
+
+def _python_files(pattern: str) -> list[pathlib.Path]:
+  """Python files that match, relative to the root, without built copies."""
+  found = sorted(path.relative_to(ROOT) for path in ROOT.glob(pattern))
+  built = ('build', 'dist', 'runs', 'venv')
+  return [
+      path
+      for path in found
+      if path.parts[0] not in built and not path.parts[0].startswith('.')
+  ]
+
+
+PACKAGE_FILES = _python_files(f'{PACKAGE}/**/*.py')
+EXPERIMENTS = _python_files('experiments/*.py')
+ALL_FILES = _python_files('**/*.py')
+
+
+def _tree(path: pathlib.Path) -> ast.Module:
+  return ast.parse((ROOT / path).read_text(encoding='utf-8'), str(path))
+
+
+def _imports(tree: ast.AST) -> set[str]:
+  """Full names of all imports: 'a.b' for `import a.b` and `from a import b`."""
+  names: set[str] = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      source = '.' * node.level + (node.module or '')
+      names |= {f'{source}.{alias.name}' for alias in node.names}
+  return names
+
+
+def _layer(path: pathlib.Path) -> str:
+  """'data' for dropoutnet_jax/data/schema.py, 'run' for run.py."""
+  return path.parts[path.parts[0] == PACKAGE].removesuffix('.py')
+
+
+def _wrong_imports(layer: str, imports: set[str]) -> list[str]:
+  """What a file of this layer may not import of the package."""
+  allowed = LAYERS[: LAYERS.index(layer) + 1]
+  wrong = []
+  for name in sorted(imports):
+    first, _, rest = name.partition('.')
+    inside = rest.split('.')[0]
+    if first == 'run' or (
+        first == PACKAGE and inside != '__version__' and inside not in allowed
+    ):
+      wrong.append(name)
+  return wrong
+
+
+def _names_of_jax(tree: ast.AST) -> set[str]:
+  """Last parts of every attribute of jax and of every import from it."""
+  names = set()
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute):
+      root = node
+      while isinstance(root, ast.Attribute):
+        root = root.value  # type: ignore[assignment]
+      if isinstance(root, ast.Name) and root.id == 'jax':
+        names.add(node.attr)
+  for name in _imports(tree):
+    if name.split('.')[0] == 'jax':
+      names |= set(name.split('.')[1:])
+  return names
+
+
+def _flax_attributes(path: pathlib.Path) -> set[str]:
+  return {
+      node.attr
+      for node in ast.walk(_tree(path))
+      if isinstance(node, ast.Attribute)
+      and isinstance(node.value, ast.Name)
+      and node.value.id == 'flax'
+  }
+
+
+@pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)
+def test_imports_point_one_way(path):
+  if path.name == '__init__.py' and path.parent.name == PACKAGE:
+    assert not _imports(_tree(path)), 'the package itself imports nothing'
+    return
+  assert _layer(path) in LAYERS, f'{path} belongs to no layer'
+  assert not _wrong_imports(_layer(path), _imports(_tree(path)))
+
+
+def test_run_and_experiments_import_from_the_package_alone():
+  run = ROOT / 'run.py'
+  assert not _wrong_imports('run', _imports(_tree(run)))
+  for path in EXPERIMENTS:
+    # An experiment is settings; what computes belongs into the package.
+    assert not _wrong_imports('config', _imports(_tree(path))), path
+
+
+@pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)
+def test_absolute_imports_of_modules(path):
+  for name in _imports(_tree(path)):
+    assert not name.startswith('.'), f'{path}: write {name} in full'
+    if name.startswith(f'{PACKAGE}.') and not name.endswith('.__version__'):
+      target = ROOT.joinpath(*name.split('.'))
+      is_module = target.is_dir() or target.with_suffix('.py').is_file()
+      assert is_module, f'{path}: {name} is not a module; import its module'
+
+
+@pytest.mark.parametrize(
+    'path', [*PACKAGE_FILES, pathlib.Path('run.py')], ids=str
+)
+def test_no_other_framework(path):
+  roots = {name.split('.')[0] for name in _imports(_tree(path))}
+  # The PyTorch comparison of `bench` runs in a process of its own.
+  assert not roots & {'torch', 'tensorflow', 'keras', 'implicit', 'chex'}
+
+
+@pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)
+def test_linen_stays_in_towers(path):
+  if path != pathlib.Path(PACKAGE, 'model', 'towers.py'):
+    for name in _imports(_tree(path)):
+      assert not name.startswith('flax.linen'), path
+      assert not name.startswith('flax.nnx'), path
+      assert not name.startswith('flax.training'), path
+  assert 'linen' not in _flax_attributes(path), path
+
+
+@pytest.mark.parametrize('path', ALL_FILES, ids=str)
+def test_only_parallel_names_devices(path):
+  # Tests compare meshes, so they may build them.
+  if path.parts[0] == 'tests' or path == pathlib.Path(PACKAGE, 'parallel.py'):
+    return
+  assert not _names_of_jax(_tree(path)) & DEVICE_NAMES
+
+
+@pytest.mark.parametrize('path', ALL_FILES, ids=str)
+def test_files_are_small_and_named_for_what_they_hold(path):
+  text = (ROOT / path).read_text(encoding='utf-8')
+  assert path.stem not in ('util', 'utils', 'helpers', 'common', 'misc')
+  assert len(text.splitlines()) < MAX_LINES
+  if not text and path.name == '__init__.py':
+    return
+  assert text.startswith('# SPDX-License-Identifier: Apache-2.0\n')
+  assert ast.get_docstring(ast.parse(text)), 'no module docstring'
+
+
+@pytest.mark.parametrize('path', ALL_FILES, ids=str)
+def test_no_absolute_paths(path):
+  """No string or comment holds a path of somebody's machine."""
+  text = (ROOT / path).read_text(encoding='utf-8')
+  folders = 'home|root|work|Users|opt|mnt|media|srv|var|tmp'
+  assert not re.findall(r'(?<![\w.})\]*])/(?:' + folders + r')/\w', text)
+  assert not re.findall(r'\b[A-Z]:\\\\?\w', text)
+
+
+def test_there_are_experiments():
+  assert pathlib.Path('experiments', 'quickstart.py') in EXPERIMENTS
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=str)
+def test_every_experiment_is_valid(path):
+  made = runpy.run_path(str(ROOT / path))['get_config']()
+  assert isinstance(made, config.Config)
+  made.validate()
+  assert made.name == path.stem, 'an experiment is named after its file'
+
+
+@pytest.mark.parametrize('path', EXPERIMENTS, ids=str)
+def test_every_experiment_says_how_to_run_it(path):
+  docstring = ast.get_docstring(_tree(path)) or ''
+  assert f'--config={path.as_posix()}' in docstring
+
+
+def test_the_rules_catch_what_they_are_for():
+  """Each checker on a line that breaks its rule."""
+  imports = _imports(
+      ast.parse(
+          'from dropoutnet_jax import report\n'
+          'def later():\n'
+          '  import dropoutnet_jax.training.loop\n'
+      )
+  )
+  assert _wrong_imports('data', imports) == [
+      'dropoutnet_jax.report',
+      'dropoutnet_jax.training.loop',
+  ]
+  assert not _wrong_imports('run', imports)
+  assert _wrong_imports('report', {'run'}) == ['run']
+  named = _names_of_jax(ast.parse('import jax\njax.sharding.Mesh(x.devices)'))
+  assert named & DEVICE_NAMES == {'sharding', 'Mesh'}
+  named = _names_of_jax(ast.parse('from jax.sharding import NamedSharding'))
+  assert 'NamedSharding' in named
+  assert _layer(pathlib.Path(PACKAGE, 'data', 'schema.py')) == 'data'
+  assert _layer(pathlib.Path(PACKAGE, 'errors.py')) == 'errors'
+  assert _layer(pathlib.Path('run.py')) == 'run'
