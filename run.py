@@ -17,8 +17,10 @@ from ml_collections import config_flags
 
 from dropoutnet_jax import commands
 from dropoutnet_jax import config as config_lib
+from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
+from dropoutnet_jax import sweeps
 
 COMMANDS = ('train', 'evaluate', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -99,7 +101,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
   overrides = [a for a in overrides if a.startswith('config.')]
   cfg = _check_experiment(_experiment_path(argv))
   for override in overrides:
-    config_lib.check_field(
+    config_tree.check_field(
         cfg, override.split('=', 1)[0].removeprefix('config.')
     )
   try:
@@ -130,7 +132,9 @@ def main(argv: Sequence[str]) -> None:
   )
   name = os.path.splitext(os.path.basename(_experiment_path(sys.argv)))[0]
   workdir = _WORKDIR.value or os.path.join('runs', name)
-  if command == 'train':
+  if command == 'train' and cfg.sweep.values:
+    sweeps.run(cfg, workdir, _DATA_DIR.value)
+  elif command == 'train':
     commands.train(cfg, workdir, _DATA_DIR.value, _PROFILE.value)
   elif command == 'evaluate':
     commands.evaluate(workdir)

@@ -8,10 +8,13 @@ import jax
 import numpy as np
 
 from dropoutnet_jax import config
+from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
@@ -44,7 +47,7 @@ def train(
   """
   with run_folder.open_folder(workdir, cfg):
     problem = load_or_prepare(cfg, workdir, data_dir)
-    runtime = runtime_lib.build(cfg, problem)
+    runtime = _build(cfg, problem, workdir)
     with signals.StopRequest() as stop:
       outcome = loop.run(runtime, workdir, stop, profile)
     if outcome.interrupted:
@@ -70,15 +73,27 @@ def load_or_prepare(
   return problem
 
 
+def _build(
+    cfg: config.Config, problem: problem_lib.Problem, workdir: str
+) -> runtime_lib.Runtime:
+  """The runtime; its sparse part is fitted once and kept in the folder."""
+  if not cfg.model.sparse.enabled:
+    return runtime_lib.build(cfg, problem)
+  if not sparse_part.exists(workdir):
+    part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+    sparse_part.save(part, workdir)
+  return runtime_lib.build(cfg, problem, sparse_part.load(workdir))
+
+
 def evaluate(workdir: str) -> dict[str, Any]:
   """Evaluates the best checkpoint of a run folder, and nothing else.
 
   Raises:
     UserError: if the folder holds no run.
   """
-  cfg = config.from_dict(run_folder.read_config(workdir))
+  cfg = config_tree.from_dict(run_folder.read_config(workdir))
   problem = problem_lib.load(workdir)
-  runtime = runtime_lib.build(cfg, problem)
+  runtime = _build(cfg, problem, workdir)
   rows = telemetry.read_metrics(workdir)
   seconds = rows[-1]['seconds'] if rows else 0.0
   last = rows[-1]['step'] if rows else 0
@@ -133,7 +148,7 @@ def _facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
   count = lambda tree: sum(int(x.size) for x in jax.tree.leaves(tree))
   size = lambda tree: sum(int(x.nbytes) for x in jax.tree.leaves(tree))
   splits = {
-      name: results_lib.protocol.describe_set(held_out)
+      name: protocol.describe_set(held_out)
       for name, held_out in problem.split.evaluation.items()
   }
   return {

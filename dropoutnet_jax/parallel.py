@@ -6,19 +6,29 @@ where its rows live. Tables and parameters are replicated, the rows of a batch
 are split over the axis 'data'.
 """
 
+from collections.abc import Callable
 import contextlib
+import itertools
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
+from orbax.checkpoint import multihost
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+
+_Result = TypeVar('_Result')
+# Collectives on CPUs give up after 30 s; preparing a large data set takes
+# longer, so it is waited for at a barrier of the coordinator.
+_BARRIER_MS = 24 * 3600 * 1000
+_barrier_numbers = itertools.count()
 
 
 def initialize(
@@ -58,7 +68,48 @@ def is_writer() -> bool:
   return jax.process_index() == 0
 
 
-def make_mesh(settings: config.MeshConfig, num_devices: int | None = None) -> Mesh:
+def on_writer(work: Callable[[], _Result]) -> _Result | None:
+  """Lets the writing process work while the others wait for it.
+
+  Every process must call this, in the same order.
+
+  Args:
+    work: reads and writes files, and computes on this process alone.
+
+  Returns:
+    What `work` returns; None on the processes that waited.
+
+  Raises:
+    UserError: on all processes, if `work` raised one.
+  """
+  if jax.process_count() == 1:
+    return work()
+  result, problem = None, None
+  if is_writer():
+    try:
+      result = work()
+    except errors.UserError as error:
+      problem = error
+  key = f'dropoutnet_jax_{next(_barrier_numbers)}'
+  multihost.get_barrier_sync_fn()(key=key, timeout_ms=_BARRIER_MS)
+  failed = multihost_utils.broadcast_one_to_all(np.int32(problem is not None))
+  if problem is not None:
+    raise problem
+  if failed:
+    raise errors.UserError('Process 0 has stopped; its message says why.')
+  return result
+
+
+def anywhere(flag: bool) -> bool:
+  """Whether any process says so; all must ask at the same point."""
+  if jax.process_count() == 1:
+    return flag
+  return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def make_mesh(
+    settings: config.MeshConfig, num_devices: int | None = None
+) -> Mesh:
   """Axes 'data' and 'model' over the first num_devices devices (or all).
 
   Raises:
@@ -75,7 +126,7 @@ def make_mesh(settings: config.MeshConfig, num_devices: int | None = None) -> Me
       (len(devices) // settings.model, settings.model),
       ('data', 'model'),
       (AxisType.Auto, AxisType.Auto),
-      devices=np.asarray(devices),
+      devices=devices,
   )
 
 
@@ -93,6 +144,15 @@ def place(tree: Any, mesh: Mesh) -> Any:
   """Puts host arrays on all devices of the mesh, replicated."""
   sharding = replicated(mesh)
   return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
+
+
+def local(tree: Any) -> Any:
+  """This process's copy of replicated arrays, on its first device.
+
+  For work that needs no other device and that each process does for itself:
+  on eight devices it would otherwise be done eight times.
+  """
+  return jax.tree.map(lambda x: x.addressable_data(0), tree)
 
 
 def split_rows(tree: Any, mesh: Mesh) -> Any:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of what a run wrote, for the terminal."""
+"""Tables and plots of what a run wrote."""
 
 from typing import Any
 
+from matplotlib import figure as figure_lib
 from rich import box
 from rich import console as rich_console
 from rich import table as rich_table
@@ -10,6 +11,7 @@ from rich import table as rich_table
 _ORDER = (
     'oracle',
     'model',
+    'tower',
     'content_ridge',
     'linear_content',
     'content_knn',
@@ -46,7 +48,9 @@ def results_table(results: dict[str, Any]) -> rich_table.Table:
     order += [name for name in methods if name not in _ORDER]
     best = {
         name: max(
-            values[name] for label, values in methods.items() if label != 'oracle'
+            values[name]
+            for label, values in methods.items()
+            if label != 'oracle'
         )
         for name in names
     }
@@ -65,9 +69,7 @@ def results_table(results: dict[str, Any]) -> rich_table.Table:
         first = f"{found['users']:,} users"
       elif number == 2:
         first = f"{found['candidates']:,} candidates"
-      table.add_row(
-          first, label, *cells, end_section=number == len(order) - 1
-      )
+      table.add_row(first, label, *cells, end_section=number == len(order) - 1)
   return table
 
 
@@ -90,6 +92,31 @@ def print_facts(facts: dict[str, Any]) -> None:
     for name, value in values.items():
       table.add_row(name, _shown(value))
     console.print(table)
+
+
+def plot_sweep(table: dict[str, Any], path: str) -> None:
+  """Draws recall at the largest cut-off against the swept field, as PNG.
+
+  Over the dropout rate this is figure 3 of the DropoutNet paper: what cold
+  rows gain and what warm rows lose.
+  """
+  figure = figure_lib.Figure(figsize=(6, 4), layout='constrained')
+  axes = figure.subplots()
+  for split, metrics in table['splits'].items():
+    if split.endswith('_validation'):
+      continue
+    name = max(
+        (m for m in metrics if m.startswith('recall@')),
+        key=lambda m: int(m.split('@')[1]),
+    )
+    axes.plot(table['values'], metrics[name], marker='o', label=split)
+    axes.set_ylabel(name)
+  axes.set_xlabel(table['field'])
+  axes.set_title(table['experiment'])
+  axes.set_ylim(bottom=0)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  figure.savefig(path, dpi=150)
 
 
 def _shown(value: Any) -> str:

@@ -25,7 +25,6 @@ Y_u [n, P] the factors of what the row likes. Three things make it fast:
 """
 
 from collections.abc import Callable
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -38,12 +37,15 @@ from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import schema
 
-# Floats gathered at a time. On a CPU a chunk should stay in the cache, and
-# chunks, which are dispatched without waiting, run beside each other.
-_CHUNK_FLOATS = 1 << 18
+# Floats gathered at a time: few enough to stay in a CPU's cache.
+_CHUNK_FLOATS = 1 << 19
 _SHORTEST = 8  # length that the shortest rows are padded to
 # A like of weight 0 counts 1, like this; e > 0 tells likes from padding.
 _LEAST_EXTRA = 1e-8
+# jaxlib 0.10 shares a batch of LAPACK calls of more operations than this out to
+# the threads of XLA's CPU pool and waits for them on one of these threads. Such
+# batches at the same time can take every thread to wait on, and wait forever.
+_MOST_LAPACK_OPERATIONS = 200_000
 _dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -51,12 +53,12 @@ class Chunk(NamedTuple):
   """Rows that are solved together, padded to one length n.
 
   Attributes:
-    index: int32 [B, n], rows of the other side that each row likes.
+    liked: int32 [B, n], rows of the other side that each row likes.
     extra: float32 [B, n], e = confidence * weight; 0 is padding.
   """
 
-  index: jax.Array | np.ndarray
-  extra: jax.Array | np.ndarray
+  liked: jax.Array
+  extra: jax.Array
 
 
 class Plan(NamedTuple):
@@ -69,7 +71,7 @@ class Plan(NamedTuple):
   """
 
   chunks: tuple[Chunk, ...]
-  position: jax.Array | np.ndarray
+  position: jax.Array
 
 
 class Whitened(NamedTuple):
@@ -82,6 +84,10 @@ class Whitened(NamedTuple):
 
   rows: jax.Array
   inverse: jax.Array
+
+
+def _power_of_two_up_to(value: int) -> int:
+  return 1 << (value.bit_length() - 1)
 
 
 def _padded_lengths(lengths: np.ndarray, rank: int) -> np.ndarray:
@@ -100,20 +106,25 @@ def _pad_rows(
     likes: scipy.sparse.csr_array, rows: np.ndarray, length: int, slots: int
 ) -> Chunk:
   """The given rows of likes as arrays [slots, length], padded with zeros."""
-  index = np.zeros((slots, length), np.int32)
+  liked = np.zeros((slots, length), np.int32)
   extra = np.zeros((slots, length), np.float32)
   start, stop = likes.indptr[rows], likes.indptr[rows + 1]
   source = start[:, None] + np.arange(length)
   real = source < stop[:, None]
-  index[: len(rows)][real] = likes.indices[source[real]]
+  liked[: len(rows)][real] = likes.indices[source[real]]
   extra[: len(rows)][real] = likes.data[source[real]]
-  return Chunk(index, extra)
+  return Chunk(jnp.asarray(liked), jnp.asarray(extra))
 
 
 def make_plan(
-    likes: scipy.sparse.csr_array, config: config_lib.TeacherConfig
+    likes: scipy.sparse.csr_array, confidence: float, rank: int
 ) -> Plan:
-  """Arranges likes [N, M], weights >= 0, one row per row to be solved for.
+  """Arranges likes [N, M] for solving for its rows.
+
+  Args:
+    likes: weights >= 0; what is stored is liked, a stored 0 as well.
+    confidence: a like counts 1 + confidence * weight.
+    rank: width P of the factors.
 
   Raises:
     UserError: a weight is negative or not finite.
@@ -125,18 +136,18 @@ def make_plan(
         f' like {likes.data[bad][0]}: a weight says how much a like counts. '
         'Drop these interactions, or give them a weight of 0 or more.'
     )
-  extra = np.maximum(config.confidence * likes.data, _LEAST_EXTRA)
+  extra = np.maximum(confidence * likes.data, _LEAST_EXTRA)
   likes = scipy.sparse.csr_array(
       (extra, likes.indices, likes.indptr), shape=likes.shape
   )
   lengths = np.diff(likes.indptr)
-  padded = np.where(lengths > 0, _padded_lengths(lengths, config.rank), 0)
+  padded = np.where(lengths > 0, _padded_lengths(lengths, rank), 0)
   chunks = []
   position = np.full(len(lengths), -1, np.int32)
   num_slots = 0
   for length in np.unique(padded[padded > 0]).tolist():
     rows = np.flatnonzero(padded == length)
-    size = max(1, _CHUNK_FLOATS // (length * config.rank))
+    size = _power_of_two_up_to(max(1, _CHUNK_FLOATS // (length * rank)))
     if 8 * len(rows) <= size:  # rather compile once more than pad so much
       size = 1 << (len(rows) - 1).bit_length()
     for start in range(0, len(rows), size):
@@ -145,7 +156,7 @@ def make_plan(
       position[part] = num_slots + np.arange(len(part))
       num_slots += size
   position[position < 0] = num_slots
-  return Plan(tuple(chunks), position)
+  return Plan(tuple(chunks), jnp.asarray(position))
 
 
 @functools.partial(jax.jit, static_argnames='num_rows')
@@ -166,51 +177,66 @@ def whiten(
 
 
 def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
-  """Solves matrix [B, n, n] (its lower half is read) for right [B, n]."""
+  """Solves matrix [n, n] (its lower half is read) for right [n]."""
   linalg = jax.lax.linalg
   lower = linalg.cholesky(matrix, symmetrize_input=False)
   half = functools.partial(
       linalg.triangular_solve, lower, left_side=True, lower=True
   )
-  return half(half(right[..., None]), transpose_a=True)[..., 0]
+  return half(half(right[:, None]), transpose_a=True)[:, 0]
+
+
+def _solve_all(matrix: jax.Array, right: jax.Array) -> jax.Array:
+  """Solves positive definite systems [B, n, n] for right [B, n]."""
+  size, length = right.shape
+  most = max(1, 3 * _MOST_LAPACK_OPERATIONS // length**3)
+  few = min(size, _power_of_two_up_to(most))
+  return jax.lax.platform_dependent(
+      matrix,
+      right,
+      cpu=lambda *systems: jax.lax.map(
+          lambda system: _cholesky_solve(*system), systems, batch_size=few
+      ),
+      default=jax.vmap(_cholesky_solve),
+  )
 
 
 def _scaled_rows(
-    rows: jax.Array, index: jax.Array, extra: jax.Array
+    rows: jax.Array, liked: jax.Array, extra: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
   """S [B, n, P] and r [B, n] of the module's docstring."""
   root = jnp.sqrt(extra)
   right = jnp.where(extra > 0, (1 + extra) / jnp.where(extra > 0, root, 1), 0)
-  return jnp.take(rows, index, axis=0, mode='clip') * root[..., None], right
+  return jnp.take(rows, liked, axis=0, mode='clip') * root[..., None], right
 
 
 @jax.jit
 def _solve_chunk(rows: jax.Array, chunk: Chunk) -> jax.Array:
   """q [B, P] of the rows of one chunk; rows is V [N, P]."""
-  length, rank = chunk.index.shape[1], rows.shape[1]
+  length, rank = chunk.liked.shape[1], rows.shape[1]
   if length < rank:
-    scaled, right = _scaled_rows(rows, chunk.index, chunk.extra)
+    scaled, right = _scaled_rows(rows, chunk.liked, chunk.extra)
     gram = _dot('bip,bjp->bij', scaled, scaled)
-    dual = _cholesky_solve(gram + jnp.eye(length, dtype=rows.dtype), right)
+    dual = _solve_all(gram + jnp.eye(length, dtype=rows.dtype), right)
     return _dot('bip,bi->bp', scaled, dual)
 
   def add_piece(
       sums: tuple[jax.Array, jax.Array], piece: Chunk
   ) -> tuple[tuple[jax.Array, jax.Array], None]:
-    scaled, right = _scaled_rows(rows, piece.index, piece.extra)
+    scaled, right = _scaled_rows(rows, piece.liked, piece.extra)
     gram = _dot('bip,biq->bpq', scaled, scaled)
     return (sums[0] + gram, sums[1] + _dot('bip,bi->bp', scaled, right)), None
 
   # A row with a million likes is gathered in pieces, for the memory's sake.
-  size = len(chunk.index)
-  piece = min(length, 1 << (_CHUNK_FLOATS // rank).bit_length() - 1)
+  size = len(chunk.liked)
+  piece = min(length, _power_of_two_up_to(_CHUNK_FLOATS // rank))
   pieces = jax.tree.map(
       lambda x: x.reshape(size, -1, piece).swapaxes(0, 1), chunk
   )
   eye = jnp.broadcast_to(jnp.eye(rank, dtype=rows.dtype), (size, rank, rank))
   start = (eye, jnp.zeros((size, rank), rows.dtype))
   (gram, right), _ = jax.lax.scan(add_piece, start, pieces)
-  return _cholesky_solve(gram, right)
+  return _solve_all(gram, right)
 
 
 @jax.jit
@@ -226,9 +252,7 @@ def _assemble(
 def solve(fixed: Whitened, plan: Plan) -> jax.Array:
   """Factors [N, P] of one side, exactly, given the other; zero without likes.
 
-  A half-step of ALS is `solve(whiten(factors, regularization), plan)`. Chunks
-  are one dispatch each: a scan over them would keep a CPU's Cholesky, which
-  runs on one core, from using the others.
+  A half-step of ALS is `solve(whiten(factors, regularization), plan)`.
   """
   solved = [_solve_chunk(fixed.rows, chunk) for chunk in plan.chunks]
   return _assemble(solved, plan.position, fixed.inverse)
@@ -259,9 +283,9 @@ def fold_in(
         f'likes has {likes.shape[1]} columns, but there are {len(factors)} '
         'rows of factors: give the factors of the other side.'
     )
-  config = dataclasses.replace(config, rank=factors.shape[1])
+  plan = make_plan(likes, config.confidence, factors.shape[1])
   fixed = whiten(jnp.asarray(factors), config.regularization)
-  return np.asarray(solve(fixed, make_plan(likes, config)))
+  return np.asarray(solve(fixed, plan))
 
 
 def loss(
@@ -285,6 +309,15 @@ def loss(
     extra = config.confidence * weight[pairs]
     total += np.sum((1 + extra) * (1 - score) ** 2 - score**2)
   return float(total)
+
+
+def first_factors(
+    present: np.ndarray, config: config_lib.TeacherConfig, seed: int
+) -> jax.Array:
+  """Small random factors [N, P] to start from; zero where not present [N]."""
+  shape = len(present), config.rank
+  normal = np.random.default_rng(seed).normal(0, 0.01, shape)
+  return jnp.asarray(normal * present[:, None], jnp.float32)
 
 
 def train(
@@ -316,18 +349,18 @@ def train(
   config.validate()
   if not len(interactions):
     raise errors.UserError(
-        'The teacher has no training interactions to learn from: hold out less '
-        "(config.data) or read factors from files (config.teacher.source='file')."
+        'The teacher has no training interactions to learn from. Hold out '
+        'less (config.data), or read factors from files '
+        "(config.teacher.source='file')."
     )
   likes = interactions.matrix(num_users, num_items)
   liked_by = likes.T.tocsr()
   user_present = np.diff(likes.indptr) > 0
   item_present = np.diff(liked_by.indptr) > 0
-  by_user = jax.device_put(make_plan(likes, config))
-  by_item = jax.device_put(make_plan(liked_by, config))
+  by_user = make_plan(likes, config.confidence, config.rank)
+  by_item = make_plan(liked_by, config.confidence, config.rank)
 
-  start = np.random.default_rng(seed).normal(size=(num_items, config.rank))
-  item = jnp.asarray(0.01 * start * item_present[:, None], jnp.float32)
+  item = first_factors(item_present, config, seed)
   # One table size for both sides, so that both share compiled chunks.
   whiten_side = functools.partial(
       whiten,

@@ -14,9 +14,14 @@ def get_config() -> config.Config:
           name='citeulike-a', split='published-cold', validation='return'
       ),
       features=config.FeaturesConfig(
-          item=[config.Feature(column='tags', rank=600)]
+          item=[
+              # Dense, for the towers; the ridge wants another weighting.
+              config.Feature(column='tags', idf='idf', rank=600, sparse=False),
+              config.Feature(column='tags', idf='root'),
+          ]
       ),
       dropout=config.DropoutConfig(item_rate=0.7),
       model=config.ModelConfig(tower='paper', hidden=(200,), rank=200),
-      train=config.TrainConfig(num_steps=400, learning_rate=1e-3),
+      train=config.TrainConfig(num_steps=400, checkpoint_every=100),
+      evaluation=config.EvaluationConfig(ridge_lambdas=(1.5, 3.0, 10.0)),
   )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""A planted world: does the model learn what its oracle knows?
 
-python run.py
+python run.py   (the same as: python run.py --config=experiments/quickstart.py)
 """
 
 from dropoutnet_jax import config

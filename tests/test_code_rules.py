@@ -19,7 +19,10 @@ PACKAGE = 'dropoutnet_jax'
 # A layer imports itself and what stands before it.
 LAYERS = (
     'errors',
+    'checks',
+    'config_data',
     'config',
+    'config_tree',
     'data',
     'model',
     'parallel',
@@ -28,6 +31,9 @@ LAYERS = (
     'training',
     'serving',
     'report',
+    'commands',
+    'sweeps',
+    'benchmarks',
     'run',
 )
 # Only parallel.py says which devices there are and how arrays lie on them.
@@ -189,7 +195,9 @@ def test_only_parallel_names_devices(path):
 def test_files_are_small_and_named_for_what_they_hold(path):
   text = (ROOT / path).read_text(encoding='utf-8')
   assert path.stem not in ('util', 'utils', 'helpers', 'common', 'misc')
-  assert len(text.splitlines()) < MAX_LINES
+  # Tables of cases are long and still one concept.
+  limit = 2 * MAX_LINES if path.parts[0] == 'tests' else MAX_LINES
+  assert len(text.splitlines()) < limit
   if not text and path.name == '__init__.py':
     return
   assert text.startswith('# SPDX-License-Identifier: Apache-2.0\n')

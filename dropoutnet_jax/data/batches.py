@@ -83,7 +83,9 @@ def draw_published_pairs(
   return Pairs(user, item)
 
 
-def block_likes(user_history: jax.Array, block: Block, num_items: int) -> jax.Array:
+def block_likes(
+    user_history: jax.Array, block: Block, num_items: int
+) -> jax.Array:
   """Which pairs of a block are training pairs: bool [U, I]."""
   size = len(block.item)
   # Position of an item in the block; `size` is the bin for all others.

@@ -16,7 +16,7 @@ import scipy.sparse
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import schema
 
-_FILE = 'problem.npz'
+FILE = 'problem.npz'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +88,12 @@ def save(problem: Problem, workdir: str) -> None:
     arrays[f'evaluation/{name}/candidates'] = held.candidates
   if problem.truth is not None:
     arrays['truth'] = problem.truth
-  files.save_arrays(os.path.join(workdir, _FILE), arrays)
+  files.save_arrays(os.path.join(workdir, FILE), arrays)
 
 
 def exists(workdir: str) -> bool:
   """Whether the run folder holds a prepared problem."""
-  return os.path.exists(os.path.join(workdir, _FILE))
+  return os.path.exists(os.path.join(workdir, FILE))
 
 
 def load(workdir: str) -> Problem:
@@ -102,7 +102,7 @@ def load(workdir: str) -> Problem:
   Raises:
     UserError: if the file is missing or damaged.
   """
-  arrays = files.load_arrays(os.path.join(workdir, _FILE))
+  arrays = files.load_arrays(os.path.join(workdir, FILE))
   text = json.loads(str(arrays['text']))
   side = lambda name: Side(
       arrays[f'{name}/ids'],
@@ -116,9 +116,8 @@ def load(workdir: str) -> Problem:
       }
   )
   columns = dataclasses.fields(schema.Interactions)
-  train = schema.Interactions(
-      **{column.name: arrays.get(f'train/{column.name}') for column in columns}
-  )
+  found = {c.name: arrays.get(f'train/{c.name}') for c in columns}
+  train = schema.Interactions(**found)  # type: ignore[arg-type]
   evaluation = {
       name: schema.EvaluationSet(
           arrays[f'evaluation/{name}/user'],

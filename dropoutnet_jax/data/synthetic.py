@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A planted world: content that explains taste, but not linearly.
+"""A planted world: users, films and likes whose true scores are known.
 
-Users and items lie on two circles. An angle comes from a category and a number
-together (region and age, genre and year): the category shifts the phase, so
-neither says anything alone, and no linear method on the columns can find it.
-Tags and interests add a linear part, and the rest is private taste, which no
-content knows. Likes are drawn from the softmax of the true scores, so that an
-oracle, which ranks by them, bounds every method.
+Made for the quickstart and for tests: no files, no download, and an oracle to
+compare with. What a user likes follows from content, but never additively:
+
+- Region and age together place a user on two rings of taste, genre and year a
+  film. Each region turns the effect of age by another angle, so that over all
+  regions age says little and region alone nothing.
+- Interests (tags) and the film's tags meet on three axes of topics, with two
+  opposite topics on each; every genre but one turns one axis round, as in a
+  comedy about war.
+
+Linear maps of the content and overlaps of tags therefore see a part of the
+truth only; a small network sees nearly all that content tells. The rest is
+private: the share 1 - content_strength of both sides' taste, and the part of a
+film's popularity that the critics' marks for its quality do not show.
+
+Knows the shapes of `schema.py` and nothing of splits, features or models.
 """
 
 import dataclasses
@@ -14,182 +24,261 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
-from dropoutnet_jax import config as config_lib
+from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 
-_CIRCLES = 2
-_TOPICS = 8
-_TOPIC_WIDTH = 4
-_CIRCLE_SHARE, _TOPIC_SHARE = 0.75, 0.66  # lengths of the two parts of taste
-_SCALE = 8.0  # log-odds per unit of taste
-_SMALLEST_HISTORY = 3
-_LARGEST_SHARE = 0.25  # of all items that one user can like
-_TOPIC_NAMES = (
-    'space', 'music', 'ocean', 'garden', 'robots', 'history', 'sports', 'food',
-)  # fmt: skip
+REGIONS = ('north', 'east', 'south', 'west')
+GENRES = ('drama', 'comedy', 'thriller', 'documentary')
+TOPICS = ('sea', 'desert', 'war', 'family', 'space', 'history')
+
+_NUM_RINGS = 2
+_NUM_AXES = len(TOPICS) // 2
+_RING_TURN = 0.75  # turns of a ring from the youngest to the oldest
+_RING_WEIGHT = 0.7  # shares of the variance of the taste; they add up to 1
+_TOPIC_WEIGHT = 0.3
+_SHARPNESS = 6.0  # log-odds between a film exactly to one's taste and neither
+_POPULARITY = 0.5  # standard deviation, in log-odds
+_VISIBLE_POPULARITY = 0.75  # share of its variance that quality shows
+_ITEM_TAGS, _USER_TAGS = 50, 10  # tags per topic
+_OFF_TOPIC = 0.1  # share of tags that are of any topic
+_TAG_SKEW = 1.2  # frequency of a topic's n-th tag falls as n ** -this
+_TOPIC_CONCENTRATION = 0.05  # of the Dirichlet over topics: mostly one or two
+_ACTIVITY_SPREAD = 0.5  # standard deviation of log(likes of a user)
+_LEAST_LIKES = 3
+_USERS_PER_CHUNK = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """A data set and the truth behind it.
+  """A data set and the truth that it was drawn from.
 
   Attributes:
-    dataset: what a reader would return.
+    dataset: users, items and likes, as from any reader.
     user_taste: float32 [U, D].
     item_taste: float32 [I, D].
-    item_appeal: float32 [I], log-odds that an item has for everybody.
+    popularity: float32 [I], log-odds.
   """
 
   dataset: schema.Dataset
   user_taste: np.ndarray
   item_taste: np.ndarray
-  item_appeal: np.ndarray
+  popularity: np.ndarray
 
   def true_scores(
       self, user_rows: np.ndarray, item_rows: np.ndarray
   ) -> np.ndarray:
-    """What the oracle ranks by: float32 [len(user_rows), len(item_rows)]."""
+    """Log-odds float32 [U, I] of liking an item, up to a constant per user.
+
+    To rank by them is the best that can be done: likes were drawn one by one,
+    without replacement, with odds exp(score).
+    """
     taste = self.user_taste[user_rows] @ self.item_taste[item_rows].T
-    return (_SCALE * taste + self.item_appeal[item_rows]).astype(np.float32)
+    return _SHARPNESS * taste + self.popularity[item_rows]
 
 
-def make_world(config: config_lib.SyntheticConfig) -> World:
+def make_world(settings: config.SyntheticConfig) -> World:
   """Draws a world; a pure function of the settings.
 
-  Raises:
-    UserError: if the settings are out of range.
+  Every user likes at least 3 items and at most half of them; the mean number
+  is close to `likes_per_user` where these bounds leave room. With
+  `content_strength` 0 content tells nothing at all; with 1 it decides taste,
+  and popularity stays partly hidden.
   """
-  config.validate()
-  rng = np.random.default_rng([config.seed, 1])
-  directions = rng.normal(size=(_TOPICS, _TOPIC_WIDTH))
-  user_taste, user_columns = _draw_side(
-      rng, config.num_users, directions, 64, 4.0, ('region', 'age', 'interests')
+  generators = [
+      np.random.default_rng([settings.seed, part]) for part in range(4)
+  ]
+  users, user_content = _make_users(generators[0], settings.num_users)
+  items, item_content, quality = _make_items(generators[1], settings.num_items)
+  strength = settings.content_strength
+  user_taste = _add_private(generators[2], user_content, strength)
+  item_taste = _add_private(generators[2], item_content, strength)
+  hidden = generators[2].normal(size=settings.num_items)
+  visible_share = strength * _VISIBLE_POPULARITY
+  popularity = _POPULARITY * (
+      np.sqrt(visible_share) * quality + np.sqrt(1 - visible_share) * hidden
   )
-  item_taste, item_columns = _draw_side(
-      rng, config.num_items, directions, 304, 7.0, ('genre', 'year', 'tags')
-  )
-  user_taste = _with_private(rng, user_taste, config.content_strength)
-  item_taste = _with_private(rng, item_taste, config.content_strength)
-  quality = rng.normal(size=config.num_items)
-  appeal = 0.5 * quality + 0.2 * rng.normal(size=config.num_items)
-  item_columns['quality'] = quality.astype(np.float32)
+  nothing = np.zeros(0, np.int32)
   world = World(
-      schema.Dataset('synthetic', *_tables(user_columns, item_columns), _NONE),
+      schema.Dataset(
+          'synthetic', users, items, schema.Interactions(nothing, nothing)
+      ),
       user_taste.astype(np.float32),
       item_taste.astype(np.float32),
-      appeal.astype(np.float32),
+      popularity.astype(np.float32),
   )
-  likes = _draw_likes(rng, world, config.likes_per_user)
+  likes = _draw_likes(generators[3], world, settings.likes_per_user)
   dataset = dataclasses.replace(world.dataset, interactions=likes)
   return dataclasses.replace(world, dataset=dataset)
 
 
-_NONE = schema.Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
-
-
-def _tables(
-    user_columns: dict[str, schema.Column],
-    item_columns: dict[str, schema.Column],
-) -> tuple[schema.Entities, schema.Entities]:
-  """Users u0, u1, ... and items i0, i1, ..."""
-
-  def table(prefix: str, columns: dict[str, schema.Column]) -> schema.Entities:
-    number = next(c for c in columns.values() if isinstance(c, np.ndarray))
-    ids = np.array([f'{prefix}{row}' for row in range(len(number))])
-    return schema.Entities(ids, columns)
-
-  return table('u', user_columns), table('i', item_columns)
-
-
-def _draw_side(
-    rng: np.random.Generator,
-    num_rows: int,
-    directions: np.ndarray,
-    num_tags: int,
-    mean_tags: float,
-    names: tuple[str, str, str],
-) -> tuple[np.ndarray, dict[str, schema.Column]]:
-  """Content of one side and the taste [N, D] that it stands for."""
-  tags, topics = _draw_tags(rng, num_rows, num_tags, mean_tags)
-  category = rng.integers(0, 4, num_rows)
-  number = rng.random(num_rows)
-  # Phases of the categories are spread evenly, so that the mean over the
-  # categories of anything linear in the number is nothing.
-  phase = rng.uniform(0, 2 * np.pi, _CIRCLES) + np.outer(
-      np.arange(4), np.arange(1, _CIRCLES + 1) * np.pi / 2
+def _make_users(
+    generator: np.random.Generator, num_users: int
+) -> tuple[schema.Entities, np.ndarray]:
+  """Users and the taste [U, D] that their content decides."""
+  region = generator.integers(len(REGIONS), size=num_users)
+  age = generator.random(num_users)  # from the youngest to the oldest
+  interests, shares = _draw_tags(
+      generator, num_users, _USER_TAGS, mean_tags=6.0, least_tags=2
   )
-  angle = phase[category] + 2 * np.pi * number[:, None]
-  circles = np.hstack([np.cos(angle), np.sin(angle)]) / _CIRCLES**0.5
-  linear = topics @ directions
-  linear /= np.linalg.norm(linear, axis=1, keepdims=True)
-  taste = np.hstack([_CIRCLE_SHARE * circles, _TOPIC_SHARE * linear])
-  labels = np.array([f'{names[0]} {letter}' for letter in 'ABCD'], object)
   columns: dict[str, schema.Column] = {
-      names[0]: labels[category],
-      names[1]: number.astype(np.float32),
-      names[2]: tags,
+      'region': np.asarray(REGIONS, object)[region],
+      'age': np.floor(16 + 65 * age).astype(np.float32),
+      'interests': interests,
   }
-  return taste, columns
+  taste = _taste(region, age, _on_axes(shares))
+  return schema.Entities(_ids('user', num_users), columns), taste
+
+
+def _make_items(
+    generator: np.random.Generator, num_items: int
+) -> tuple[schema.Entities, np.ndarray, np.ndarray]:
+  """Films, the taste [I, D] of their content, and their quality [I]."""
+  genre = generator.integers(len(GENRES), size=num_items)
+  year = generator.random(num_items)
+  tags, shares = _draw_tags(
+      generator, num_items, _ITEM_TAGS, mean_tags=9.0, least_tags=3
+  )
+  quality = generator.normal(size=num_items)
+  columns: dict[str, schema.Column] = {
+      'genre': np.asarray(GENRES, object)[genre],
+      'year': np.floor(1950 + 75 * year).astype(np.float32),
+      'quality': np.round(6 + 1.2 * quality, 2).astype(np.float32),
+      'tags': tags,
+  }
+  # Genre g turns axis g round; the last genre has none left to turn.
+  sign = 1.0 - 2.0 * np.eye(len(GENRES), _NUM_AXES)[genre]
+  taste = _taste(genre, year, sign * _on_axes(shares))
+  return schema.Entities(_ids('item', num_items), columns), taste, quality
+
+
+def _ids(side: str, count: int) -> np.ndarray:
+  """'user-00000', 'user-00001', …; row n has the same id in every world."""
+  return np.asarray([f'{side}-{row:05d}' for row in range(count)])
+
+
+def _taste(
+    category: np.ndarray, position: np.ndarray, topics: np.ndarray
+) -> np.ndarray:
+  """Places on the rings beside those on the axes of topics: [N, D], norm 1.
+
+  Args:
+    category: int [N], region or genre; turns ring k by k + 1 quarters each.
+    position: float [N] in [0, 1), age or year.
+    topics: float [N, axes], norm 1.
+  """
+  ring = np.arange(1, _NUM_RINGS + 1)
+  start = category[:, None] * ring / len(REGIONS)
+  angle = 2 * np.pi * (start + _RING_TURN * position[:, None])
+  rings = np.concatenate([np.cos(angle), np.sin(angle)], 1)
+  return np.concatenate(
+      [
+          np.sqrt(_RING_WEIGHT / _NUM_RINGS) * rings,
+          np.sqrt(_TOPIC_WEIGHT) * topics,
+      ],
+      axis=1,
+  )
+
+
+def _on_axes(shares: np.ndarray) -> np.ndarray:
+  """Topic shares [N, topics] as directions [N, axes] of norm 1 (or 0)."""
+  place = shares[:, 0::2] - shares[:, 1::2]  # neighbours are opposites
+  norm = np.linalg.norm(place, axis=1, keepdims=True)
+  return place / np.maximum(norm, 1e-9)
 
 
 def _draw_tags(
-    rng: np.random.Generator, num_rows: int, num_tags: int, mean_tags: float
+    generator: np.random.Generator,
+    num_rows: int,
+    tags_per_topic: int,
+    *,
+    mean_tags: float,
+    least_tags: int,
 ) -> tuple[schema.Tags, np.ndarray]:
-  """Tags of N rows, and how often each topic is among them [N, topics].
+  """Distinct tags of each row and the topic shares [N, topics] they make up.
 
-  A row mixes few topics; within a topic the tag of rank r is drawn with
-  probability 1 / r, so most tags are rare. 15 % are noise.
+  Rows are about one or two topics. Within a topic the frequency of a tag falls
+  with its number (Zipf), so that the last ones are rare.
   """
-  topic = np.arange(num_tags) % _TOPICS
-  rank = np.arange(num_tags) // _TOPICS + 1
-  of_topic = np.where(topic == np.arange(_TOPICS)[:, None], 1.0 / rank, 0.0)
-  of_topic /= of_topic.sum(axis=1, keepdims=True)
-  mix = rng.dirichlet(np.full(_TOPICS, 0.1), num_rows)
-  chance = 0.85 * mix @ of_topic + 0.15 / num_tags
-  count = np.maximum(rng.poisson(mean_tags, num_rows), 2)
-  columns = _draw_without_replacement(rng, np.log(chance), count)
+  concentration = np.full(len(TOPICS), _TOPIC_CONCENTRATION)
+  mixture = generator.dirichlet(concentration, num_rows)
+  frequency = np.arange(1, tags_per_topic + 1) ** -_TAG_SKEW
+  frequency /= frequency.sum()
+  mixture = (1 - _OFF_TOPIC) * mixture + _OFF_TOPIC / len(TOPICS)
+  probability = np.kron(mixture, frequency)
+  count = np.maximum(generator.poisson(mean_tags, num_rows), least_tags)
+  count = np.minimum(count, probability.shape[1])
+  row, tag = _gumbel_top(generator, np.log(probability), count)
   matrix = scipy.sparse.csr_array(
-      (
-          np.ones(count.sum(), np.float32),
-          columns,
-          np.concatenate([[0], np.cumsum(count)]),
-      ),
-      shape=(num_rows, num_tags),
+      (np.ones(len(row), np.float32), (row, tag)), shape=probability.shape
   )
-  names = np.array([f'{_TOPIC_NAMES[t]}-{r}' for t, r in zip(topic, rank)])
-  return schema.Tags(matrix, names), matrix @ np.eye(_TOPICS)[topic]
+  names = [
+      f'{topic}-{number + 1:02d}'
+      for topic in TOPICS
+      for number in range(tags_per_topic)
+  ]
+  topic_of_tag = np.kron(np.eye(len(TOPICS)), np.ones((tags_per_topic, 1)))
+  shares = matrix @ topic_of_tag / count[:, None]
+  return schema.Tags(matrix, np.asarray(names)), shares
 
 
-def _draw_without_replacement(
-    rng: np.random.Generator, log_weight: np.ndarray, count: np.ndarray
+def _add_private(
+    generator: np.random.Generator, content: np.ndarray, strength: float
 ) -> np.ndarray:
-  """count[n] distinct columns of each row, all rows joined (Gumbel top-k)."""
-  noisy = log_weight + rng.gumbel(size=log_weight.shape)
-  largest = int(count.max())
-  top = np.argpartition(-noisy, largest - 1, axis=1)[:, :largest]
-  order = np.argsort(-np.take_along_axis(noisy, top, axis=1), axis=1)
-  top = np.take_along_axis(top, order, axis=1)
-  return top[np.arange(largest) < count[:, None]].astype(np.int32)
-
-
-def _with_private(
-    rng: np.random.Generator, taste: np.ndarray, strength: float
-) -> np.ndarray:
-  """Replaces a share 1 - strength of the variance by private taste."""
-  noise = rng.normal(size=taste.shape) * np.sqrt((taste**2).mean(axis=0))
-  return np.sqrt(strength) * taste + np.sqrt(1 - strength) * noise
+  """Mixes taste [N, D] with private taste of the same size per column."""
+  size = np.sqrt(np.mean(content**2, axis=0))
+  private = size * generator.normal(size=content.shape)
+  return np.sqrt(strength) * content + np.sqrt(1 - strength) * private
 
 
 def _draw_likes(
-    rng: np.random.Generator, world: World, mean: float
+    generator: np.random.Generator, world: World, likes_per_user: float
 ) -> schema.Interactions:
-  """Likes of each user without replacement from the softmax of the truth."""
+  """Likes of each user, drawn without replacement with odds exp(score)."""
   num_users, num_items = len(world.user_taste), len(world.item_taste)
-  count = rng.lognormal(0.0, 0.5, num_users)
-  count = np.round(count / count.mean() * mean).astype(int)
-  largest = max(_SMALLEST_HISTORY, int(_LARGEST_SHARE * num_items))
-  count = np.clip(count, _SMALLEST_HISTORY, largest)
-  truth = world.true_scores(np.arange(num_users), np.arange(num_items))
-  item = _draw_without_replacement(rng, truth, count)
-  user = np.repeat(np.arange(num_users, dtype=np.int32), count)
-  return schema.Interactions(user, item)
+  activity = np.exp(_ACTIVITY_SPREAD * generator.normal(size=num_users))
+  count = np.round(likes_per_user * activity / activity.mean()).astype(int)
+  count = np.clip(count, _LEAST_LIKES, num_items // 2)
+  items = np.arange(num_items)
+  user, item = [], []
+  for begin in range(0, num_users, _USERS_PER_CHUNK):
+    rows = np.arange(begin, min(begin + _USERS_PER_CHUNK, num_users))
+    scores = world.true_scores(rows, items)
+    row, liked = _gumbel_top(generator, scores, count[rows])
+    user.append(rows[row])
+    item.append(liked)
+  return schema.Interactions(
+      np.concatenate(user).astype(np.int32),
+      np.concatenate(item).astype(np.int32),
+  )
+
+
+def _gumbel_top(
+    generator: np.random.Generator, log_odds: np.ndarray, count: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws count[n] distinct columns of each row n without replacement.
+
+  The largest of log-odds plus Gumbel noise are such a draw (Kool, van Hoof &
+  Welling, "Stochastic Beams and Where to Find Them", ICML 2019).
+
+  Args:
+    generator: of the noise.
+    log_odds: [N, C].
+    count: int [N], at most C.
+
+  Returns:
+    (rows, columns) of all drawn cells, ascending by row, then by column.
+  """
+  # log(-log(uniform)) in place of `gumbel`: float32 draws are twice as fast.
+  noise = generator.standard_exponential(log_odds.shape, np.float32)
+  keys = (
+      np.log(np.maximum(noise, 1e-30)) - log_odds
+  )  # ascending: the smallest are drawn
+  most = int(count.max())
+  first = np.argpartition(keys, most - 1, axis=1)[:, :most]
+  order = np.argsort(np.take_along_axis(keys, first, axis=1), axis=1)
+  first = np.take_along_axis(first, order, axis=1)
+  drawn = np.zeros(log_odds.shape, bool)
+  taken = np.arange(most) < count[:, None]
+  drawn[np.nonzero(taken)[0], first[taken]] = True
+  rows, columns = np.nonzero(drawn)
+  return rows, columns

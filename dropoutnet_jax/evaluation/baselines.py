@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax import config
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import protocol
 
+_HELD_SHARE = 0.2  # of the training items
 _LINEAR_LAMBDAS = 10.0 ** np.arange(-2, 5)
 
 
@@ -23,15 +25,15 @@ def make_random(seed: int) -> protocol.Method:
   """Uniform scores, a function of (seed, user row, candidate)."""
   key = jax.random.key(seed)
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     del quadrant
     size = len(held_out.candidates)
 
     @jax.jit
     def score(rows: jax.Array) -> jax.Array:
-      draw = lambda row: jax.random.uniform(jax.random.fold_in(key, row), size)
+      draw = lambda row: jax.random.uniform(
+          jax.random.fold_in(key, row), (size,)
+      )
       return jax.vmap(draw)(rows)
 
     return score
@@ -45,9 +47,7 @@ def make_popularity(problem: problem_lib.Problem) -> protocol.Method:
       problem.split.train.item, minlength=len(problem.item.ids)
   ).astype(np.float32)
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     del quadrant
     of_candidate = count[held_out.candidates]
     return lambda rows: np.tile(of_candidate, (len(rows), 1))
@@ -55,20 +55,34 @@ def make_popularity(problem: problem_lib.Problem) -> protocol.Method:
   return method
 
 
-def make_content_knn(problem: problem_lib.Problem) -> protocol.Method:
-  """Cosine neighbours in the sparse content.
+class ContentKnn:
+  """A `protocol.Method`: cosine neighbours in the sparse content.
 
   A warm user is the sum of the content of her history; a new user borrows the
-  history of all training users, weighted by the cosine of their content.
-  Warm candidates of a new user are scored by those histories directly, all
-  others by content.
-  """
-  likes = problem.likes()
-  user, item = problem.user.sparse, problem.item.sparse
+  history of all training users, weighted by the cosine of their content. Warm
+  candidates of a new user are scored by those histories directly, all others
+  by content.
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
+  Weights of the items' content are taken as they are or squared, whichever
+  ranks held-out training items better: neighbours want the full inverse
+  document frequency where content ridge wants its root.
+  """
+
+  def __init__(
+      self, problem: problem_lib.Problem, settings: config.EvaluationConfig
+  ):
+    self._problem, self._settings = problem, settings
+    self._likes = problem.likes()
+    self._item: scipy.sparse.csr_array | None = None
+    self._power = 0
+
+  def __call__(
+      self, quadrant: str, held_out: schema.EvaluationSet
   ) -> protocol.ScoreFn:
+    if self._item is None:
+      self._item = self._choose_content()
+    likes, item = self._likes, self._item
+    user = self._problem.user.sparse
     content = item[held_out.candidates].T.tocsr()
 
     def score(rows: np.ndarray) -> np.ndarray:
@@ -81,7 +95,46 @@ def make_content_knn(problem: problem_lib.Problem) -> protocol.Method:
 
     return score
 
-  return method
+  def chosen(self) -> dict[str, int]:
+    """The power of the weights, for results.json."""
+    return {'power': self._power}
+
+  def _choose_content(self) -> scipy.sparse.csr_array:
+    train = self._problem.split.train
+    rng = np.random.default_rng(0)
+    items = np.unique(train.item)
+    held = np.sort(rng.permutation(items)[: round(_HELD_SHARE * len(items))])
+    is_held = np.isin(train.item, held)
+    kept = train.select(~is_held).matrix(*self._likes.shape)
+    held_out = schema.EvaluationSet(
+        train.user[is_held], train.item[is_held], held
+    )
+    best, best_content = -1.0, self._problem.item.sparse
+    for power in (1, 2) if len(held_out) else (1,):
+      content = _raised(self._problem.item.sparse, power)
+      across = content[held].T.tocsr()
+      found = protocol.evaluate(
+          lambda rows: _dense((kept[rows] @ content) @ across),
+          held_out,
+          kept,
+          self._settings,
+          'content_knn on held-out training items',
+      )
+      value = found[f'ndcg@{min(self._settings.cutoffs)}']
+      if value > best:
+        best, best_content, self._power = value, content, power
+    return best_content
+
+
+def _raised(
+    content: scipy.sparse.csr_array, power: int
+) -> scipy.sparse.csr_array:
+  """Content [N, T] with weights to a power, rows of norm 1 or empty."""
+  raised = content.power(power)
+  norm = np.sqrt(raised.multiply(raised).sum(axis=1))
+  scale = 1.0 / np.where(norm > 0, norm, 1.0)
+  raised.data *= np.repeat(scale, np.diff(raised.indptr))
+  return scipy.sparse.csr_array(raised, dtype=np.float32)
 
 
 def _dense(matrix: scipy.sparse.csr_array) -> np.ndarray:
@@ -99,9 +152,7 @@ def make_linear_content(problem: problem_lib.Problem) -> protocol.Method:
   user = predict_factors(problem.user.dense, factors.user, train_users)
   item = predict_factors(problem.item.dense, factors.item, train_items)
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     cold_user = quadrant in ('cold_user', 'cold_both')
     left = user if cold_user else factors.user
     right = factors.item if quadrant == 'cold_user' else item
@@ -114,9 +165,7 @@ def make_teacher(problem: problem_lib.Problem) -> protocol.Method:
   """The teacher's own scores; chance where it has no factors."""
   factors = problem.factors
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     del quadrant
     return _dot(factors.user, factors.item[held_out.candidates])
 
@@ -126,9 +175,7 @@ def make_teacher(problem: problem_lib.Problem) -> protocol.Method:
 def make_oracle(truth: np.ndarray) -> protocol.Method:
   """True scores [U, I] of a synthetic world."""
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     del quadrant
     return lambda rows: truth[np.ix_(rows, held_out.candidates)]
 

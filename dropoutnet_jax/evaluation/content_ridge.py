@@ -120,12 +120,7 @@ def dual_weights(
     np.fill_diagonal(gram, squared_norm + np.float32(regularization))
     factor = ease.factorize(gram)
     target = ease.dot_products(content, candidates)
-    weights, _ = scipy.linalg.lapack.spotrs(
-        factor, target, lower=1, overwrite_b=1
-    )
-    del factor, target  # the caller's array is then the only one
-    yield weights
-    del weights
+    yield scipy.linalg.lapack.spotrs(factor, target, lower=1, overwrite_b=1)[0]
 
 
 def fit_each(

@@ -12,10 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import towers
 
@@ -35,7 +38,8 @@ def make_embed(
     state = jnp.full(rows.shape, input_dropout.AS_IS)
     preference = input_dropout.apply_states(own, own, state)
     content = side.content[rows]
-    return model.apply(variables, preference, content, method=method).dense
+    embedding: Any = model.apply(variables, preference, content, method=method)
+    return embedding.dense
 
   return embed
 
@@ -68,18 +72,54 @@ class Embedder:
 def make_tower_method(
     embedder: Embedder, variables: Any, tables: tables_lib.Tables
 ) -> protocol.Method:
-  """The towers alone, dense dot product."""
+  """The towers alone: one dense dot product."""
 
-  def method(
-      quadrant: str, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     del quadrant
     items = embedder('item', variables, tables.item, held_out.candidates)
-    users = np.unique(held_out.user)
-    position = np.full(len(tables.user.present), -1)
-    position[users] = np.arange(len(users))
-    emb = jnp.asarray(embedder('user', variables, tables.user, users))
+    users, emb = _embed_users(embedder, variables, tables, held_out)
     across = jnp.asarray(items.T)
-    return lambda rows: emb[jnp.asarray(position[rows])] @ across
+    return lambda rows: jnp.asarray(emb[np.searchsorted(users, rows)]) @ across
 
   return method
+
+
+def make_sparse_method(
+    embedder: Embedder,
+    variables: Any,
+    tables: tables_lib.Tables,
+    part: sparse_part.SparsePart,
+    content: scipy.sparse.csr_array,
+    tower_weight: float,
+) -> protocol.Method:
+  """The whole embedding: sparse part, its correction and the towers."""
+  score = jax.jit(embeddings.score)
+
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
+    del quadrant
+    candidates = held_out.candidates
+    items = part.embed_items(
+        content[candidates],
+        embedder('item', variables, tables.item, candidates),
+    )
+    users, emb = _embed_users(embedder, variables, tables, held_out)
+
+    def score_rows(rows: np.ndarray) -> jax.Array:
+      tower = emb[np.searchsorted(users, rows)]
+      user = part.embed_users(rows, tower, content, tower_weight)
+      return score(user, items)
+
+    return score_rows
+
+  return method
+
+
+def _embed_users(
+    embedder: Embedder,
+    variables: Any,
+    tables: tables_lib.Tables,
+    held_out: schema.EvaluationSet,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The set's users, ascending, and their dense embeddings."""
+  users = np.unique(held_out.user)
+  return users, embedder('user', variables, tables.user, users)

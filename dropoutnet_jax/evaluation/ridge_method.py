@@ -102,9 +102,7 @@ class ContentRidge:
         train, content[users], self._user_choice.regularization
     )
 
-  def _score_by_items(
-      self, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def _score_by_items(self, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     ridge, choice = self._fit_items(held_out.candidates)
     histories = self._all_likes[:, self._train_items].tocsr()
     smoother = None
@@ -128,9 +126,7 @@ class ContentRidge:
     ridge = self._fit_users(users)
     return users, ridge.histories(self._likes, slice(0, len(users)))
 
-  def _score_by_users(
-      self, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def _score_by_users(self, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     users, histories = self._predicted_histories(held_out)
     column = np.searchsorted(self._train_items, held_out.candidates)
     column = np.minimum(column, len(self._train_items) - 1)
@@ -138,9 +134,7 @@ class ContentRidge:
     scores = np.where(known, histories[:, column], 0.0).astype(np.float32)
     return lambda rows: scores[np.searchsorted(users, rows)]
 
-  def _score_by_both(
-      self, held_out: schema.EvaluationSet
-  ) -> protocol.ScoreFn:
+  def _score_by_both(self, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     users, histories = self._predicted_histories(held_out)
     ridge, _ = self._fit_items(held_out.candidates)
     scores = ridge.scores(histories)
@@ -151,5 +145,3 @@ def _constant(held_out: schema.EvaluationSet) -> protocol.ScoreFn:
   """Scores of a method that knows nothing here: all the same."""
   size = len(held_out.candidates)
   return lambda rows: np.zeros((len(rows), size), np.float32)
-
-

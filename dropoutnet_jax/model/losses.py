@@ -48,9 +48,7 @@ def teacher(
   """
   if user_emb.shape != item_emb.shape:
     raise ValueError(f'Shapes differ: {user_emb.shape}, {item_emb.shape}.')
-  score = jnp.sum(
-      user_emb * item_emb, axis=-1, dtype=jnp.float32
-  )
+  score = jnp.sum(user_emb * item_emb, axis=-1, dtype=jnp.float32)
   return weighted_mean((score - target) ** 2, weight)
 
 
@@ -74,9 +72,7 @@ def teacher_block(
   Raises:
     ValueError: if the shapes do not pair up.
   """
-  score = jnp.matmul(
-      user_emb, item_emb.T, preferred_element_type=jnp.float32
-  )
+  score = jnp.matmul(user_emb, item_emb.T, preferred_element_type=jnp.float32)
   if score.shape != target.shape:
     raise ValueError(f'Shapes differ: {score.shape} and {target.shape}.')
   return weighted_mean((score - target) ** 2, weight)

@@ -38,9 +38,9 @@ class PaperTower(nn.Module):
       # No bias: batch norm would cancel it, and Adam would turn the rounding
       # noise of its zero gradient into steps of full size.
       x = nn.Dense(width, use_bias=False, kernel_init=init, dtype=self.dtype)(x)
-      x = nn.BatchNorm(
-          not train, momentum=0.9, epsilon=1e-3, dtype=self.dtype
-      )(x)
+      x = nn.BatchNorm(not train, momentum=0.9, epsilon=1e-3, dtype=self.dtype)(
+          x
+      )
       x = nn.tanh(x)
     return nn.Dense(self.rank, kernel_init=init, dtype=self.dtype)(x)
 
@@ -74,9 +74,9 @@ class ModernTower(nn.Module):
     present = preference.present.astype(jnp.float32)[:, None]
     x = nn.Dense(first, dtype=self.dtype, name='presence')(present)
     if preference.value.shape[-1]:
-      x += nn.Dense(
-          first, use_bias=False, dtype=self.dtype, name='preference'
-      )(preference.value)
+      x += nn.Dense(first, use_bias=False, dtype=self.dtype, name='preference')(
+          preference.value
+      )
     if content.shape[-1]:
       x += nn.Dense(first, use_bias=False, dtype=self.dtype, name='content')(
           content
@@ -93,7 +93,7 @@ class ModernTower(nn.Module):
           self.rank, kernel_init=init, dtype=self.dtype, name='output'
       )(x)
     if self.residual_content and content.shape[-1]:
-      eye = lambda key, shape, dtype: jnp.eye(*shape, dtype=dtype)
+      eye = lambda key, shape, dtype: jnp.eye(shape[0], shape[1], dtype=dtype)
       x += nn.Dense(
           self.rank,
           use_bias=False,
@@ -120,16 +120,16 @@ class TwoTower(nn.Module):
 
   def _make_tower(self) -> nn.Module:
     s = self.settings
-    common = dict(
-        hidden=tuple(s.hidden), rank=s.rank, dtype=jnp.dtype(s.dtype)
-    )
+    hidden, dtype = tuple(s.hidden), jnp.dtype(s.dtype)
     if s.tower == 'paper':
-      return PaperTower(**common)
+      return PaperTower(hidden=hidden, rank=s.rank, dtype=dtype)
     return ModernTower(
+        hidden=hidden,
+        rank=s.rank,
         activation=s.activation,
         layer_norm=s.layer_norm,
         residual_content=s.residual_content,
-        **common,
+        dtype=dtype,
     )
 
   def embed_users(

@@ -63,9 +63,7 @@ class Checkpoints:
       metrics = {_METRIC: validation}
     if step in self._manager.all_steps():
       return
-    self._manager.save(
-        step, args=ocp.args.StandardSave(state), metrics=metrics
-    )
+    self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
 
   def latest_step(self) -> int | None:
     """Number of the newest checkpoint, or None."""

@@ -13,7 +13,6 @@ import numpy as np
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
-from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import diagnosis
@@ -80,7 +79,9 @@ def run(
     print(f'Resuming {workdir} after step {step}.', flush=True)
   else:  # so that whatever happens there is something to come back to
     checkpoints.save(state, 0)
-  writer = telemetry.MetricsWriter(workdir, step) if parallel.is_writer() else None
+  writer = (
+      telemetry.MetricsWriter(workdir, step) if parallel.is_writer() else None
+  )
   past = telemetry.read_metrics(workdir, step)
   progress = telemetry.Progress(
       settings.num_steps, step, runtime.pairs_per_step
@@ -94,7 +95,9 @@ def run(
         state, losses = train_steps(
             state, runtime.tables, jnp.int32(step - begin)
         )
-        losses = {k: v[: step - begin] for k, v in jax.device_get(losses).items()}
+        losses = {
+            k: v[: step - begin] for k, v in jax.device_get(losses).items()
+        }
       profile = False
       if int(state.step) < step:
         raise diagnosis.non_finite_error(runtime, state)
@@ -150,12 +153,10 @@ def _trace(workdir: str, profile: bool) -> Any:
 def validate(
     runtime: runtime_lib.Runtime, state: state_lib.TrainState
 ) -> dict[str, float]:
-  """Metrics of the towers on the validation sets: 'cold_item/ndcg@20'."""
-  method = model_scores.make_tower_method(
-      runtime.embedder, state.eval_variables(), runtime.tables
-  )
+  """Metrics of the model on the validation sets: 'cold_item/ndcg@20'."""
+  method = runtime.methods(state)['model']
   likes = runtime.problem.likes()
-  values = {}
+  values: dict[str, float] = {}
   for name, held_out in runtime.problem.split.evaluation.items():
     quadrant = protocol.quadrant_of(name)
     if name == quadrant:

@@ -27,7 +27,9 @@ def make_schedule(settings: config.TrainConfig) -> optax.Schedule:
   return optax.join_schedules([rise, after], [warmup])
 
 
-def make_optimizer(settings: config.TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    settings: config.TrainConfig,
+) -> optax.GradientTransformation:
   """The configured optimiser, gradients clipped first."""
   schedule = make_schedule(settings)
   make = {

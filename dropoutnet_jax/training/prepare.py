@@ -52,9 +52,7 @@ def prepare(
   dataset, truth = _load_data(cfg, data_dir)
   watch.lap('read')
   split = splits.make_split(dataset, cfg.data)
-  split, dropped = audit.check_split(
-      dataset, split, drop=cfg.data.drop_leaks
-  )
+  split, dropped = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
   watch.lap('split and audit')
   train_users, train_items = split.train_rows()
   user, user_notes = _encode(cfg, dataset.users, train_users, 'user', workdir)
@@ -103,7 +101,9 @@ def _encode(
   if workdir is not None:
     encoder.save(workdir, side)
   content = encoder.transform(entities)
-  return problem_lib.Side(entities.ids, content.dense, content.sparse), list(encoder.notes)
+  return problem_lib.Side(entities.ids, content.dense, content.sparse), list(
+      encoder.notes
+  )
 
 
 def _make_factors(
@@ -180,10 +180,13 @@ def _read_factors(
         f'{settings.user_file} has {user.shape[1]} columns and '
         f'{settings.item_file} has {item.shape[1]}; they must agree.'
     )
-  return schema.Factors(user, item, user.any(axis=1), item.any(axis=1))
+  present = [np.any(values != 0, axis=1) for values in (user, item)]
+  return schema.Factors(user, item, present[0], present[1])
 
 
-def target_items(cfg: config.Config, problem: problem_lib.Problem) -> np.ndarray:
+def target_items(
+    cfg: config.Config, problem: problem_lib.Problem
+) -> np.ndarray:
   """Item rows that may be targets or negatives: int32 [I'].
 
   Training items, which the audit has checked; or, as published, all items,
@@ -194,7 +197,9 @@ def target_items(cfg: config.Config, problem: problem_lib.Problem) -> np.ndarray
   return problem.split.train_rows()[1].astype(np.int32)
 
 
-def make_tables(cfg: config.Config, problem: problem_lib.Problem) -> tables_lib.Tables:
+def make_tables(
+    cfg: config.Config, problem: problem_lib.Problem
+) -> tables_lib.Tables:
   """Resident tables of a problem."""
   factors, scaling = problem.factors, cfg.model.preference_scaling
   sizes = (len(problem.user.ids), len(problem.item.ids))

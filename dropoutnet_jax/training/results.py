@@ -13,7 +13,6 @@ from typing import Any
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 from dropoutnet_jax.evaluation import baselines
-from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
 from dropoutnet_jax.training import loop
@@ -41,7 +40,7 @@ def make_baselines(
   make: dict[str, Callable[[], protocol.Method]] = {
       'random': lambda: baselines.make_random(runtime.cfg.train.seed),
       'popularity': lambda: baselines.make_popularity(problem),
-      'content_knn': lambda: baselines.make_content_knn(problem),
+      'content_knn': lambda: baselines.ContentKnn(problem, settings),
       'content_ridge': lambda: ridge_method.ContentRidge(problem, settings),
       'linear_content': lambda: baselines.make_linear_content(problem),
       'teacher': lambda: baselines.make_teacher(problem),
@@ -66,12 +65,7 @@ def evaluate(
   """
   begin = time.monotonic()
   cfg, problem = runtime.cfg, runtime.problem
-  methods: dict[str, protocol.Method] = {
-      'model': model_scores.make_tower_method(
-          runtime.embedder, state.eval_variables(), runtime.tables
-      )
-  }
-  methods |= make_baselines(runtime)
+  methods = runtime.methods(state) | make_baselines(runtime)
   likes = problem.likes()
   splits: dict[str, Any] = {}
   for name, held_out in problem.split.evaluation.items():
@@ -89,8 +83,11 @@ def evaluate(
         )
         for label, method in methods.items()
     }
-  ridge = methods.get('content_ridge')
-  chosen = ridge.chosen() if isinstance(ridge, ridge_method.ContentRidge) else {}
+  chosen = {
+      label: method.chosen()
+      for label, method in methods.items()
+      if isinstance(method, (ridge_method.ContentRidge, baselines.ContentKnn))
+  }
   trained = outcome.step * runtime.pairs_per_step
   return {
       'experiment': cfg.name,
@@ -107,7 +104,7 @@ def evaluate(
       'versions': versions(),
       'rules': protocol.RULES,
       'notes': list(problem.notes),
-      'content_ridge': chosen,
+      'chosen': chosen,
       'splits': splits,
   }
 

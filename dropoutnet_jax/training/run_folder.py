@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from dropoutnet_jax import config
+from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 
@@ -53,7 +54,7 @@ def open_folder(workdir: str, cfg: config.Config) -> Any:
 
 def _check_same_experiment(workdir: str, cfg: config.Config) -> None:
   path = os.path.join(workdir, _CONFIG)
-  text = config.to_json(cfg)
+  text = config_tree.to_json(cfg)
   if not os.path.exists(path):
     others = sorted(set(os.listdir(workdir)) - {'.lock'})
     if others:

@@ -5,7 +5,6 @@ import dataclasses
 from typing import Any
 
 import jax
-from jax.sharding import Mesh
 import optax
 
 from dropoutnet_jax import config
@@ -14,6 +13,8 @@ from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import prepare
@@ -27,12 +28,13 @@ class Runtime:
 
   cfg: config.Config
   problem: problem_lib.Problem
-  mesh: Mesh
+  mesh: parallel.Mesh
   tables: tables_lib.Tables
   model: towers.TwoTower
   optimizer: optax.GradientTransformation
   embedder: model_scores.Embedder
   pairs_per_step: int
+  sparse: sparse_part.SparsePart | None = None
 
   def fresh_state(self) -> state_lib.TrainState:
     """The state before the first step, replicated over the mesh."""
@@ -45,6 +47,24 @@ class Runtime:
     )
     sharding = parallel.replicated(self.mesh)
     return jax.jit(create, out_shardings=sharding)(self.tables)
+
+  def methods(self, state: state_lib.TrainState) -> dict[str, protocol.Method]:
+    """'model', the whole embedding; and 'tower' where that is only a part."""
+    variables = state.eval_variables()
+    tower = model_scores.make_tower_method(
+        self.embedder, variables, self.tables
+    )
+    if self.sparse is None:
+      return {'model': tower}
+    whole = model_scores.make_sparse_method(
+        self.embedder,
+        variables,
+        self.tables,
+        self.sparse,
+        self.problem.item.sparse,
+        self.cfg.model.sparse.tower_weight,
+    )
+    return {'model': whole, 'tower': tower}
 
   def loss_fn(self) -> steps.LossFn:
     """Loss of the batch of a step."""
@@ -60,9 +80,17 @@ class Runtime:
 def build(
     cfg: config.Config,
     problem: problem_lib.Problem,
+    sparse: sparse_part.SparsePart | None = None,
     num_devices: int | None = None,
 ) -> Runtime:
-  """Places the tables and builds model and optimiser."""
+  """Places the tables and builds model and optimiser.
+
+  Args:
+    cfg: the experiment.
+    problem: its data.
+    sparse: the fitted sparse part, or None for towers alone.
+    num_devices: to use; None for all.
+  """
   mesh = parallel.make_mesh(cfg.mesh, num_devices)
   tables = prepare.make_tables(cfg, problem)
   pairs = cfg.train.batch_size
@@ -84,4 +112,5 @@ def build(
       optimizer=optimizers.make_optimizer(cfg.train),
       embedder=model_scores.Embedder(model),
       pairs_per_step=pairs,
+      sparse=sparse,
   )

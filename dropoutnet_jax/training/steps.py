@@ -11,7 +11,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import Mesh
 import jax.numpy as jnp
 import optax
 
@@ -73,8 +72,10 @@ def effective_rates(
 
 
 def make_loss_fn(
-    cfg: config.Config, model: towers.TwoTower, tables: tables_lib.Tables,
-    mesh: Mesh,
+    cfg: config.Config,
+    model: towers.TwoTower,
+    tables: tables_lib.Tables,
+    mesh: parallel.Mesh,
 ) -> LossFn:
   """Returns (params, batch_stats, tables, step) -> (loss, (stats, metrics))."""
   rates = effective_rates(cfg.dropout, tables)
@@ -126,7 +127,7 @@ def _block_loss(
     key: jax.Array,
     rates: tuple[Any, ...],
     uses_history: bool,
-    mesh: Mesh,
+    mesh: parallel.Mesh,
 ) -> tuple[Metrics, Any]:
   """Every user and item of a block embedded once, all pairs scored."""
   block_key, user_key, item_key = jax.random.split(key, 3)
@@ -192,7 +193,7 @@ def _pair_loss(
     key: jax.Array,
     rates: tuple[Any, ...],
     uses_history: bool,
-    mesh: Mesh,
+    mesh: parallel.Mesh,
 ) -> tuple[Metrics, Any]:
   """Single pairs from the published distribution."""
   pair_key, user_key, item_key = jax.random.split(key, 3)
@@ -260,9 +261,7 @@ def make_train_steps(
     (_, (stats, metrics)), grads = grad_fn(
         state.params, state.batch_stats, tables, state.step
     )
-    updates, opt_state = optimizer.update(
-        grads, state.opt_state, state.params
-    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     ema = state.ema_params
     if settings.ema:

@@ -17,7 +17,9 @@ from dropoutnet_jax import errors
 _QUIET_SECONDS = 60.0  # between plain lines where there is no terminal
 
 
-def read_metrics(workdir: str, up_to: int | None = None) -> list[dict[str, Any]]:
+def read_metrics(
+    workdir: str, up_to: int | None = None
+) -> list[dict[str, Any]]:
   """Lines of metrics.jsonl with step <= up_to; a torn last line is left out."""
   path = os.path.join(workdir, 'metrics.jsonl')
   rows: list[dict[str, Any]] = []

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Peak resident memory of a whole run, from raw files to results.json.
+
+A process of its own for each variant, with few steps: memory does not grow
+with their number.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+from benchmarks import comparison
+from benchmarks import task
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+
+_NUM_STEPS = 20
+_BAR_MEGABYTES = 2000.0
+_LEFT_OUT = 'content_ridge'
+# Linux counts what a process was before it became another program as well, so
+# that a child of this large process would look as large. A small process in
+# between starts the command and reports on it.
+_LAUNCHER = """
+import resource, subprocess, sys
+status = subprocess.call(sys.argv[1:], stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
+
+
+def run(data_dir: str | None) -> comparison.Comparison:
+  """Trains and evaluates with and without content ridge."""
+  folder = task.check_data_dir(data_dir)
+  kept = tuple(name for name in config.BASELINES if name != _LEFT_OUT)
+  variants = {
+      'with every baseline': config.BASELINES,
+      f'without {_LEFT_OUT}': kept,
+  }
+  rows = []
+  for name, baselines in variants.items():
+    print(f'Training {task.EXPERIMENT} {name} ...', flush=True)
+    with tempfile.TemporaryDirectory() as workdir:
+      peak = peak_bytes(_train_command(folder, workdir, baselines)) / 1e6
+    rows.append(
+        comparison.Row(
+            f'peak MB, {name}',
+            peak,
+            _BAR_MEGABYTES,
+            _BAR_MEGABYTES / peak,
+            bar=1.0,
+        )
+    )
+  return comparison.Comparison(
+      f'Peak resident memory of {task.EXPERIMENT}',
+      'at most',
+      rows,
+      [
+          f'The whole of run.py train with {_NUM_STEPS} steps: raw files, '
+          'features, teacher, compilation, training, evaluation.'
+      ],
+  )
+
+
+def _train_command(
+    data_dir: str, workdir: str, baselines: tuple[str, ...]
+) -> list[str]:
+  return [
+      sys.executable,
+      str(task.ROOT / 'run.py'),
+      'train',
+      f'--config={task.ROOT / task.EXPERIMENT}',
+      f'--data_dir={data_dir}',
+      f'--workdir={os.path.join(workdir, "run")}',
+      '--compile_cache=',  # compilation takes memory too
+      f'--config.train.num_steps={_NUM_STEPS}',
+      f'--config.evaluation.baselines={baselines!r}',
+  ]
+
+
+def peak_bytes(command: list[str]) -> int:
+  """Peak resident bytes of a command and of what it starts.
+
+  Raises:
+    UserError: with the command's last words, if it fails.
+  """
+  done = subprocess.run(
+      [sys.executable, '-c', _LAUNCHER, *command],
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  if done.returncode:
+    raise errors.UserError(
+        f'{" ".join(command)} ended with status {done.returncode}: '
+        f'{done.stderr.strip()[-500:]}'
+    )
+  peak = int(done.stdout)
+  return peak if sys.platform == 'darwin' else peak * 1024

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A configuration as a tree: JSON and back, dotted names, sweeps."""
+
+from collections.abc import Mapping
+import copy
+import dataclasses
+import json
+import typing
+from typing import Any
+
+from dropoutnet_jax import config as config_lib
+from dropoutnet_jax import errors
+
+
+def swept(config: config_lib.Config, value: float) -> config_lib.Config:
+  """A copy of a sweep's configuration for one value, itself no sweep.
+
+  Raises:
+    UserError: if the field does not exist, or the value is out of its range.
+  """
+  check_field(config, config.sweep.field)
+  result = copy.deepcopy(config)
+  *parents, name = config.sweep.field.split('.')
+  node: Any = result
+  for parent in parents:
+    node = getattr(node, parent)
+  setattr(node, name, value)
+  result.sweep = config_lib.SweepConfig()
+  result.validate()
+  return result
+
+
+def to_json(config: config_lib.Config) -> str:
+  """The whole configuration as JSON, fields in their order of declaration."""
+  return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
+
+
+def from_dict(tree: Mapping[str, Any]) -> config_lib.Config:
+  """Inverse of `to_json`, from parsed JSON.
+
+  Raises:
+    UserError: for fields that this version does not know, naming them.
+  """
+  return _from_dict(config_lib.Config, tree, 'config')
+
+
+def _from_dict(kind: Any, tree: Mapping[str, Any], path: str) -> Any:
+  hints = typing.get_type_hints(kind)
+  unknown = sorted(set(tree) - set(hints))
+  if unknown:
+    raise errors.UserError(
+        f'{path} has the field {unknown[0]!r}, which this version does not '
+        'know; it was written by another version of dropoutnet_jax.'
+        + errors.did_you_mean(unknown[0], hints)
+    )
+  values = {}
+  for name, value in tree.items():
+    hint = hints[name]
+    if dataclasses.is_dataclass(hint):
+      value = _from_dict(hint, value, f'{path}.{name}')
+    elif hint == list[config_lib.Feature]:
+      value = [
+          _from_dict(config_lib.Feature, v, f'{path}.{name}') for v in value
+      ]
+    elif typing.get_origin(hint) is tuple:
+      value = tuple(value)
+    values[name] = value
+  return kind(**values)
+
+
+def check_field(config: Any, name: str) -> None:
+  """Checks that a dotted name such as 'train.seed' is a field to override.
+
+  Raises:
+    UserError: naming the first part that does not exist and the nearest one.
+  """
+  node, path = config, 'config'
+  for part in name.replace('[', '.[').split('.'):
+    if part.startswith('['):
+      index = part[1:-1]
+      if not isinstance(node, list) or not index.isdigit():
+        raise errors.UserError(f'{path} is no list; {part} picks nothing.')
+      if int(index) >= len(node):
+        raise errors.UserError(
+            f'{path} has {len(node)} entries; {part} does not exist.'
+        )
+      node, path = node[int(index)], path + part
+      continue
+    known = (
+        [field.name for field in dataclasses.fields(node)]
+        if dataclasses.is_dataclass(node)
+        else []
+    )
+    if part not in known:
+      listed = f' It has {", ".join(known)}.' if known else ''
+      raise errors.UserError(
+          f'{path} has no field {part!r}.{errors.did_you_mean(part, known)}'
+          + listed
+      )
+    node, path = getattr(node, part), f'{path}.{part}'

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sparse part of the embeddings: content ridge, before the first step.
+
+A user's sparse part is the summed content of her history, an item's its own
+content, both whole. Their dot product, minus a dense one of rank k (Woodbury),
+is content ridge; the towers' dense part is added to it:
+
+  score = (sparse dot - correction dot) / divisor + tower_weight * tower dot,
+
+one bilinear form. The history counts as preference: a user without one has an
+empty sparse part, and the towers alone speak for her.
+"""
+
+import dataclasses
+import os
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import files
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import ease
+from dropoutnet_jax.evaluation import woodbury
+from dropoutnet_jax.model import embeddings
+
+_FILE = 'sparse_part.npz'
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsePart:
+  """What the closed form fitted; nothing here is trained.
+
+  Attributes:
+    history: csr_array float32 [U, I], smoothed and cut histories.
+    user_dense: float32 [U, k], the users' side of the correction.
+    correction: maps content to the items' side, [T, k], and the divisor.
+  """
+
+  history: scipy.sparse.csr_array
+  user_dense: np.ndarray
+  correction: woodbury.Correction
+
+  def embed_users(
+      self,
+      rows: np.ndarray,
+      tower: np.ndarray,
+      content: scipy.sparse.csr_array,
+      tower_weight: float,
+  ) -> embeddings.Embedding:
+    """Joins users [C] with the tower's output [C, R]; all scales are here.
+
+    Args:
+      rows: int [C].
+      tower: float32 [C, R].
+      content: csr_array float32 [I, T] of all items.
+      tower_weight: of the tower's dot product.
+    """
+    divisor = np.float32(self.correction.divisor)
+    dense = [-self.user_dense[rows] / divisor, np.float32(tower_weight) * tower]
+    profile = (self.history[rows] @ content) / divisor
+    return embeddings.Embedding(
+        jnp.asarray(np.hstack(dense)), embeddings.sparse_rows(profile)
+    )
+
+  def embed_items(
+      self, content: scipy.sparse.csr_array, tower: np.ndarray
+  ) -> embeddings.Embedding:
+    """Joins any items, old or new, with the tower's output [J, R].
+
+    Args:
+      content: csr_array float32 [J, T].
+      tower: float32 [J, R].
+    """
+    dense = woodbury.item_dense(content, self.correction.weights)
+    return embeddings.Embedding(
+        jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(content)
+    )
+
+
+def fit(
+    problem: problem_lib.Problem, settings: config.SparseConfig, seed: int
+) -> SparsePart:
+  """Fits histories and correction on the training rows.
+
+  Raises:
+    UserError: if no training item has sparse content.
+  """
+  _, train_items = problem.split.train_rows()
+  content = problem.item.sparse[train_items]
+  if not content.nnz:
+    raise errors.UserError(
+        'config.model.sparse.enabled needs sparse content of the items, and '
+        'no training item has any. Name a column of tags in '
+        'config.features.item, or turn it off.'
+    )
+  likes = problem.likes()[:, train_items].tocsr()
+  smoother = None
+  if settings.smoothing:
+    smoother = ease.fit(likes, settings.smoothing_l2)
+  history = ease.top_history(
+      likes, smoother, settings.smoothing, settings.history_size
+  )
+  del smoother  # a Gram matrix; the next step wants its memory
+  rank = min(settings.correction_rank, *content.shape)
+  correction = woodbury.correction(
+      woodbury.decompose(content, rank, seed), settings.regularization
+  )
+  user_dense = woodbury.user_dense(
+      history, woodbury.item_dense(content, correction.weights)
+  )
+  everywhere = scipy.sparse.csr_array(
+      (history.data, train_items[history.indices], history.indptr),
+      shape=(history.shape[0], len(problem.item.ids)),
+  )
+  return SparsePart(everywhere, user_dense.astype(np.float32), correction)
+
+
+def save(part: SparsePart, workdir: str) -> None:
+  """Keeps the part in a run folder, in one file."""
+  arrays = files.sparse_arrays('history', part.history)
+  arrays['user_dense'] = part.user_dense
+  arrays['weights'] = part.correction.weights
+  arrays['divisor'] = np.asarray(part.correction.divisor)
+  files.save_arrays(os.path.join(workdir, _FILE), arrays)
+
+
+def exists(workdir: str) -> bool:
+  """Whether the run folder holds a fitted part."""
+  return os.path.exists(os.path.join(workdir, _FILE))
+
+
+def load(workdir: str) -> SparsePart:
+  """Reads what `save` kept.
+
+  Raises:
+    UserError: if the file is missing or damaged.
+  """
+  arrays = files.load_arrays(os.path.join(workdir, _FILE))
+  return SparsePart(
+      files.sparse_from_arrays('history', arrays),
+      arrays['user_dense'],
+      woodbury.Correction(arrays['weights'], float(arrays['divisor'])),
+  )

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Cold papers as published: preprocessing, pairs, network and optimiser.
+
+Standardised columns clipped at 5; targets over all papers, the cold ones among
+them; the top 2,500 and 2,500 random ones per user; half of both sides dropped,
+users without content as well; batches of 100, momentum 0.9, learning rate
+0.005, a tenth of it every 25,000 x 100 steps.
+
+python run.py --config=experiments/citeulike_a_cold_published.py --data_dir=DIR
+"""
+
+from dropoutnet_jax import config
+
+
+def get_config() -> config.Config:
+  return config.Config(
+      name='citeulike_a_cold_published',
+      data=config.DataConfig(
+          name='citeulike-a', split='published-cold', validation='return'
+      ),
+      features=config.FeaturesConfig(
+          item=[config.Feature(column='tags', idf='idf', rank=300)],
+          scaling='column',
+      ),
+      dropout=config.DropoutConfig(
+          user_rate=0.5, item_rate=0.5, drop_without_content=True
+      ),
+      model=config.ModelConfig(tower='paper', hidden=(200,), rank=200),
+      objective=config.ObjectiveConfig(pairing='published', target_items='all'),
+      train=config.TrainConfig(
+          batch_size=100,
+          num_steps=70_000,
+          optimizer='sgd',
+          learning_rate=0.005,
+          schedule='piecewise',
+          decay_every=2_500_000,
+          steps_per_dispatch=500,
+          log_every=1000,
+          checkpoint_every=10_000,
+      ),
+      evaluation=config.EvaluationConfig(ridge_lambdas=(1.5, 3.0, 10.0)),
+  )
