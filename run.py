@@ -1,30 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command line: python run.py [COMMAND] [--config=experiments/NAME.py] ...
 
-Commands: train (default), evaluate, describe, bench. Any field of the
-configuration can be set, as in --config.train.batch_size=512.
+Commands:
+  train     trains an experiment, or goes on with it, and evaluates it (default)
+  evaluate  evaluates the best checkpoint of a run folder
+  describe  counts what the data and the model are
+  bench     measures speed and accuracy beside other implementations
+
+Any field of the configuration can be set: --config.train.batch_size=512.
 """
 
+from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
+import errno
 import os
 import runpy
+import signal
 import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
 
 from absl import app
 from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
-from dropoutnet_jax import commands
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
-from dropoutnet_jax import parallel
-from dropoutnet_jax import sweeps
 
 COMMANDS = ('train', 'evaluate', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
+_MENDABLE = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EISDIR,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', _QUICKSTART, 'Experiment file.', lock_config=False
@@ -72,17 +93,15 @@ def _check_experiment(path: str) -> config_lib.Config:
         f'{os.path.dirname(_QUICKSTART)}.'
     )
   try:
-    cfg = runpy.run_path(path)['get_config']()
-  except KeyError as error:
-    raise errors.UserError(
-        f'{path} defines no function get_config().'
-    ) from error
+    module = runpy.run_path(path)
+    cfg = module['get_config']() if 'get_config' in module else None
   except Exception as error:  # an experiment is code; anything may go wrong
-    line = getattr(error, 'lineno', None)
-    where = f'{path}:{line}' if line else path
+    what = error.msg if isinstance(error, SyntaxError) else error
     raise errors.UserError(
-        f'{where}: {type(error).__name__}: {error}'
+        f'{_place_of(error, path)}: {type(error).__name__}: {what}'
     ) from error
+  if 'get_config' not in module:
+    raise errors.UserError(f'{path} defines no function get_config().')
   if not isinstance(cfg, config_lib.Config):
     raise errors.UserError(
         f'{path}: get_config() returns {type(cfg).__name__}; it must return '
@@ -91,23 +110,52 @@ def _check_experiment(path: str) -> config_lib.Config:
   return cfg
 
 
+def _place_of(error: Exception, path: str) -> str:
+  """'FILE:LINE' of what an experiment did wrong, or the file alone."""
+  if isinstance(error, SyntaxError) and error.lineno:
+    return f'{error.filename or path}:{error.lineno}'
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == path]
+  return f'{path}:{lines[-1]}' if lines else path
+
+
+def _overrides(argv: Sequence[str]) -> list[tuple[str, str | None]]:
+  """Fields that the arguments set: ('train.seed', '1'); None: no '='."""
+  found: list[tuple[str, str | None]] = []
+  for argument in argv[1:]:
+    name, equals, value = argument.lstrip('-').partition('=')
+    if argument.startswith('-') and name.startswith('config.'):
+      found.append((name.removeprefix('config.'), value if equals else None))
+  return found
+
+
+def _check_number(name: str, hint: object, text: str | None) -> None:
+  """Raises UserError if a field of numbers is set to something else."""
+  if text is None or hint not in (int, float):
+    return
+  try:
+    int(text) if hint is int else float(text)
+  except ValueError:
+    kind = 'a whole number' if hint is int else 'a number'
+    raise errors.UserError(
+        f'--config.{name}={text}: expected {kind}.'
+    ) from None
+
+
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses the flags; returns what is left, the program's name first.
 
   Raises:
     UserError: for an unknown flag or field, or a value of the wrong type.
   """
-  overrides = [a.lstrip('-') for a in argv[1:] if a.startswith('-')]
-  overrides = [a for a in overrides if a.startswith('config.')]
   cfg = _check_experiment(_experiment_path(argv))
-  for override in overrides:
-    config_tree.check_field(
-        cfg, override.split('=', 1)[0].removeprefix('config.')
-    )
+  for name, text in _overrides(argv):
+    _check_number(name, config_tree.check_field(cfg, name), text)
   try:
     return flags.FLAGS(list(argv))
   except (flags.Error, ValueError, TypeError, AttributeError) as error:
-    raise errors.UserError(f'{error} See python run.py --help.') from error
+    message = str(error).rstrip('.')
+    raise errors.UserError(f'{message}. See python run.py --help.') from error
 
 
 def main(argv: Sequence[str]) -> None:
@@ -123,9 +171,24 @@ def main(argv: Sequence[str]) -> None:
         f'Unknown arguments {" ".join(rest)}; flags start with --.'
     )
   if not flags.FLAGS['verbosity'].present:
-    logging.set_verbosity(logging.ERROR)  # Orbax tells its life otherwise
+    # Orbax tells its life otherwise; its errors come as exceptions as well.
+    logging.set_verbosity(logging.FATAL)
   cfg: config_lib.Config = _CONFIG.value
   cfg.validate()
+  from_folder = command == 'evaluate' or (
+      command == 'describe' and _WORKDIR.value
+  )
+  if from_folder and _overrides(sys.argv):
+    raise errors.UserError(
+        f'{command} takes the configuration of the run folder; leave out '
+        f'--config.{_overrides(sys.argv)[0][0]}.'
+    )
+  # These take seconds to import; a mistake in the arguments is told before.
+  # pylint: disable=g-import-not-at-top
+  from dropoutnet_jax import commands
+  from dropoutnet_jax import parallel
+  from dropoutnet_jax import sweeps
+
   parallel.set_compile_cache(_COMPILE_CACHE.value)
   parallel.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
@@ -141,29 +204,80 @@ def main(argv: Sequence[str]) -> None:
   elif command == 'describe':
     commands.describe(cfg, _WORKDIR.value, _DATA_DIR.value)
   else:
-    from benchmarks import suite  # pylint: disable=g-import-not-at-top
+    from benchmarks import suite
 
     suite.run(_SUITE.value, _DATA_DIR.value)
 
 
-def _main_or_exit(argv: Sequence[str]) -> None:
+@contextlib.contextmanager
+def _one_message() -> Iterator[None]:
+  """Turns what the user can mend, and interrupts, into a message and a status.
+
+  Anything else is a defect of this program and keeps its traceback.
+  """
   try:
-    main(argv)
+    yield
+    sys.stdout.flush()
   except errors.UserError as error:
-    sys.exit(_complain(error))
+    _exit(str(error), 2)
+  except BrokenPipeError:  # whoever read the output, such as head, has gone
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
+  except Exception as error:
+    if _is_full_disk(error):
+      _say(f'{os.strerror(errno.ENOSPC)}. Free some and run again.')
+      os._exit(2)  # threads of libraries would go on complaining
+    if not isinstance(error, OSError) or error.errno not in _MENDABLE:
+      raise
+    where = f'{error.filename}: ' if error.filename else ''
+    _exit(f'{where}{error.strerror}.', 2)
+  except KeyboardInterrupt as error:
+    number = error.args[0] if error.args else signal.SIGINT
+    _exit(
+        f'{signal.Signals(number).name} came; the same command starts again, '
+        'from the last checkpoint where there is one.',
+        128 + number,
+    )
 
 
-def _complain(error: errors.UserError) -> int:
-  print(f'run.py: {error}', file=sys.stderr)
-  return 2
+def _is_full_disk(error: BaseException | None) -> bool:
+  """Whether a full disk is behind an error; Orbax raises several kinds."""
+  while error is not None:
+    if os.strerror(errno.ENOSPC) in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
+
+
+def _exit(message: str, status: int) -> NoReturn:
+  _say(message)
+  sys.exit(status)
+
+
+def _say(message: str) -> None:
+  sys.stdout.flush()
+  print(f'run.py: {message}', file=sys.stderr, flush=True)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+  del frame
+  raise KeyboardInterrupt(number)
+
+
+def _main_or_exit(argv: Sequence[str]) -> None:
+  with _one_message():
+    main(argv)
 
 
 def _parse_or_exit(argv: Sequence[str]) -> list[str]:
-  try:
-    return _parse(argv)
-  except errors.UserError as error:
-    sys.exit(_complain(error))
+  with _one_message():
+    try:
+      return _parse(argv)
+    except SystemExit:  # --help, which absl ends with status 1
+      sys.exit(0)
 
 
 if __name__ == '__main__':
+  # So that files half written are removed, as with SIGINT.
+  signal.signal(signal.SIGTERM, _interrupt)
   app.run(_main_or_exit, flags_parser=_parse_or_exit)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This package's side of a race: its own compiled steps, in small dispatches."""
+"""This package's side of a race: its own compiled steps."""
 
 import time
 
@@ -44,7 +44,9 @@ class JaxDropoutNet:
       )
     jax.block_until_ready(self._state)
     if int(self._state.step) != goal:
-      raise RuntimeError(f'The loss after step {self._state.step} is NaN.')
+      raise RuntimeError(
+          f'The loss is not finite at step {int(self._state.step)}.'
+      )
 
   def embed(self, side: str, rows: np.ndarray) -> np.ndarray:
     """Embeddings float32 [N, R] of rows [N] of 'user' or 'item'."""

@@ -115,9 +115,7 @@ class TorchDropoutNet:
     pairs_per_step: the published batch size.
   """
 
-  def __init__(
-      self, cfg: config.Config, tables: tables_lib.Tables, seed: int
-  ):
+  def __init__(self, cfg: config.Config, tables: tables_lib.Tables, seed: int):
     torch.manual_seed(seed)
     rates = steps.effective_rates(cfg.dropout, tables)
     self._rates = {'user': rates.user.drop, 'item': rates.item.drop}

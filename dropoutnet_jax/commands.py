@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `run.py` can do: one function per command, paths and configs in."""
 
+import contextlib
+import json
 import os
+import shutil
 from typing import Any
 
 import jax
@@ -16,6 +19,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.training import checkpoints
+from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import results as results_lib
@@ -31,7 +35,10 @@ def train(
     data_dir: str | None = None,
     profile: bool = False,
 ) -> dict[str, Any] | None:
-  """Trains (or resumes) and evaluates a run.
+  """Trains a run, or goes on with it, and evaluates it.
+
+  A finished run is only evaluated. Where the first start fails or is
+  interrupted before its first checkpoint, nothing of it is left.
 
   Args:
     cfg: the experiment, validated.
@@ -45,9 +52,17 @@ def train(
   Raises:
     UserError: for anything that the user can mend.
   """
-  with run_folder.open_folder(workdir, cfg):
+  with first_start.open_folder(workdir, cfg):
     problem = load_or_prepare(cfg, workdir, data_dir)
+    _check_selection(cfg, problem)
     runtime = _build(cfg, problem, workdir)
+    past = _past_outcome(workdir)
+    if past.step == cfg.train.num_steps or past.reason:
+      why = past.reason or f'all {past.step} steps are done'
+      print(f'{workdir} is finished ({why}); evaluating it.', flush=True)
+      return _evaluate(runtime, workdir, past)
+    if not past.step:
+      _check_space(runtime, workdir)
     with signals.StopRequest() as stop:
       outcome = loop.run(runtime, workdir, stop, profile)
     if outcome.interrupted:
@@ -73,6 +88,59 @@ def load_or_prepare(
   return problem
 
 
+def _check_selection(cfg: config.Config, problem: problem_lib.Problem) -> None:
+  """Raises UserError for train.select_by before training, not long after."""
+  quadrants = [
+      protocol.quadrant_of(name)
+      for name in problem.split.evaluation
+      if name != protocol.quadrant_of(name)
+  ]
+  metrics = ['mrr'] + [
+      f'{metric}@{cutoff}'
+      for metric in ('recall', 'ndcg', 'hit')
+      for cutoff in cfg.evaluation.cutoffs
+  ]
+  names = [f'{q}/{metric}' for q in quadrants for metric in metrics]
+  if cfg.train.select_by and not names:
+    raise errors.UserError(
+        f'config.train.select_by is {cfg.train.select_by!r}, but there are no '
+        "validation sets. Set config.data.validation to 'keep_out'."
+    )
+  loop.selection_value(dict.fromkeys(names, 0.0), cfg.train)
+
+
+def _check_space(runtime: runtime_lib.Runtime, workdir: str) -> None:
+  """Raises UserError where the disk has no room for the checkpoints."""
+  state = jax.eval_shape(runtime.fresh_state)
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  # The newest, the best and one being written; a little for all else.
+  wanted = (runtime.cfg.train.keep_checkpoints + 2) * size + 2**20
+  free = shutil.disk_usage(workdir).free
+  if free < wanted:
+    raise errors.UserError(
+        f'{workdir}: {free / 1e6:.1f} MB are free, but the checkpoints of this '
+        f'run take up to {wanted / 1e6:.1f} MB. Free space, choose another '
+        '--workdir, or lower config.train.keep_checkpoints.'
+    )
+
+
+def _past_outcome(workdir: str) -> loop.Outcome:
+  """How far a run is, and why it stopped early if its results say so."""
+  step, reason = 0, ''
+  if os.path.isdir(os.path.join(workdir, 'checkpoints')):
+    saved = checkpoints.Checkpoints(workdir, read_only=True)
+    step = saved.latest_step() or 0
+    saved.close()
+  with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+    # Results are made anew in any case; without them the loop finds out.
+    path = os.path.join(workdir, 'results.json')
+    with open(path, encoding='utf-8') as file:
+      results = json.load(file)
+    reason = results['stopped_early'] if results['last_step'] == step else ''
+  rows = telemetry.read_metrics(workdir, step)
+  return loop.Outcome(step, rows[-1]['seconds'] if rows else 0.0, reason)
+
+
 def _build(
     cfg: config.Config, problem: problem_lib.Problem, workdir: str
 ) -> runtime_lib.Runtime:
@@ -91,26 +159,35 @@ def evaluate(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: if the folder holds no run.
   """
-  cfg = config_tree.from_dict(run_folder.read_config(workdir))
+  cfg = _load_config(workdir)
   problem = problem_lib.load(workdir)
   runtime = _build(cfg, problem, workdir)
-  rows = telemetry.read_metrics(workdir)
-  seconds = rows[-1]['seconds'] if rows else 0.0
-  last = rows[-1]['step'] if rows else 0
-  return _evaluate(runtime, workdir, loop.Outcome(last, seconds))
+  return _evaluate(runtime, workdir, _past_outcome(workdir))
+
+
+def _load_config(workdir: str) -> config.Config:
+  """The configuration that a run folder was made with, validated."""
+  tree = run_folder.read_config(workdir)
+  try:
+    cfg = config_tree.from_dict(tree)
+    cfg.validate()
+  except errors.UserError as error:
+    path = os.path.join(workdir, 'config.json')
+    raise errors.UserError(f'{path} is damaged: {error}') from error
+  return cfg
 
 
 def _evaluate(
     runtime: runtime_lib.Runtime, workdir: str, outcome: loop.Outcome
 ) -> dict[str, Any]:
   saved = checkpoints.Checkpoints(workdir, read_only=True)
-  step = saved.best_step()
-  if step is None:
-    raise errors.UserError(
-        f'{workdir} has no whole checkpoint yet; train it first.'
-    )
-  state = saved.restore(step, runtime.fresh_state())
-  saved.close()
+  with contextlib.closing(saved):
+    step = saved.best_step()
+    if step is None:
+      raise errors.UserError(
+          f'{workdir} has no whole checkpoint yet; train it first.'
+      )
+    state = saved.restore(step, runtime.fresh_state())
   results = results_lib.evaluate(runtime, state, outcome)
   results_lib.write(workdir, results)
   if parallel.is_writer():
@@ -126,11 +203,15 @@ def describe(
 
   Args:
     cfg: the experiment, validated.
-    workdir: a run folder to describe, or None to read the data anew.
+    workdir: a run folder to describe, with its own configuration; or None to
+      describe `cfg` and read the data anew.
     data_dir: folder with one folder per data set.
+
+  Raises:
+    UserError: if the folder holds no run, or for what `prepare` finds.
   """
-  if workdir and problem_lib.exists(workdir):
-    problem = problem_lib.load(workdir)
+  if workdir:
+    cfg, problem = _load_config(workdir), problem_lib.load(workdir)
   else:
     problem = prepare.prepare(cfg, data_dir, None)
   runtime = runtime_lib.build(cfg, problem)

@@ -209,11 +209,24 @@ class TrainConfig:
       checks.check_at_least(f'train.{field}', getattr(self, field), 0)
     for field in ('weight_decay', 'gradient_clip'):
       checks.check_at_least(f'train.{field}', getattr(self, field), 0)
+    checks.check_seed('train.seed', self.seed)
     checks.check_rate('train.ema', self.ema)
     checks.check(self.ema < 1, 'train.ema', self.ema, 'below 1')
     value = self.learning_rate
     ok = isinstance(value, (int, float)) and 0 < value < float('inf')
     checks.check(ok, 'train.learning_rate', value, 'positive')
+    checks.check(
+        0 < self.decay_rate <= 1,
+        'train.decay_rate',
+        self.decay_rate,
+        'in (0, 1]',
+    )
+    checks.check(
+        self.eval_every > 0 or not self.patience,
+        'train.eval_every',
+        self.eval_every,
+        'at least 1 where train.patience counts evaluations',
+    )
     if self.schedule in ('exponential', 'piecewise'):
       checks.check_at_least('train.decay_every', self.decay_every, 1)
 
@@ -238,10 +251,16 @@ class EvaluationConfig:
       checks.check_at_least('evaluation.cutoffs', cutoff, 1)
     for name in self.baselines:
       checks.check_choice('evaluation.baselines', name, BASELINES)
+    for field in ('ridge_lambdas', 'ridge_smoothings'):
+      value = getattr(self, field)
+      checks.check(bool(value), f'evaluation.{field}', value, 'not empty')
     for value in self.ridge_lambdas:
       checks.check_at_least('evaluation.ridge_lambdas', value, 1e-6)
     for value in self.ridge_smoothings:
       checks.check_at_least('evaluation.ridge_smoothings', value, 0)
+    checks.check_at_least(
+        'evaluation.ridge_smoothing_l2', self.ridge_smoothing_l2, 1e-6
+    )
     checks.check_at_least('evaluation.users_per_chunk', self.users_per_chunk, 1)
 
 
@@ -289,7 +308,8 @@ class Config:
   sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
 
   def validate(self) -> None:
-    """Raises UserError naming the first field that is out of range."""
+    """Raises UserError naming the first field that is not as it must be."""
+    checks.check_types(self)
     for section in (
         self.data,
         self.features,

@@ -25,8 +25,8 @@ class SyntheticConfig:
 
   num_users: int = 2000
   num_items: int = 3000
-  likes_per_user: float = 60.0  # mean number of pairs
-  content_strength: float = 0.95  # share of taste variance content explains
+  likes_per_user: float = 100.0  # mean number of pairs
+  content_strength: float = 0.99  # share of taste variance content explains
   seed: int = 0
 
   def validate(self) -> None:
@@ -36,6 +36,7 @@ class SyntheticConfig:
         'data.synthetic.likes_per_user', self.likes_per_user, 1
     )
     checks.check_rate('data.synthetic.content_strength', self.content_strength)
+    checks.check_seed('data.synthetic.seed', self.seed)
 
 
 @dataclasses.dataclass
@@ -72,6 +73,7 @@ class DataConfig:
           value <= 0.45, f'data.{field}', value, 'at most 0.45 (drawn twice)'
       )
     checks.check_rate('data.validation_share', self.validation_share)
+    checks.check_seed('data.seed', self.seed)
     self.synthetic.validate()
 
 

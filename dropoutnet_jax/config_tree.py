@@ -19,6 +19,11 @@ def swept(config: config_lib.Config, value: float) -> config_lib.Config:
     UserError: if the field does not exist, or the value is out of its range.
   """
   check_field(config, config.sweep.field)
+  if '[' in config.sweep.field:
+    raise errors.UserError(
+        f'config.sweep.field is {config.sweep.field!r}; fields of list entries '
+        'cannot be swept.'
+    )
   result = copy.deepcopy(config)
   *parents, name = config.sweep.field.split('.')
   node: Any = result
@@ -39,12 +44,14 @@ def from_dict(tree: Mapping[str, Any]) -> config_lib.Config:
   """Inverse of `to_json`, from parsed JSON.
 
   Raises:
-    UserError: for fields that this version does not know, naming them.
+    UserError: for fields that this version does not know, naming them, and
+      for a tree of another shape.
   """
   return _from_dict(config_lib.Config, tree, 'config')
 
 
-def _from_dict(kind: Any, tree: Mapping[str, Any], path: str) -> Any:
+def _from_dict(kind: Any, tree: Any, path: str) -> Any:
+  _check_shape(tree, Mapping, path)
   hints = typing.get_type_hints(kind)
   unknown = sorted(set(tree) - set(hints))
   if unknown:
@@ -59,22 +66,36 @@ def _from_dict(kind: Any, tree: Mapping[str, Any], path: str) -> Any:
     if dataclasses.is_dataclass(hint):
       value = _from_dict(hint, value, f'{path}.{name}')
     elif hint == list[config_lib.Feature]:
+      _check_shape(value, list, f'{path}.{name}')
       value = [
           _from_dict(config_lib.Feature, v, f'{path}.{name}') for v in value
       ]
     elif typing.get_origin(hint) is tuple:
+      _check_shape(value, list, f'{path}.{name}')
       value = tuple(value)
     values[name] = value
   return kind(**values)
 
 
-def check_field(config: Any, name: str) -> None:
+def _check_shape(value: Any, kind: type, path: str) -> None:
+  if not isinstance(value, kind):
+    raise errors.UserError(
+        f'{path} is {value!r}; expected a '
+        f'{"list" if kind is list else "section"}.'
+    )
+
+
+def check_field(config: Any, name: str) -> Any:
   """Checks that a dotted name such as 'train.seed' is a field to override.
 
+  Returns:
+    Its annotation, such as `int`.
+
   Raises:
-    UserError: naming the first part that does not exist and the nearest one.
+    UserError: naming the first part that does not exist and the nearest one;
+      also for a section or a list, which can only be set field by field.
   """
-  node, path = config, 'config'
+  node, path, hint = config, 'config', type(config)
   for part in name.replace('[', '.[').split('.'):
     if part.startswith('['):
       index = part[1:-1]
@@ -97,4 +118,16 @@ def check_field(config: Any, name: str) -> None:
           f'{path} has no field {part!r}.{errors.did_you_mean(part, known)}'
           + listed
       )
+    hint = typing.get_type_hints(type(node))[part]
     node, path = getattr(node, part), f'{path}.{part}'
+  if dataclasses.is_dataclass(node):
+    known = [f'{path}.{field.name}' for field in dataclasses.fields(node)]
+    raise errors.UserError(
+        f'{path} is a section; set its fields: {", ".join(known[:3])} ...'
+    )
+  if isinstance(node, list):
+    raise errors.UserError(
+        f'{path} is a list; set fields of its entries, such as '
+        f'{path}[0].column, or change the experiment file.'
+    )
+  return hint

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and plots of what a run wrote."""
 
+import itertools
 from typing import Any
 
 from matplotlib import figure as figure_lib
 from rich import box
 from rich import console as rich_console
+from rich import markup
 from rich import table as rich_table
 
 _ORDER = (
@@ -19,6 +21,7 @@ _ORDER = (
     'popularity',
     'random',
 )
+_FILE_WIDTH = 10_000  # of a line in a file: nothing is cut off or wrapped
 
 
 def shown_metrics(results: dict[str, Any]) -> list[str]:
@@ -33,7 +36,7 @@ def results_table(results: dict[str, Any]) -> rich_table.Table:
   """One table: a row per split and method, the best method of each bold."""
   names = shown_metrics(results)
   title = (
-      f"{results['experiment']}: step {results['step']}, "
+      f"{markup.escape(results['experiment'])}: step {results['step']}, "
       f"{results['train_seconds']:.1f} s of training, "
       f"{results['examples_per_second']:,.0f} pairs/s"
   )
@@ -54,22 +57,22 @@ def results_table(results: dict[str, Any]) -> rich_table.Table:
         )
         for name in names
     }
-    for number, label in enumerate(order):
-      values = methods[label]
+    heads = [
+        split,
+        f"{found['users']:,} users",
+        f"{found['candidates']:,} candidates",
+    ]
+    for head, label in itertools.zip_longest(heads, order, fillvalue=''):
+      values = methods.get(label, {})
       cells = [
-          f'[bold]{values[name]:.3f}[/]'
-          if label != 'oracle' and values[name] == best[name]
-          else f'{values[name]:.3f}'
-          for name in names
+          f'[bold]{value:.3f}[/]'
+          if label != 'oracle' and value == best[name]
+          else f'{value:.3f}'
+          for name, value in values.items()
+          if name in names
       ]
-      first = ''
-      if number == 0:
-        first = split
-      elif number == 1:
-        first = f"{found['users']:,} users"
-      elif number == 2:
-        first = f"{found['candidates']:,} candidates"
-      table.add_row(first, label, *cells, end_section=number == len(order) - 1)
+      table.add_row(head, label, *cells)
+    table.add_section()
   return table
 
 
@@ -84,13 +87,13 @@ def print_facts(facts: dict[str, Any]) -> None:
   for section, values in facts.items():
     if isinstance(values, list):
       for sentence in values:
-        console.print(sentence)
+        console.print(sentence, markup=False)
       continue
     table = rich_table.Table(
         title=section, box=box.SIMPLE_HEAD, show_header=False
     )
     for name, value in values.items():
-      table.add_row(name, _shown(value))
+      table.add_row(markup.escape(name), markup.escape(_shown(value)))
     console.print(table)
 
 
@@ -131,6 +134,6 @@ def _shown(value: Any) -> str:
 
 def _console() -> rich_console.Console:
   console = rich_console.Console(highlight=False)
-  if console.is_terminal:
-    return console
-  return rich_console.Console(highlight=False, width=120)
+  if not console.is_terminal:
+    console.width = _FILE_WIDTH
+  return console

@@ -129,14 +129,17 @@ def make_plan(
   Raises:
     UserError: a weight is negative or not finite.
   """
-  bad = ~(np.isfinite(likes.data) & (likes.data >= 0))
+  with np.errstate(over='ignore'):
+    extra = np.float32(confidence) * likes.data.astype(np.float32)
+  bad = ~(np.isfinite(extra) & (extra >= 0))
   if bad.any():
     raise errors.UserError(
-        f'{bad.sum()} of {bad.size} likes have a negative or non-finite weight,'
-        f' like {likes.data[bad][0]}: a weight says how much a like counts. '
-        'Drop these interactions, or give them a weight of 0 or more.'
+        f'{bad.sum()} of {bad.size} likes have a negative or non-finite weight '
+        f'(or one too large for float32), like {likes.data[bad][0]}: a weight '
+        'says how much a like counts. Drop these interactions, or give them a '
+        'finite weight of 0 or more.'
     )
-  extra = np.maximum(confidence * likes.data, _LEAST_EXTRA)
+  extra = np.maximum(extra, _LEAST_EXTRA)
   likes = scipy.sparse.csr_array(
       (extra, likes.indices, likes.indptr), shape=likes.shape
   )
@@ -148,8 +151,8 @@ def make_plan(
   for length in np.unique(padded[padded > 0]).tolist():
     rows = np.flatnonzero(padded == length)
     size = _power_of_two_up_to(max(1, _CHUNK_FLOATS // (length * rank)))
-    if 8 * len(rows) <= size:  # rather compile once more than pad so much
-      size = 1 << (len(rows) - 1).bit_length()
+    while len(rows) <= size // 16:  # rather compile again than pad so much
+      size //= 16
     for start in range(0, len(rows), size):
       part = rows[start : start + size]
       chunks.append(_pad_rows(likes, part, length, size))
@@ -217,7 +220,7 @@ def _solve_chunk(rows: jax.Array, chunk: Chunk) -> jax.Array:
   if length < rank:
     scaled, right = _scaled_rows(rows, chunk.liked, chunk.extra)
     gram = _dot('bip,bjp->bij', scaled, scaled)
-    dual = _solve_all(gram + jnp.eye(length, dtype=rows.dtype), right)
+    dual = _solve_all(gram + jnp.eye(length, dtype=rows.dtype)[None], right)
     return _dot('bip,bi->bp', scaled, dual)
 
   def add_piece(
@@ -296,8 +299,9 @@ def loss(
 ) -> float:
   """The objective of the module's docstring at factors [U, P] and [I, P]."""
   user, item = np.asarray(user), np.asarray(item)
-  total = np.vdot(user.T @ user, item.T @ item)
-  total += config.regularization * (np.vdot(user, user) + np.vdot(item, item))
+  total = float(np.vdot(user.T @ user, item.T @ item))
+  for side in (user, item):
+    total += config.regularization * float(np.vdot(side, side))
   weight = interactions.weight
   if weight is None:
     weight = np.ones(len(interactions), np.float32)
@@ -307,8 +311,9 @@ def loss(
     left = user[interactions.user[pairs]]
     score = np.einsum('np,np->n', left, item[interactions.item[pairs]])
     extra = config.confidence * weight[pairs]
-    total += np.sum((1 + extra) * (1 - score) ** 2 - score**2)
-  return float(total)
+    gap = (1 + extra) * (1 - score) ** 2 - score**2
+    total += float(np.sum(gap, dtype=np.float64))
+  return total
 
 
 def first_factors(
@@ -318,6 +323,18 @@ def first_factors(
   shape = len(present), config.rank
   normal = np.random.default_rng(seed).normal(0, 0.01, shape)
   return jnp.asarray(normal * present[:, None], jnp.float32)
+
+
+def _check_finite(
+    factors: jax.Array, iteration: int, config: config_lib.TeacherConfig
+) -> None:
+  if not jnp.isfinite(jnp.sum(factors)):
+    raise errors.UserError(
+        f"The teacher's factors are not finite after iteration {iteration}: "
+        f'config.teacher.regularization is {config.regularization}, too small '
+        f'for rank {config.rank} and confidence {config.confidence} in '
+        'float32. Raise it, or lower the confidence.'
+    )
 
 
 def train(
@@ -370,13 +387,7 @@ def train(
   for iteration in range(1, config.num_iterations + 1):
     user = solve(whiten_side(item), by_user)
     item = solve(whiten_side(user), by_item)
-    if not jnp.isfinite(jnp.sum(item)):
-      raise errors.UserError(
-          f"The teacher's factors are not finite after iteration {iteration}: "
-          f'config.teacher.regularization is {config.regularization}, too small'
-          f' for rank {config.rank} and confidence {config.confidence} in '
-          'float32. Raise it.'
-      )
+    _check_finite(item, iteration, config)
     if progress is not None:
       progress(iteration, loss(user, item, interactions, config))
   return schema.Factors(

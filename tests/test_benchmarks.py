@@ -5,8 +5,11 @@ The comparisons themselves take minutes; `run.py bench` runs them.
 """
 
 import builtins
+import copy
 import dataclasses
+import functools
 import importlib
+import json
 import sys
 import types
 
@@ -21,8 +24,10 @@ from benchmarks import jax_dropoutnet
 from benchmarks import memory
 from benchmarks import suite
 from benchmarks import task
+from benchmarks import teacher
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import losses
@@ -30,7 +35,7 @@ from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
 
-_HIDDEN, _RANK = (7, 6), 5
+_HIDDEN, _RANK = (7,), 5
 
 
 def _config() -> config.Config:
@@ -63,9 +68,25 @@ def runtime(problem):
 
 
 @pytest.fixture(scope='module')
+def untrained(runtime):
+  """Our side and, on the host, its state before the first step."""
+  side = jax_dropoutnet.JaxDropoutNet(runtime)
+  return side, jax.device_get(side._state)
+
+
+@pytest.fixture
+def our_side(runtime, untrained):
+  """Our side before its first step; compiled once for all tests."""
+  side, state = copy.copy(untrained[0]), untrained[1]
+  side._state = parallel.place(state, runtime.mesh)
+  return side
+
+
+@pytest.fixture(scope='module')
 def peer():
   """The PyTorch module; skips where PyTorch is not installed."""
-  pytest.importorskip('torch', reason="needs pip install '.[bench]'")
+  torch = pytest.importorskip('torch', reason="needs pip install '.[bench]'")
+  torch.set_num_threads(1)  # of such small arrays threads make nothing faster
   return importlib.import_module('benchmarks.torch_dropoutnet')
 
 
@@ -77,11 +98,11 @@ def _random_variables(width: int):
       jnp.zeros((1, width)), jnp.ones((1,), bool)
   )
   content = jnp.zeros((1, 0))
-  variables = model.init(
+  variables = jax.jit(model.init)(
       jax.random.key(0), preference, content, preference, content
   )
   # Positive, since variances are among them.
-  draw = lambda x: jnp.asarray(rng.uniform(0.2, 1.2, x.shape), jnp.float32)
+  draw = lambda x: rng.uniform(0.2, 1.2, x.shape).astype(np.float32)
   return model, jax.tree.map(draw, variables)
 
 
@@ -126,11 +147,9 @@ def test_torch_tower_is_the_paper_tower(peer):
   value = np.random.default_rng(4).normal(size=(9, 11)).astype(np.float32)
   model, variables, sides = _both_towers(peer, width=11)
   for side, tower in sides.items():
-    preference = input_dropout.Preference(value, jnp.ones((9,), bool))
-    content = jnp.zeros((9, 0))
-    expected = model.apply(
-        variables, preference, content, method=f'embed_{side}s'
-    ).dense
+    embed = jax.jit(functools.partial(model.apply, method=f'embed_{side}s'))
+    preference = input_dropout.Preference(value, np.ones((9,), bool))
+    expected = embed(variables, preference, np.zeros((9, 0))).dense
     tower.eval()
     with torch.no_grad():
       found = tower(torch.from_numpy(value)).numpy()
@@ -151,8 +170,8 @@ def test_torch_step_is_the_flax_step(peer):
     for side, value in (('user', user), ('item', item)):
       emb[side], updated = model.apply(
           {'params': params, 'batch_stats': variables['batch_stats']},
-          input_dropout.Preference(value, jnp.ones((16,), bool)),
-          jnp.zeros((16, 0)),
+          input_dropout.Preference(value, np.ones((16,), bool)),
+          np.zeros((16, 0)),
           train=True,
           method=f'embed_{side}s',
           mutable=['batch_stats'],
@@ -163,7 +182,7 @@ def test_torch_step_is_the_flax_step(peer):
     )
     return loss, stats
 
-  grad_fn = jax.value_and_grad(flax_loss, has_aux=True)
+  grad_fn = jax.jit(jax.value_and_grad(flax_loss, has_aux=True))
   (expected, stats), grads = grad_fn(variables['params'])
   for tower in sides.values():
     tower.train()
@@ -175,7 +194,7 @@ def test_torch_step_is_the_flax_step(peer):
   loss.backward()
   np.testing.assert_allclose(loss.item(), expected, rtol=1e-5)
   for side, tower in sides.items():
-    for layer, name in ((0, 'Dense_0'), (3, 'Dense_1'), (6, 'Dense_2')):
+    for layer, name in ((0, 'Dense_0'), (3, 'Dense_1')):
       wanted = np.asarray(grads[f'{side}_tower'][name]['kernel']).T
       found = tower[layer].weight.grad.numpy()
       scale = np.abs(wanted).max()
@@ -245,37 +264,50 @@ def test_torch_drops_exact_shares_of_preference_alone(peer, runtime):
   )
 
 
-def test_both_sides_learn_and_are_scored_alike(peer, runtime, problem):
-  sides = (
-      jax_dropoutnet.JaxDropoutNet(runtime),
-      peer.TorchDropoutNet(runtime.cfg, runtime.tables, seed=0),
-  )
+def test_both_sides_train_and_are_scored_alike(
+    peer, runtime, our_side, problem
+):
+  other = peer.TorchDropoutNet(runtime.cfg, runtime.tables, seed=0)
+  sides = (our_side, other)
   for side in sides:
     side.train(6)
     assert 0.0 <= task.recall(side, problem) <= 1.0
     emb = side.embed('item', np.arange(5))
     assert emb.shape == (5, _RANK) and emb.dtype == np.float32
-  assert sides[1].pairs_per_step == 100
+  assert other.pairs_per_step == 100
 
 
-def test_our_side_is_the_packages_training(runtime):
-  """Dispatches cut short or not, from compiled steps: the same embeddings."""
-  expected = runtime.fresh_state()
-  steps = runtime.train_steps()
+def test_our_side_cuts_turns_into_dispatches(runtime, our_side):
+  """5 and then 2 steps in dispatches of at most 4: the run of 4 and 3."""
+  expected = jax.tree.map(jnp.copy, our_side._state)
   for count in (4, 3):
-    expected, _ = steps(expected, runtime.tables, jnp.int32(count))
-  side = jax_dropoutnet.JaxDropoutNet(runtime)
-  side.train(5)
-  side.train(2)
+    expected, _ = our_side._train_steps(
+        expected, runtime.tables, jnp.int32(count)
+    )
+  our_side.train(5)
+  our_side.train(2)
+  assert int(our_side._state.step) == 7
+  jax.tree.map(np.testing.assert_array_equal, our_side._state, expected)
   rows = np.arange(7)
   np.testing.assert_array_equal(
-      side.embed('user', rows),
+      our_side.embed('user', rows),
       runtime.embedder(
           'user', expected.eval_variables(), runtime.tables.user, rows
       ),
   )
-  assert side.compile_seconds > 0
-  assert side.pairs_per_step == 30 * 30
+  assert our_side.compile_seconds > 0
+  assert our_side.pairs_per_step == 30 * 30
+
+
+def test_our_side_does_not_pass_over_a_loss_that_is_not_finite(
+    our_side,
+):
+  state = our_side._state
+  our_side._state = state.replace(
+      params=jax.tree.map(lambda x: x * jnp.nan, state.params)
+  )
+  with pytest.raises(RuntimeError, match='not finite at step 0'):
+    our_side.train(2)
 
 
 def test_recall_by_hand():
@@ -430,6 +462,31 @@ def test_memory_reads_both_variants(monkeypatch):
   ]
 
 
+def test_teacher_table(monkeypatch):
+  each = lambda seconds, recall: {
+      'seconds per iteration': seconds,
+      'recall@100': recall,
+  }
+  found = {
+      teacher.als.OURS: each(2.0, 0.496),
+      teacher.als.EXACT: each(5.0, 0.5),
+      teacher.als.GRADIENTS: each(1.0, 0.499),
+      'ratio': 2.4,
+      'ratio to CG': 0.5,
+  }
+  monkeypatch.setattr(teacher.als, 'compare', lambda data_dir: found)
+  rows = teacher.run('somewhere').rows
+  assert [(row.ours, row.other) for row in rows] == [
+      (2.0, 5.0),
+      (2.0, 1.0),
+      (0.496, 0.5),
+  ]
+  assert [row.ratio for row in rows] == [2.4, 0.5, 0.496 / 0.5]
+  assert [row.met for row in rows] == [True, None, True]
+  found[teacher.als.OURS]['recall@100'] = 0.494
+  assert not teacher.run('somewhere').rows[2].met
+
+
 def test_shown_numbers():
   values = (20_345_678.4, 123.4, 99.44, 1.0, 0.47912, 0.0)
   assert [comparison.shown(value) for value in values] == [
@@ -490,9 +547,7 @@ def test_run_shows_and_keeps_what_it_finds(tmp_path, monkeypatch, capsys):
   shown = capsys.readouterr().out
   for part in ('Memory', 'peak MB', '1,500', 'reached', 'a remark'):
     assert part in shown
-  kept = suite.files.json.loads(
-      (tmp_path / 'runs' / 'bench' / 'bench.json').read_text()
-  )
+  kept = json.loads((tmp_path / 'runs' / 'bench' / 'bench.json').read_text())
   assert kept['suites']['memory']['rows'] == [
       dataclasses.asdict(row) | {'met': True}
   ]
@@ -518,7 +573,9 @@ def test_the_experiment_is_the_cold_one():
   cfg.validate()
   assert (cfg.name, cfg.data.split) == ('citeulike_a_cold', 'published-cold')
   assert cfg.model.tower == 'paper', 'PyTorch has the paper tower alone'
-  assert not (cfg.dropout.user_transform_rate or cfg.dropout.item_transform_rate)
+  assert not (
+      cfg.dropout.user_transform_rate or cfg.dropout.item_transform_rate
+  )
 
 
 def test_optimizer_is_the_published_one(peer):

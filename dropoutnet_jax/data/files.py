@@ -16,6 +16,8 @@ import scipy.sparse
 
 from dropoutnet_jax import errors
 
+TEMPORARY = '.tmp'  # how names of files that are being written end
+
 
 def write(path: str, fill: Callable[[BinaryIO], Any]) -> None:
   """Lets `fill` write a temporary file beside `path`, then renames it.
@@ -23,7 +25,7 @@ def write(path: str, fill: Callable[[BinaryIO], Any]) -> None:
   Raises:
     UserError: if the file can't be written (folder read-only, disk full).
   """
-  temporary = f'{path}.{os.getpid()}.tmp'
+  temporary = f'{path}.{os.getpid()}{TEMPORARY}'
   try:
     with open(temporary, 'wb') as file:
       fill(file)
@@ -59,15 +61,30 @@ def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:
   write(path, lambda file: np.savez(file, **plain))  # type: ignore[arg-type]
 
 
+class _Arrays(dict[str, np.ndarray]):
+  """Arrays of a file; one that is asked for and missing is the file's fault."""
+
+  def __init__(self, path: str, arrays: Mapping[str, np.ndarray]):
+    super().__init__(arrays)
+    self._path = path
+
+  def __missing__(self, name: str) -> np.ndarray:
+    raise errors.UserError(
+        f'{self._path} holds no {name!r}; it is damaged, or of another version '
+        'of dropoutnet_jax. Remove the run folder and train again.'
+    )
+
+
 def load_arrays(path: str) -> dict[str, np.ndarray]:
   """Reads what `save_arrays` wrote.
 
   Raises:
-    UserError: if the file is missing or damaged.
+    UserError: if the file is missing or damaged; also later, for an array
+      that it does not hold.
   """
   try:
     with np.load(path, allow_pickle=False) as arrays:
-      return dict(arrays)
+      return _Arrays(path, arrays)
   except FileNotFoundError as error:
     raise errors.UserError(
         f'{path} does not exist; is this a run folder?'

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
@@ -26,11 +27,11 @@ def non_finite_error(
   del metrics
   worst = []
   for side in ('user', 'item'):
-    table = getattr(runtime.tables, side)
+    table = parallel.local(getattr(runtime.tables, side))
     norms = _input_norms(table)
     emb = runtime.embedder(
         side,
-        state.eval_variables(),
+        parallel.local(state.eval_variables()),
         table,
         np.arange(len(norms)),
     )

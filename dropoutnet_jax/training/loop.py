@@ -49,8 +49,8 @@ def next_stop(step: int, settings: config.TrainConfig) -> int:
 
 
 def is_due(step: int, every: int, last: int) -> bool:
-  """Whether something of this period happens after `step` steps."""
-  return bool(every) and (step % every == 0 or step == last)
+  """Whether something of this period (0: only at the end) happens now."""
+  return step == last or (every > 0 and step % every == 0)
 
 
 def run(
@@ -71,83 +71,98 @@ def run(
     UserError: if the loss is not finite.
   """
   settings = runtime.cfg.train
+  last = settings.num_steps
   checkpoints = checkpoints_lib.Checkpoints(workdir, settings.keep_checkpoints)
-  state = runtime.fresh_state()
-  step = checkpoints.latest_step() or 0
-  if step:
-    state = checkpoints.restore(step, state)
-    print(f'Resuming {workdir} after step {step}.', flush=True)
-  else:  # so that whatever happens there is something to come back to
-    checkpoints.save(state, 0)
-  writer = (
-      telemetry.MetricsWriter(workdir, step) if parallel.is_writer() else None
-  )
+  state, step = _first_state(runtime, workdir, checkpoints)
   past = telemetry.read_metrics(workdir, step)
-  progress = telemetry.Progress(
-      settings.num_steps, step, runtime.pairs_per_step
-  )
+  writer = telemetry.MetricsWriter(workdir, step)
+  progress = telemetry.Progress(last, step, runtime.pairs_per_step)
   train_steps = runtime.train_steps()
   reason = _patience_is_over(past, settings)
   try:
-    while step < settings.num_steps and not reason:
+    while step < last and not reason:
       begin, step = step, next_stop(step, settings)
       with _trace(workdir, profile):
         state, losses = train_steps(
             state, runtime.tables, jnp.int32(step - begin)
         )
-        losses = {
-            k: v[: step - begin] for k, v in jax.device_get(losses).items()
-        }
+        losses = jax.device_get(losses)
       profile = False
       if int(state.step) < step:
         raise diagnosis.non_finite_error(runtime, state)
+      losses = {name: part[: step - begin] for name, part in losses.items()}
       progress.update(step, float(losses['loss/total'][-1]))
-      row = {}
-      if is_due(step, settings.log_every, settings.num_steps):
-        row = {name: float(np.mean(value)) for name, value in losses.items()}
-        row['examples_per_second'] = progress.pairs_per_second()
-      validation = None
-      if is_due(step, settings.eval_every, settings.num_steps):
-        values = validate(runtime, state)
-        validation = selection_value(values, settings)
-        row |= {f'validation/{name}': v for name, v in values.items()}
-        if validation is not None:
-          row['validation/selection'] = validation
-          progress.say(
-              f'step {step}: loss {losses["loss/total"][-1]:.4g}, '
-              f'validation {validation:.4f}'
-          )
+      row, validation = _measure(runtime, state, step, losses, progress)
       if row:
-        row = {'step': step} | row
-        past.append(row)
-        if writer is not None:
-          writer.write(step, {k: v for k, v in row.items() if k != 'step'})
+        past.append({'step': step} | row)
+        writer.write(step, row)
       reason = _patience_is_over(past, settings)
+      # Asked once: a signal between saving and leaving waits for its turn.
+      interrupted = parallel.anywhere(bool(stop.name)) and step < last
       if (
-          is_due(step, settings.checkpoint_every, settings.num_steps)
+          is_due(step, settings.checkpoint_every, last)
           or validation is not None
-          or stop.name
+          or interrupted
           or reason
       ):
         checkpoints.save(state, step, validation)
-      if stop.name and step < settings.num_steps:
-        return Outcome(step, _seconds(writer), f'{stop.name} came', True)
-    return Outcome(step, _seconds(writer), reason)
+      if interrupted:
+        name = stop.name or 'A signal to another process'
+        return Outcome(step, writer.seconds(), f'{name} came', True)
+    return Outcome(step, writer.seconds(), reason)
   finally:
     progress.close()
     checkpoints.close()
-    if writer is not None:
-      writer.close()
+    writer.close()
 
 
-def _seconds(writer: telemetry.MetricsWriter | None) -> float:
-  return writer.seconds() if writer is not None else 0.0
+def _first_state(
+    runtime: runtime_lib.Runtime,
+    workdir: str,
+    checkpoints: checkpoints_lib.Checkpoints,
+) -> tuple[state_lib.TrainState, int]:
+  """The newest saved state and its step; a fresh one, saved, if none is."""
+  state = runtime.fresh_state()
+  step = checkpoints.latest_step()
+  if step is None:  # so that whatever happens there is one to come back to
+    checkpoints.save(state, 0)
+    return state, 0
+  if step and parallel.is_writer():
+    print(f'Resuming {workdir} after step {step}.', flush=True)
+  return checkpoints.restore(step, state), step
 
 
 def _trace(workdir: str, profile: bool) -> Any:
   if profile:
     return jax.profiler.trace(f'{workdir}/profile')
   return jax.profiler.TraceAnnotation('train_steps')
+
+
+def _measure(
+    runtime: runtime_lib.Runtime,
+    state: state_lib.TrainState,
+    step: int,
+    losses: Mapping[str, np.ndarray],
+    progress: telemetry.Progress,
+) -> tuple[dict[str, float], float | None]:
+  """What is to be logged after a step, and the value to select by."""
+  settings = runtime.cfg.train
+  row: dict[str, float] = {}
+  if is_due(step, settings.log_every, settings.num_steps):
+    row = {name: float(np.mean(value)) for name, value in losses.items()}
+    row['examples_per_second'] = progress.pairs_per_second()
+  if not is_due(step, settings.eval_every, settings.num_steps):
+    return row, None
+  values = validate(runtime, state)
+  row |= {f'validation/{name}': value for name, value in values.items()}
+  chosen = selection_value(values, settings)
+  if chosen is not None:
+    row['validation/selection'] = chosen
+    progress.say(
+        f'step {step}: loss {losses["loss/total"][-1]:.4g}, '
+        f'validation {chosen:.4f}'
+    )
+  return row, chosen
 
 
 def validate(
@@ -203,8 +218,8 @@ def _patience_is_over(
   best, best_step, since = -math.inf, 0, 0
   for row in past:
     value = row.get('validation/selection')
-    if value is None:
-      continue
+    if value is None or not math.isfinite(value):
+      continue  # not finite: it is in no file, so a resumed run has none
     since += 1
     if value > best:
       best, best_step, since = value, row['step'], 0

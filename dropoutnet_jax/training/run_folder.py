@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The folder of a run: who may write it, and which experiment it holds."""
 
+import contextlib
 import fcntl
 import json
 import os
-from typing import Any
+from typing import Any, TextIO
 
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 
 _CONFIG = 'config.json'
+_LOCK = '.lock'
 
 
-def open_folder(workdir: str, cfg: config.Config) -> Any:
+def open_folder(
+    workdir: str, cfg: config.Config
+) -> contextlib.AbstractContextManager[Any]:
   """Creates or reopens a run folder for writing; returns its lock.
 
   Args:
@@ -22,15 +27,23 @@ def open_folder(workdir: str, cfg: config.Config) -> Any:
     cfg: the experiment; kept as config.json in a new folder.
 
   Returns:
-    An open file that holds the lock; closing it releases the folder.
+    An open file that holds the lock; closing it releases the folder. One
+    process of a run holds it for all.
 
   Raises:
     UserError: if the folder can't be written, is in use, or holds another
       experiment; the differing fields are named.
   """
+  lock = parallel.on_writer(lambda: _lock_folder(workdir, cfg))
+  return contextlib.nullcontext() if lock is None else lock
+
+
+def _lock_folder(workdir: str, cfg: config.Config) -> TextIO:
+  path = os.path.join(workdir, _LOCK)
   try:
     os.makedirs(workdir, exist_ok=True)
-    lock = open(os.path.join(workdir, '.lock'), 'w', encoding='utf-8')
+    _check_no_foreign_folder(workdir)  # before anything is written into it
+    lock = open(path, 'a', encoding='utf-8')
   except OSError as error:
     raise errors.UserError(
         f'{workdir} cannot be written: {error.strerror}. Choose another '
@@ -46,22 +59,34 @@ def open_folder(workdir: str, cfg: config.Config) -> Any:
     ) from error
   try:
     _check_same_experiment(workdir, cfg)
+    for name in os.listdir(workdir):
+      if name.endswith(files.TEMPORARY):  # of a run that was killed
+        os.remove(os.path.join(workdir, name))
   except errors.UserError:
     lock.close()
     raise
   return lock
 
 
+def _check_no_foreign_folder(workdir: str) -> None:
+  """Refuses a folder that holds something else than a run."""
+  names = os.listdir(workdir)
+  others = [
+      name
+      for name in sorted(names)
+      if name != _LOCK and not name.endswith(files.TEMPORARY)
+  ]
+  if others and _CONFIG not in names:
+    raise errors.UserError(
+        f'{workdir} is no run folder: it has no {_CONFIG}, but it holds '
+        f'{", ".join(others[:3])}. Choose an empty or new --workdir.'
+    )
+
+
 def _check_same_experiment(workdir: str, cfg: config.Config) -> None:
   path = os.path.join(workdir, _CONFIG)
   text = config_tree.to_json(cfg)
   if not os.path.exists(path):
-    others = sorted(set(os.listdir(workdir)) - {'.lock'})
-    if others:
-      raise errors.UserError(
-          f'{workdir} is no run folder: it has no {_CONFIG}, but it holds '
-          f'{", ".join(others[:3])}. Choose an empty or new --workdir.'
-      )
     files.write_text(path, text)
     return
   found, wanted = flatten(read_config(workdir)), flatten(json.loads(text))

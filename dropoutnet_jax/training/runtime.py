@@ -50,16 +50,15 @@ class Runtime:
 
   def methods(self, state: state_lib.TrainState) -> dict[str, protocol.Method]:
     """'model', the whole embedding; and 'tower' where that is only a part."""
-    variables = state.eval_variables()
-    tower = model_scores.make_tower_method(
-        self.embedder, variables, self.tables
-    )
+    variables = parallel.local(state.eval_variables())
+    tables = parallel.local(self.tables)
+    tower = model_scores.make_tower_method(self.embedder, variables, tables)
     if self.sparse is None:
       return {'model': tower}
     whole = model_scores.make_sparse_method(
         self.embedder,
         variables,
-        self.tables,
+        tables,
         self.sparse,
         self.problem.item.sparse,
         self.cfg.model.sparse.tower_weight,

@@ -2,6 +2,7 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard, the terminal."""
 
 from collections.abc import Mapping
+import contextlib
 import json
 import math
 import os
@@ -10,9 +11,10 @@ import time
 from typing import Any
 
 from rich import progress as rich_progress
-import tensorboardX
 
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+from dropoutnet_jax.data import files
 
 _QUIET_SECONDS = 60.0  # between plain lines where there is no terminal
 
@@ -36,30 +38,65 @@ def read_metrics(
   return rows
 
 
+def _make_board(folder: str, purge_step: int) -> Any:
+  """A TensorBoard writer, without what tensorboardX imports for others.
+
+  It imports PyTorch wherever that is installed: seconds of every start and
+  hundreds of megabytes, for scalars that need none of it.
+  """
+  missing = object()
+  before = sys.modules.get('torch', missing)
+  if before is missing:
+    sys.modules['torch'] = None  # type: ignore[assignment]
+  try:
+    import tensorboardX  # pylint: disable=import-outside-toplevel
+  finally:
+    if before is missing:
+      del sys.modules['torch']
+  return tensorboardX.SummaryWriter(folder, purge_step=purge_step)
+
+
 class MetricsWriter:
-  """Appends to metrics.jsonl and to TensorBoard files, from one process."""
+  """Appends to metrics.jsonl and to TensorBoard files.
+
+  One of all processes writes; on the others it only knows the time.
+  """
 
   def __init__(self, workdir: str, start_step: int):
-    """Opens both; forgets what an interrupted run wrote after `start_step`."""
+    """Opens both; forgets what an interrupted run wrote after `start_step`.
+
+    Raises:
+      UserError: if the files can't be written.
+    """
     self._path = os.path.join(workdir, 'metrics.jsonl')
     kept = read_metrics(workdir, start_step)
-    temporary = self._path + '.tmp'
-    with open(temporary, 'w', encoding='utf-8') as file:
-      file.writelines(json.dumps(row) + '\n' for row in kept)
-    os.replace(temporary, self._path)
-    self._file = open(self._path, 'a', encoding='utf-8')
-    self._board = tensorboardX.SummaryWriter(
-        os.path.join(workdir, 'tensorboard'), purge_step=start_step + 1
-    )
     self._before = kept[-1]['seconds'] if kept else 0.0
     self._start = time.monotonic()
+    self._file = None
+    if not parallel.is_writer():
+      return
+    lines = ''.join(json.dumps(row) + '\n' for row in kept)
+    files.write_text(self._path, lines)
+    try:
+      self._file = open(self._path, 'a', encoding='utf-8')
+      self._board = _make_board(
+          os.path.join(workdir, 'tensorboard'), start_step + 1
+      )
+    except OSError as error:
+      raise self._cannot_write(error) from error
 
   def seconds(self) -> float:
     """Seconds of training so far, earlier parts of the run included."""
     return self._before + time.monotonic() - self._start
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """One line: step, seconds and the values; NaN is left out of JSON."""
+    """One line: step, seconds and the values; NaN is left out of JSON.
+
+    Raises:
+      UserError: if it can't be written.
+    """
+    if self._file is None:
+      return
     finite = {
         name: float(value)
         for name, value in values.items()
@@ -70,14 +107,21 @@ class MetricsWriter:
       self._file.write(json.dumps(row) + '\n')
       self._file.flush()
     except OSError as error:
-      raise errors.UserError(
-          f'{self._path} cannot be written: {error.strerror}.'
-      ) from error
+      raise self._cannot_write(error) from error
     for name, value in finite.items():
       self._board.add_scalar(name, value, step)
 
+  def _cannot_write(self, error: OSError) -> errors.UserError:
+    return errors.UserError(
+        f'{error.filename or self._path} cannot be written: {error.strerror}. '
+        'Free space or choose another --workdir.'
+    )
+
   def close(self) -> None:
-    self._file.close()
+    if self._file is None:
+      return
+    with contextlib.suppress(OSError):  # a full disk has been told already
+      self._file.close()
     self._board.close()
 
 
@@ -87,14 +131,15 @@ def is_terminal() -> bool:
 
 
 class Progress:
-  """A bar on a terminal; elsewhere a plain line a minute."""
+  """A bar on a terminal; elsewhere a plain line a minute, from one process."""
 
   def __init__(self, total: int, start: int, pairs_per_step: int):
     self._total, self._start = total, start
     self._pairs, self._rate = pairs_per_step, 0.0
     self._begin = self._last = time.monotonic()
     self._bar = None
-    if is_terminal():
+    self._quiet = not parallel.is_writer()
+    if is_terminal() and not self._quiet:
       self._bar = rich_progress.Progress(
           rich_progress.TextColumn('train'),
           rich_progress.BarColumn(),
@@ -116,7 +161,7 @@ class Progress:
     text = f'loss {loss:.4g}  {rate * self._pairs:,.0f} pairs/s'
     if self._bar is not None:
       self._bar.update(self._task, completed=step, text=text)
-    elif now - self._last > _QUIET_SECONDS:
+    elif now - self._last > _QUIET_SECONDS and not self._quiet:
       self._last = now
       left = (self._total - step) / max(rate, 1e-9)
       print(
@@ -132,7 +177,7 @@ class Progress:
     """A line of its own, above the bar where there is one."""
     if self._bar is not None:
       self._bar.console.print(text, highlight=False)
-    else:
+    elif not self._quiet:
       print(text, flush=True)
 
   def close(self) -> None:

@@ -157,8 +157,8 @@ def test_popular_items_and_rare_tags(world):
   quality = world.dataset.items.columns['quality']
   assert 0.5 < np.corrcoef(log_likes, quality)[0, 1] < 0.9
   uses = world.dataset.items.columns['tags'].matrix.sum(axis=0)
-  assert np.median(uses) < 0.015 * 3000
-  assert np.sum(uses < 0.004 * 3000) > 30  # of 300
+  assert np.max(uses) > 0.15 * 3000
+  assert np.sum(uses < 0.01 * 3000) > 60  # of 300
 
 
 @settings(max_examples=25, deadline=None)
@@ -167,7 +167,7 @@ def test_popular_items_and_rare_tags(world):
     num_items=st.integers(20, 60),
     likes_per_user=st.floats(1, 200),
     content_strength=st.floats(0, 1),
-    seed=st.integers(0, 2**31),
+    seed=st.integers(0, 2**31 - 1),
 )
 def test_any_valid_settings_give_a_world(**fields):
   wanted = config.SyntheticConfig(**fields)

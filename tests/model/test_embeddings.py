@@ -71,7 +71,9 @@ def test_chunks_share_one_program():
 
 
 def test_empty_rows_score_zero():
-  empty = embeddings.sparse_rows(scipy.sparse.csr_array((2, 5), dtype='float32'))
+  empty = embeddings.sparse_rows(
+      scipy.sparse.csr_array((2, 5), dtype='float32')
+  )
   np.testing.assert_array_equal(embeddings.sparse_scores(empty, empty), 0)
 
 

@@ -58,9 +58,7 @@ def test_gradient_of_a_dropped_row_is_zero():
     preference = lib.Preference(value, own.present)
     return jnp.sum(lib.apply_states(preference, own, states).value)
 
-  np.testing.assert_array_equal(
-      jax.grad(total)(own.value), [[0] * 3, [1] * 3]
-  )
+  np.testing.assert_array_equal(jax.grad(total)(own.value), [[0] * 3, [1] * 3])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A first start that fails leaves its run folder as it found it.
+
+Until there is a checkpoint, a run folder holds nothing but the outcome of
+preparing, and a start fails because of a setting or a file. With that mended
+the experiment is another one, which `run_folder` would refuse to put into the
+same folder; so what the failed start wrote goes away.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+
+from dropoutnet_jax import config
+from dropoutnet_jax import parallel
+from dropoutnet_jax.training import run_folder
+
+# Everything that is written before the first checkpoint.
+_WRITTEN = (
+    'config.json',
+    'features.json',
+    'features_*.npz',
+    'problem.npz',
+    'sparse_part.npz',
+    '*.tmp',
+)
+
+
+@contextlib.contextmanager
+def open_folder(workdir: str, cfg: config.Config) -> Iterator[None]:
+  """Opens a run folder as `run_folder.open_folder`, for one `with` block.
+
+  An error or an interrupt in a block that has made no checkpoint, and found
+  none, removes what was written, and folders that were not there before.
+
+  Raises:
+    UserError: as `run_folder.open_folder`.
+  """
+  path = pathlib.Path(workdir)
+  missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+  try:
+    with run_folder.open_folder(workdir, cfg):
+      try:
+        yield
+      except BaseException:
+        if parallel.is_writer():
+          _remove_files(path)
+        raise
+  except BaseException:
+    if parallel.is_writer() and missing:
+      _remove_folders(path, missing)
+    raise
+
+
+def _remove_files(workdir: pathlib.Path) -> None:
+  if (workdir / 'checkpoints').exists():
+    return
+  for pattern in _WRITTEN:
+    for path in workdir.glob(pattern):
+      path.unlink(missing_ok=True)
+
+
+def _remove_folders(workdir: pathlib.Path, missing: list[pathlib.Path]) -> None:
+  """Removes new folders, deepest first, as far as they are empty."""
+  with contextlib.suppress(OSError):
+    if os.listdir(workdir) == ['.lock']:
+      (workdir / '.lock').unlink()
+    for folder in missing:
+      folder.rmdir()

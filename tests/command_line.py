@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python run.py ...` within the process of the tests, and a tiny experiment.
+
+To start Python and JAX takes longer than most of what is tested; here every
+call gets run.py anew, with flags of its own, and nothing else.
+"""
+
+import contextlib
+import importlib.util
+import io
+import os
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+from absl import flags
+from absl import logging
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Factors from files: nothing has to be compiled before the first step.
+EXPERIMENT = """
+from dropoutnet_jax import config
+
+
+def get_config():
+  feature = config.Feature
+  world = config.SyntheticConfig(
+      num_users=60, num_items=80, likes_per_user=12.0
+  )
+  return config.Config(
+      name='tiny',
+      data=config.DataConfig(warm_share=0.0, drop_leaks=True, synthetic=world),
+      features=config.FeaturesConfig(
+          user=[feature(column='region', kind='category')],
+          item=[
+              feature(column='genre', kind='category'),
+              feature(column='tags', rank=4),
+          ],
+      ),
+      teacher=config.TeacherConfig(
+          source='file',
+          rank=4,
+          user_file='factors.npz',
+          item_file='factors.npz',
+      ),
+      model=config.ModelConfig(tower='paper', hidden=(8,), rank=4),
+      train=config.TrainConfig(
+          batch_size=256,
+          num_steps=4,
+          steps_per_dispatch=2,
+          log_every=2,
+          eval_every=2,
+          checkpoint_every=2,
+      ),
+      evaluation=config.EvaluationConfig(
+          cutoffs=(5,), baselines=('popularity',)
+      ),
+  )
+"""
+
+
+class Ended(NamedTuple):
+  """How a command ended, and what it printed."""
+
+  status: Any
+  out: str
+  err: str
+
+
+def write_experiment(folder: pathlib.Path) -> None:
+  """Writes tiny.py, and the factors that it reads, into a folder."""
+  (folder / 'tiny.py').write_text(EXPERIMENT)
+  rng = np.random.default_rng(0)
+  draw = lambda rows: rng.normal(size=(rows, 4)).astype(np.float32)
+  np.savez(folder / 'factors.npz', user=draw(60), item=draw(80))
+
+
+def load() -> Any:
+  """run.py as a module of its own."""
+  spec = importlib.util.spec_from_file_location('run', ROOT / 'run.py')
+  assert spec is not None and spec.loader is not None
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def call(*arguments: str, compile_cache: str = '') -> Ended:
+  """Runs `python run.py ARGUMENTS`; exceptions that it lets out come out."""
+  argv = ['run.py', f'--compile_cache={compile_cache}', *arguments]
+  known, argv_before = set(flags.FLAGS), sys.argv
+  verbosity, bytecode = logging.get_verbosity(), sys.dont_write_bytecode
+  out, err = io.StringIO(), io.StringIO()
+  sys.argv, sys.dont_write_bytecode = argv, True
+  status: Any = 0
+  try:
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+      module = load()
+      module._main_or_exit(module._parse_or_exit(argv))
+  except SystemExit as error:
+    status = error.code
+  finally:
+    sys.argv, sys.dont_write_bytecode = argv_before, bytecode
+    for name in set(flags.FLAGS) - known:
+      delattr(flags.FLAGS, name)
+    flags.FLAGS.unparse_flags()
+    logging.set_verbosity(verbosity)
+  return Ended(status, out.getvalue(), err.getvalue())
+
+
+def snapshot(folder: pathlib.Path) -> dict[str, bytes | None]:
+  """Every file below a folder with its content, and every folder."""
+  found: dict[str, bytes | None] = {}
+  for path in sorted(folder.rglob('*')):
+    if path.name != '.lock':  # opened for every start
+      name = os.path.relpath(path, folder)
+      found[name] = None if path.is_dir() else path.read_bytes()
+  return found

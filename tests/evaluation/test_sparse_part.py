@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sparse part of the embeddings is content ridge, plus the towers."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.model import embeddings
+
+
+def _settings(**changes):
+  return config.SparseConfig(enabled=True, **changes)
+
+
+def _embed(part, problem, rows, items, tower_weight, seed=0):
+  rng = np.random.default_rng(seed)
+  user_tower = rng.normal(size=(len(rows), 3)).astype(np.float32)
+  item_tower = rng.normal(size=(len(items), 3)).astype(np.float32)
+  content = problem.item.sparse
+  user = part.embed_users(rows, user_tower, content, tower_weight)
+  item = part.embed_items(content[items], item_tower)
+  return user, item, user_tower @ item_tower.T
+
+
+def _ridge(problem, rows, items, regularization):
+  content = problem.item.sparse.toarray().astype(np.float64)
+  train = content[:30]
+  history = problem.likes().toarray()[rows][:, :30]
+  kernel = train @ train.T + regularization * np.eye(30)
+  return history @ np.linalg.solve(kernel, train @ content[items].T)
+
+
+@pytest.mark.parametrize('regularization', [0.5, 2.0])
+@pytest.mark.parametrize('tower_weight', [0.0, 0.7])
+def test_plain_part_is_the_exact_ridge(problem, regularization, tower_weight):
+  part = sparse_part.fit(
+      problem,
+      _settings(regularization=regularization, smoothing=0.0),
+      seed=0,
+  )
+  rows, items = np.arange(24), np.arange(30, 40)
+  user, item, tower = _embed(part, problem, rows, items, tower_weight)
+  expected = _ridge(problem, rows, items, regularization)
+  expected += tower_weight * tower
+  found = embeddings.score(user, item)
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_smoothed_history_is_ease(problem):
+  part = sparse_part.fit(
+      problem, _settings(smoothing=2.0, smoothing_l2=5.0), seed=0
+  )
+  likes = problem.likes().toarray()[:, :30].astype(np.float64)
+  inverse = np.linalg.inv(likes.T @ likes + 5.0 * np.eye(30))
+  weights = -inverse / np.diag(inverse)
+  np.fill_diagonal(weights, 0)
+  smooth = np.maximum(likes + 2.0 * likes @ weights, 0)
+  found = part.history.toarray()
+  np.testing.assert_allclose(found[:, :30], smooth, rtol=1e-3, atol=1e-4)
+  assert not np.any(found[:, 30:])
+
+
+def test_a_user_without_history_has_the_tower_alone(problem):
+  part = sparse_part.fit(problem, _settings(), seed=0)
+  rows, items = np.arange(24, 30), np.arange(40)
+  user, item, tower = _embed(part, problem, rows, items, 0.5)
+  np.testing.assert_allclose(
+      embeddings.score(user, item), 0.5 * tower, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_history_is_cut(problem):
+  part = sparse_part.fit(problem, _settings(history_size=2), seed=0)
+  assert np.diff(part.history.indptr).max() == 2
+
+
+def test_saved_and_loaded_scores_the_same(problem, tmp_path):
+  part = sparse_part.fit(problem, _settings(), seed=0)
+  assert not sparse_part.exists(str(tmp_path))
+  sparse_part.save(part, str(tmp_path))
+  assert sparse_part.exists(str(tmp_path))
+  again = sparse_part.load(str(tmp_path))
+  rows, items = np.arange(24), np.arange(40)
+  one = embeddings.score(*_embed(part, problem, rows, items, 1.0)[:2])
+  two = embeddings.score(*_embed(again, problem, rows, items, 1.0)[:2])
+  np.testing.assert_array_equal(jnp.asarray(one), jnp.asarray(two))
+
+
+def test_without_sparse_content_it_is_refused(make_problem):
+  with pytest.raises(errors.UserError, match='needs sparse content'):
+    sparse_part.fit(make_problem(item_content=False), _settings(), seed=0)

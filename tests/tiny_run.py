@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny experiment, and real processes of run.py that train it.
+
+This file is an experiment itself (`--config=tests/tiny_run.py`), so that tests
+within one process and runs of the command line share one set of settings. The
+processes are forked from one that has its imports done: they start in a
+second, and can be killed without hurting anybody else.
+"""
+
+from collections.abc import Mapping, Sequence
+import multiprocessing
+from multiprocessing import context
+import os
+import pathlib
+import runpy
+import sys
+import time
+from typing import Any
+
+import jax
+
+from dropoutnet_jax import config
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+NUM_STEPS = 40
+_PATIENCE = 240.0  # seconds for anything that a process is waited for
+
+
+def get_config() -> config.Config:
+  feature = config.Feature
+  world = config.SyntheticConfig(
+      num_users=60, num_items=80, likes_per_user=12.0
+  )
+  return config.Config(
+      name='tiny',
+      data=config.DataConfig(warm_share=0.0, synthetic=world),
+      features=config.FeaturesConfig(
+          user=[feature(column='region', kind='category')],
+          item=[feature(column='genre', kind='category')],
+      ),
+      teacher=config.TeacherConfig(rank=4, num_iterations=2),
+      dropout=config.DropoutConfig(user_transform_rate=0.2),
+      model=config.ModelConfig(tower='paper', hidden=(8,), rank=4),
+      objective=config.ObjectiveConfig(top_items=10, random_items=10),
+      train=config.TrainConfig(
+          batch_size=400,
+          num_steps=NUM_STEPS,
+          learning_rate=1e-2,
+          ema=0.9,
+          steps_per_dispatch=3,
+          log_every=4,
+          eval_every=20,
+          checkpoint_every=2,
+      ),
+      evaluation=config.EvaluationConfig(cutoffs=(5,), baselines=()),
+  )
+
+
+class Run:
+  """One process of `python run.py ...` on the tiny experiment."""
+
+  def __init__(
+      self,
+      workdir: pathlib.Path,
+      process: 'context.ForkServerProcess | Any',
+      log: pathlib.Path,
+  ):
+    self.workdir, self.process, self._log = workdir, process, log
+
+  def output(self) -> str:
+    """All that the process has printed."""
+    return self._log.read_text() if self._log.exists() else ''
+
+  def finish(self) -> int:
+    """Waits for the end; returns the exit status."""
+    self.process.join(_PATIENCE)
+    assert not self.process.is_alive(), self.output()
+    return self.process.exitcode
+
+  def wait_for_step(self, step: int) -> None:
+    """Waits for a checkpoint of this step or a later one, or for the end."""
+    deadline = time.monotonic() + _PATIENCE
+    while self.newest_step() < step and self.process.is_alive():
+      assert time.monotonic() < deadline, self.output()
+      time.sleep(0.005)
+
+  def newest_step(self) -> int:
+    """Of the whole checkpoints; -1 without one."""
+    folder = self.workdir / 'checkpoints'
+    names = os.listdir(folder) if folder.exists() else []
+    return max((int(name) for name in names if name.isdigit()), default=-1)
+
+
+class Launcher:
+  """Starts runs; programs are compiled once for all of them."""
+
+  def __init__(self, folder: pathlib.Path):
+    self._cache, self._logs, self._count = folder / 'xla', folder, 0
+    self._context = multiprocessing.get_context('forkserver')
+    self._context.set_forkserver_preload([__name__, 'dropoutnet_jax.commands'])
+
+  def start(
+      self, workdir: pathlib.Path, *argv: str, num_devices: int = 1
+  ) -> Run:
+    """Starts `python run.py --workdir=... *argv` on so many CPU devices."""
+    self._count += 1
+    log = self._logs / f'log{self._count}.txt'
+    arguments = (
+        f'--config={__file__}',
+        f'--workdir={workdir}',
+        f'--compile_cache={self._cache}',
+        *argv,
+    )
+    settings = {
+        'jax_platforms': 'cpu',
+        'jax_num_cpu_devices': num_devices,
+        'jax_disable_most_optimizations': True,  # halves the compilation
+    }
+    process = self._context.Process(
+        target=_run, args=(arguments, str(log), settings), daemon=True
+    )
+    process.start()
+    return Run(workdir, process, log)
+
+
+def _run(argv: Sequence[str], log: str, settings: Mapping[str, Any]) -> None:
+  """Becomes `python run.py *argv`, with its output in a file."""
+  with open(log, 'w', encoding='utf-8') as file:
+    for descriptor in (1, 2):
+      os.dup2(file.fileno(), descriptor)
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  sys.argv = ['run.py', *argv]
+  runpy.run_path(str(ROOT / 'run.py'), run_name='__main__')
