@@ -10,8 +10,7 @@ Commands:
 Any field of the configuration can be set: --config.train.batch_size=512.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import errno
 import os
@@ -34,6 +33,11 @@ from dropoutnet_jax import errors
 COMMANDS = ('train', 'evaluate', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
+_VALUES: dict[object, tuple[Callable[[str], object], str]] = {
+    bool: (flags.BooleanParser().parse, 'true or false'),
+    int: (int, 'a whole number'),
+    float: (float, 'a number'),
+}
 _MENDABLE = (
     errno.EACCES,
     errno.EDQUOT,
@@ -47,8 +51,10 @@ _MENDABLE = (
     errno.EROFS,
 )
 
+# Without a default, which would be loaded, overrides and all, before a mistake
+# in it can be told; `_parse` puts the quickstart in.
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', _QUICKSTART, 'Experiment file.', lock_config=False
+    'config', None, 'Experiment file; else the quickstart.', lock_config=False
 )
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Run folder; runs/EXPERIMENT if not given.'
@@ -129,14 +135,14 @@ def _overrides(argv: Sequence[str]) -> list[tuple[str, str | None]]:
   return found
 
 
-def _check_number(name: str, hint: object, text: str | None) -> None:
-  """Raises UserError if a field of numbers is set to something else."""
-  if text is None or hint not in (int, float):
+def _check_value(name: str, hint: object, text: str | None) -> None:
+  """Raises UserError if a number or a bool is set to something else."""
+  if text is None or hint not in _VALUES:
     return
+  parse, kind = _VALUES[hint]
   try:
-    int(text) if hint is int else float(text)
+    parse(text)
   except ValueError:
-    kind = 'a whole number' if hint is int else 'a number'
     raise errors.UserError(
         f'--config.{name}={text}: expected {kind}.'
     ) from None
@@ -150,9 +156,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
   """
   cfg = _check_experiment(_experiment_path(argv))
   for name, text in _overrides(argv):
-    _check_number(name, config_tree.check_field(cfg, name), text)
+    _check_value(name, config_tree.check_field(cfg, name), text)
+  experiment = f'--config={_experiment_path(argv)}'
   try:
-    return flags.FLAGS(list(argv))
+    return flags.FLAGS([argv[0], experiment, *argv[1:]])
   except (flags.Error, ValueError, TypeError, AttributeError) as error:
     message = str(error).rstrip('.')
     raise errors.UserError(f'{message}. See python run.py --help.') from error
@@ -274,6 +281,7 @@ def _parse_or_exit(argv: Sequence[str]) -> list[str]:
     try:
       return _parse(argv)
     except SystemExit:  # --help, which absl ends with status 1
+      sys.stdout.flush()
       sys.exit(0)
 
 

@@ -74,7 +74,8 @@ def _check_type(hint: Any, value: Any, field: str) -> None:
     for number, entry in enumerate(value):
       _check_type(typing.get_args(hint)[0], entry, f'{field}[{number}]')
   elif dataclasses.is_dataclass(hint):
-    check(isinstance(value, hint), field, value, f'a {hint.__name__}')
+    kind: Any = hint
+    check(isinstance(value, kind), field, value, f'a {kind.__name__}')
     check_types(value, field)
   elif hint is float:
     ok = isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -20,8 +20,9 @@ def get_config() -> config.Config:
               config.Feature(column='tags', idf='root'),
           ]
       ),
-      dropout=config.DropoutConfig(item_rate=0.7),
+      dropout=config.DropoutConfig(item_rate=0.9),
+      objective=config.ObjectiveConfig(positive_weight=3.0),
       model=config.ModelConfig(tower='paper', hidden=(200,), rank=200),
-      train=config.TrainConfig(num_steps=400, checkpoint_every=100),
+      train=config.TrainConfig(num_steps=500, checkpoint_every=100),
       evaluation=config.EvaluationConfig(ridge_lambdas=(1.5, 3.0, 10.0)),
   )

@@ -4,12 +4,21 @@
 import os
 import pathlib
 
+import hypothesis
 import jax
 import pytest
 
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
+# A busy machine is no failure, and two runs of the suite try the same cases.
+hypothesis.settings.register_profile(
+    'project',
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile('project')
 
 
 @pytest.fixture(scope='session')

@@ -7,9 +7,9 @@ processes are forked from one that has its imports done: they start in a
 second, and can be killed without hurting anybody else.
 """
 
+import atexit
 from collections.abc import Mapping, Sequence
 import multiprocessing
-from multiprocessing import context
 import os
 import pathlib
 import runpy
@@ -20,6 +20,7 @@ from typing import Any
 import jax
 
 from dropoutnet_jax import config
+from dropoutnet_jax import config_tree
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 40
@@ -56,15 +57,21 @@ def get_config() -> config.Config:
   )
 
 
+def changed(**sections: Mapping[str, Any]) -> config.Config:
+  """The tiny experiment with some fields of some sections changed."""
+  cfg = get_config()
+  for section, fields in sections.items():
+    for name, value in fields.items():
+      config_tree.check_field(cfg, f'{section}.{name}')
+      setattr(getattr(cfg, section), name, value)
+  cfg.validate()
+  return cfg
+
+
 class Run:
   """One process of `python run.py ...` on the tiny experiment."""
 
-  def __init__(
-      self,
-      workdir: pathlib.Path,
-      process: 'context.ForkServerProcess | Any',
-      log: pathlib.Path,
-  ):
+  def __init__(self, workdir: pathlib.Path, process: Any, log: pathlib.Path):
     self.workdir, self.process, self._log = workdir, process, log
 
   def output(self) -> str:
@@ -131,4 +138,7 @@ def _run(argv: Sequence[str], log: str, settings: Mapping[str, Any]) -> None:
   for name, value in settings.items():
     jax.config.update(name, value)
   sys.argv = ['run.py', *argv]
-  runpy.run_path(str(ROOT / 'run.py'), run_name='__main__')
+  try:
+    runpy.run_path(str(ROOT / 'run.py'), run_name='__main__')
+  finally:
+    atexit._run_exitfuncs()  # which children of multiprocessing leave out

@@ -83,7 +83,8 @@ def load_arrays(path: str) -> dict[str, np.ndarray]:
       that it does not hold.
   """
   try:
-    with np.load(path, allow_pickle=False) as arrays:
+    # Opened here: NumPy leaves a damaged file open.
+    with open(path, 'rb') as file, np.load(file, allow_pickle=False) as arrays:
       return _Arrays(path, arrays)
   except FileNotFoundError as error:
     raise errors.UserError(

@@ -33,7 +33,8 @@ class Scaler:
   def __call__(self, x: Any) -> Any:
     """float32 [B, P] -> float32 [B, P]."""
     if self.kind == 'standard':
-      return jnp.clip((x - self.mean) / self.scale, -_CLIP, _CLIP)
+      x = (x - self.mean[None, :]) / self.scale[None, :]
+      return jnp.clip(x, -_CLIP, _CLIP)
     if self.kind == 'row':
       square = jnp.sum(x * x, axis=-1, keepdims=True)
       return x / jnp.sqrt(jnp.where(square > 0, square, 1.0))

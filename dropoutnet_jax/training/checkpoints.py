@@ -30,11 +30,12 @@ class Checkpoints:
       keep: newest checkpoints to keep; the best one is kept beside them.
       read_only: for commands that only restore.
     """
+    score = lambda metrics: metrics[_METRIC]
     policy = checkpoint_managers.AnyPreservationPolicy(
         policies=[
             checkpoint_managers.LatestN(keep),
             checkpoint_managers.BestN(
-                get_metric_fn=lambda metrics: metrics[_METRIC],
+                get_metric_fn=score,
                 n=1,
                 keep_checkpoints_without_metrics=False,
             ),
@@ -42,6 +43,7 @@ class Checkpoints:
     )
     options = ocp.CheckpointManagerOptions(
         preservation_policy=None if read_only else policy,
+        best_fn=score,  # without it no metrics are written
         cleanup_tmp_directories=not read_only,
         create=not read_only,
         read_only=read_only,

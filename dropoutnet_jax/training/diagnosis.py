@@ -35,7 +35,7 @@ def non_finite_error(
         table,
         np.arange(len(norms)),
     )
-    size = np.linalg.norm(emb, axis=1)
+    size = np.linalg.norm(emb.astype(np.float64), axis=1)  # no overflow
     size = np.where(np.isfinite(size), size, np.inf)
     rows = np.argsort(-size, kind='stable')[:3]
     ids = getattr(runtime.problem, side).ids[rows].tolist()
