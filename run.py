@@ -80,15 +80,18 @@ _NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'Of this run.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Of this process.')
 
 
-def _experiment_path(argv: Sequence[str]) -> str:
-  """The experiment file that the arguments name."""
-  path = _QUICKSTART
-  for position, argument in enumerate(argv):
+def _split_argv(argv: Sequence[str]) -> tuple[str, list[str]]:
+  """The experiment file that the arguments name last, and all the others."""
+  path, others = _QUICKSTART, []
+  arguments = iter(argv)
+  for argument in arguments:
     if argument.startswith(('--config=', '-config=')):
       path = argument.split('=', 1)[1]
-    elif argument in ('--config', '-config') and position + 1 < len(argv):
-      path = argv[position + 1]
-  return path
+    elif argument in ('--config', '-config'):
+      path = next(arguments, '')
+    else:
+      others.append(argument)
+  return path, others
 
 
 def _check_experiment(path: str) -> config_lib.Config:
@@ -154,12 +157,12 @@ def _parse(argv: Sequence[str]) -> list[str]:
   Raises:
     UserError: for an unknown flag or field, or a value of the wrong type.
   """
-  cfg = _check_experiment(_experiment_path(argv))
+  path, others = _split_argv(argv)
+  cfg = _check_experiment(path)
   for name, text in _overrides(argv):
     _check_value(name, config_tree.check_field(cfg, name), text)
-  experiment = f'--config={_experiment_path(argv)}'
   try:
-    return flags.FLAGS([argv[0], experiment, *argv[1:]])
+    return flags.FLAGS([others[0], f'--config={path}', *others[1:]])
   except (flags.Error, ValueError, TypeError, AttributeError) as error:
     message = str(error).rstrip('.')
     raise errors.UserError(f'{message}. See python run.py --help.') from error
@@ -200,7 +203,8 @@ def main(argv: Sequence[str]) -> None:
   parallel.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   )
-  name = os.path.splitext(os.path.basename(_experiment_path(sys.argv)))[0]
+  path, _ = _split_argv(sys.argv)
+  name = os.path.splitext(os.path.basename(path))[0]
   workdir = _WORKDIR.value or os.path.join('runs', name)
   if command == 'train' and cfg.sweep.values:
     sweeps.run(cfg, workdir, _DATA_DIR.value)

@@ -20,7 +20,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 
 RECALL = 0.479
 _SEEDS = (0, 1, 2)
-_OUR_STEPS_PER_LOOK = 5
+_OUR_STEPS_PER_LOOK = 2
 _OTHER_STEPS_PER_LOOK = 500
 _MAX_SECONDS = 1200.0
 _BAR = 50.0

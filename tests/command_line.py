@@ -5,17 +5,23 @@ To start Python and JAX takes longer than most of what is tested; here every
 call gets run.py anew, with flags of its own, and nothing else.
 """
 
+from collections.abc import Iterator, Mapping
 import contextlib
 import importlib.util
 import io
 import os
 import pathlib
+import runpy
+import shutil
 import sys
 from typing import Any, NamedTuple
+import warnings
 
 from absl import flags
 from absl import logging
+import jax
 import numpy as np
+import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Factors from files: nothing has to be compiled before the first step.
@@ -76,6 +82,11 @@ def write_experiment(folder: pathlib.Path) -> None:
   np.savez(folder / 'factors.npz', user=draw(60), item=draw(80))
 
 
+def load_experiment(name: str) -> dict[str, Any]:
+  """What an experiment of the project defines."""
+  return runpy.run_path(str(ROOT / 'experiments' / f'{name}.py'))
+
+
 def load() -> Any:
   """run.py as a module of its own."""
   spec = importlib.util.spec_from_file_location('run', ROOT / 'run.py')
@@ -83,6 +94,16 @@ def load() -> Any:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+@contextlib.contextmanager
+def _quick_compilation() -> Iterator[None]:
+  """Half the compilation time; what is computed stays the same."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.read(name)
+  jax.config.update(name, True)
+  yield
+  jax.config.update(name, before)
 
 
 def call(*arguments: str, compile_cache: str = '') -> Ended:
@@ -94,7 +115,14 @@ def call(*arguments: str, compile_cache: str = '') -> Ended:
   sys.argv, sys.dont_write_bytecode = argv, True
   status: Any = 0
   try:
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    with (
+        _quick_compilation(),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
+    ):
+      # ml_collections loads experiments with a deprecated method.
+      warnings.filterwarnings('ignore', 'the load_module', DeprecationWarning)
       module = load()
       module._main_or_exit(module._parse_or_exit(argv))
   except SystemExit as error:
@@ -106,6 +134,50 @@ def call(*arguments: str, compile_cache: str = '') -> Ended:
     flags.FLAGS.unparse_flags()
     logging.set_verbosity(verbosity)
   return Ended(status, out.getvalue(), err.getvalue())
+
+
+def check(ended: Ended, status: int, message: str) -> None:
+  """Checks that a command ended with this status and one such message."""
+  assert message in ended.err
+  assert ended.status == status
+  assert ended.err.startswith('run.py: ')
+  assert ended.err.count('run.py: ') == 1
+  assert 'Traceback' not in ended.err + ended.out
+  assert ended.err.endswith('\n') and len(ended.err) < 1000
+
+
+def write(
+    folder: pathlib.Path, files: Mapping[str, str | bytes | None]
+) -> None:
+  """Writes content by path; None deletes a file or a folder."""
+  for name, content in files.items():
+    path = folder / name
+    if content is None and path.is_dir():
+      shutil.rmtree(path)
+    elif content is None:
+      path.unlink()
+    else:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      is_text = isinstance(content, str)
+      path.write_bytes(content.encode() if is_text else content)
+
+
+_FINISHED: list[pathlib.Path] = []
+
+
+def finished_run(factory: pytest.TempPathFactory) -> pathlib.Path:
+  """The run folder of tiny.py, trained to the end, once for all tests."""
+  if _FINISHED:
+    return _FINISHED[0]
+  folder = factory.mktemp('finished')
+  write_experiment(folder)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.chdir(folder)
+    ended = call('--config=tiny.py', '--workdir=run')
+  assert (ended.status, ended.err) == (0, ''), ended.err
+  (folder / 'out.txt').write_text(ended.out)
+  _FINISHED.append(folder / 'run')
+  return _FINISHED[0]
 
 
 def snapshot(folder: pathlib.Path) -> dict[str, bytes | None]:

@@ -129,17 +129,19 @@ def _make_factors(
       if settings.source == 'published'
       else _read_factors(settings, len(dataset.users), len(dataset.items))
   )
-  whole = dataclasses.replace(
-      split,
-      train=dataset.interactions,
-      evaluation={
-          name: held_out
-          for name, held_out in split.evaluation.items()
-          if name in dataset.held_out
-      },
-  )
+  checked = split
+  if dataset.held_out:  # the validation rows are training rows as published
+    checked = dataclasses.replace(
+        split,
+        train=dataset.interactions,
+        evaluation={
+            name: held_out
+            for name, held_out in split.evaluation.items()
+            if name in dataset.held_out
+        },
+    )
   _, notes = audit.check_split(
-      dataset, whole, factors=factors, drop=cfg.data.drop_leaks
+      dataset, checked, factors=factors, drop=cfg.data.drop_leaks
   )
   return audit.blank_factors(split, factors), split, notes
 
@@ -175,11 +177,6 @@ def _read_factors(
       )
     sides[name] = values
   user, item = sides['user'], sides['item']
-  if user.shape[1] != item.shape[1]:
-    raise errors.UserError(
-        f'{settings.user_file} has {user.shape[1]} columns and '
-        f'{settings.item_file} has {item.shape[1]}; they must agree.'
-    )
   present = [np.any(values != 0, axis=1) for values in (user, item)]
   return schema.Factors(user, item, present[0], present[1])
 

@@ -99,7 +99,9 @@ def assert_same(found, expected, path='problem'):
         {'truth': None, 'notes': (), 'seconds': {}},
         {
             'split': schema.Split(
-                schema.Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)),
+                schema.Interactions(
+                    np.zeros(0, np.int32), np.zeros(0, np.int32)
+                ),
                 {},
             )
         },

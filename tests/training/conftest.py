@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """One tiny problem for all tests of training, and programs compiled once."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
-import pathlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from dropoutnet_jax import config
@@ -32,6 +31,39 @@ def problem() -> problem_lib.Problem:
   return prepare.prepare(tiny_run.get_config(), None, None)
 
 
-@pytest.fixture(scope='session')
-def launcher(tmp_path_factory: Any) -> tiny_run.Launcher:
-  return tiny_run.Launcher(tmp_path_factory.mktemp('runs'))
+def reuse(
+    runtime: runtime_lib.Runtime, cfg: config.Config
+) -> runtime_lib.Runtime:
+  """A runtime of its own settings whose programs are those of another."""
+  copy = dataclasses.replace(runtime, cfg=cfg)
+  for name in ('train_steps', 'fresh_state'):
+    if name in vars(runtime):
+      vars(copy)[name] = vars(runtime)[name]
+  return copy
+
+
+@pytest.fixture(scope='package')
+def compiled(
+    problem: problem_lib.Problem, quick_compilation: None
+) -> runtime_lib.Runtime:
+  """The tiny experiment on one device; it compiles and initialises once."""
+  runtime = runtime_lib.build(tiny_run.get_config(), problem, num_devices=1)
+  train_steps, first = runtime.train_steps(), runtime.fresh_state()
+  host = jax.device_get(first)
+  put = lambda x, like: jax.device_put(np.copy(x), like.sharding)
+  vars(runtime)['train_steps'] = lambda: train_steps
+  vars(runtime)['fresh_state'] = lambda: jax.tree.map(put, host, first)
+  return runtime
+
+
+@pytest.fixture
+def make_runtime(
+    compiled: runtime_lib.Runtime,
+) -> Callable[..., runtime_lib.Runtime]:
+  """Makes a runtime whose loop differs; what is compiled must not."""
+
+  def make(**train: Any) -> runtime_lib.Runtime:
+    cfg = tiny_run.changed(train={'checkpoint_every': 100} | train)
+    return reuse(compiled, cfg)
+
+  return make

@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands on one tiny run, and how real processes end.
+
+Mistakes that end with one message are listed in test_run.py; here is what no
+argument brings about: full disks, locks, signals, and runs that are finished.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dropoutnet_jax import commands
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import files
+from dropoutnet_jax.training import loop
+from dropoutnet_jax.training import prepare
+from tests import command_line
+
+_ARGUMENTS = ('--config=tiny.py', '--workdir=run')
+# What differs between two evaluations of one state.
+_TIMINGS = (
+    'train_seconds',
+    'evaluate_seconds',
+    'examples_per_second',
+    'peak_memory_bytes',
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> pathlib.Path:
+  """The current folder, with tiny.py in it."""
+  monkeypatch.chdir(tmp_path)
+  command_line.write_experiment(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture
+def finished(folder, tmp_path_factory) -> pathlib.Path:
+  """run/, a finished run of tiny.py."""
+  shutil.copytree(command_line.finished_run(tmp_path_factory), folder / 'run')
+  return folder / 'run'
+
+
+def _results(folder: pathlib.Path) -> dict:
+  results = json.loads((folder / 'results.json').read_text())
+  return {name: v for name, v in results.items() if name not in _TIMINGS}
+
+
+def _raise(error: BaseException):
+  def function(*unused_args, **unused_kwargs):
+    raise error
+
+  return function
+
+
+# Finished runs.
+
+
+@pytest.mark.parametrize('command', ['train', 'evaluate'])
+def test_a_finished_run_is_evaluated_again(finished, command):
+  expected = _results(finished)
+  before = command_line.snapshot(finished)
+  (finished / 'results.json').unlink()
+  ended = command_line.call(command, *_ARGUMENTS)
+  assert (ended.status, ended.err) == (0, '')
+  says = 'run is finished (all 4 steps are done); evaluating it.' in ended.out
+  assert says == (command == 'train')
+  assert 'Written to run/results.json' in ended.out
+  assert _results(finished) == expected
+  assert expected['last_step'] == 4 and expected['stopped_early'] == ''
+  after = command_line.snapshot(finished)
+  assert before.pop('results.json') and after.pop('results.json')
+  assert after == before
+
+
+def test_a_run_that_stopped_early_is_finished(finished):
+  path = finished / 'results.json'
+  results = json.loads(path.read_text())
+  shutil.rmtree(finished / 'checkpoints' / '4')
+  results |= {'last_step': 2, 'stopped_early': 'no better validation'}
+  path.write_text(json.dumps(results))
+  ended = command_line.call(*_ARGUMENTS)
+  assert 'run is finished (no better validation); evaluating' in ended.out
+  found = _results(finished)
+  assert found['stopped_early'] == 'no better validation'
+  assert (found['step'], found['last_step']) == (2, 2)
+
+
+def test_results_of_an_earlier_step_say_nothing_about_the_end(finished):
+  path = finished / 'results.json'
+  results = json.loads(path.read_text())
+  results |= {'last_step': 2, 'stopped_early': 'no better validation'}
+  path.write_text(json.dumps(results))
+  assert commands._past_outcome('run').reason == ''
+  path.write_text('{"last_st')  # of a killed run, if it were not renamed
+  assert commands._past_outcome('run') == loop.Outcome(
+      4, commands._past_outcome('run').seconds
+  )
+
+
+def test_nothing_but_the_table_is_printed(tmp_path_factory):
+  """No control characters and no redrawn lines where there is no terminal."""
+  run = command_line.finished_run(tmp_path_factory)
+  text = (run.parent / 'out.txt').read_text()
+  assert not [c for c in text if ord(c) < 32 and c != '\n' or ord(c) == 127]
+  assert text.splitlines()[-1] == 'Written to run/results.json'
+
+
+# Disks, locks, interrupts: nothing half-written.
+
+
+def _is_as_new(folder: pathlib.Path) -> bool:
+  return sorted(os.listdir(folder)) == ['factors.npz', 'tiny.py']
+
+
+def test_a_disk_that_fills_up_while_preparing(folder, monkeypatch):
+  real, written = files.write, []
+
+  def write(path, fill):
+    if path.endswith('problem.npz'):
+      fill = _raise(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    written.append(os.path.basename(path))
+    real(path, fill)
+
+  monkeypatch.setattr(files, 'write', write)
+  ended = command_line.call(*_ARGUMENTS)
+  message = 'run/problem.npz cannot be written: No space left on device. Free'
+  command_line.check(ended, 2, message)
+  assert written[0] == 'config.json' and written[-1] == 'problem.npz'
+  assert _is_as_new(folder)
+
+
+@pytest.fixture
+def small_disk(folder):
+  """Mounts a file system of 64 KiB, or skips the test."""
+  disk = folder / 'disk'
+  disk.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', str(disk)]
+  try:
+    subprocess.run(mount, check=True, capture_output=True)
+  except (OSError, subprocess.CalledProcessError):
+    pytest.skip('needs the right to mount a file system')
+  yield disk
+  subprocess.run(['umount', str(disk)], check=True)
+
+
+def test_a_full_disk(small_disk):
+  ended = command_line.call('--config=tiny.py', '--workdir=disk/run')
+  message = 'cannot be written: No space left on device. Free space or choose'
+  command_line.check(ended, 2, message)
+  assert not os.listdir(small_disk)
+
+
+def test_too_little_space_for_checkpoints(folder, monkeypatch):
+  usage = shutil.disk_usage(folder)._replace(free=2**19)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda unused_path: usage)
+  ended = command_line.call(*_ARGUMENTS)
+  command_line.check(ended, 2, 'run.py: run: 0.5 MB are free, but the checkp')
+  assert _is_as_new(folder)
+
+
+def test_a_disk_that_fills_up_while_training(folder, monkeypatch):
+  """Orbax wraps it; libraries' threads would write more, so it ends at once."""
+  full = ValueError('Error writing "x": No space left on device [code=28]')
+  wrapped = RuntimeError('saving failed')
+  wrapped.__cause__ = full
+  monkeypatch.setattr(loop, 'run', _raise(wrapped))
+  ends = []
+  monkeypatch.setattr(os, '_exit', lambda status: ends.append(status))
+  with pytest.raises(RuntimeError, match='saving failed'):
+    command_line.call(*_ARGUMENTS)
+  assert ends == [2]
+
+
+def test_a_run_folder_in_use(finished):
+  before = command_line.snapshot(finished)
+  with open(finished / '.lock', 'a') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    ended = command_line.call(*_ARGUMENTS)
+  command_line.check(ended, 2, 'run is in use by another run. Wait for it, or')
+  assert command_line.snapshot(finished) == before
+
+
+@pytest.mark.parametrize(
+    'number, error',
+    [
+        (signal.SIGINT, KeyboardInterrupt()),
+        (signal.SIGTERM, KeyboardInterrupt(signal.SIGTERM)),
+    ],
+)
+def test_an_interrupt_while_preparing(folder, monkeypatch, number, error):
+  seen = []
+
+  def interrupted(*unused_args):
+    seen.extend(os.listdir('run'))
+    raise error
+
+  monkeypatch.setattr(prepare.splits, 'make_split', interrupted)
+  ended = command_line.call(*_ARGUMENTS)
+  message = f'run.py: {signal.Signals(number).name} came; the same command'
+  command_line.check(ended, 128 + number, message)
+  assert 'config.json' in seen
+  assert _is_as_new(folder)
+
+
+def test_an_empty_folder_of_the_user_stays(folder, monkeypatch):
+  (folder / 'run').mkdir()
+  monkeypatch.setattr(prepare, 'prepare', _raise(errors.UserError('no.')))
+  assert command_line.call(*_ARGUMENTS).status == 2
+  assert os.listdir(folder / 'run') == ['.lock']
+  ended = command_line.call(*_ARGUMENTS, '--config.train.seed=1')
+  command_line.check(ended, 2, 'no.')  # and not: holds another experiment
+
+
+def test_new_parents_go_as_well(folder, monkeypatch):
+  monkeypatch.setattr(prepare, 'prepare', _raise(errors.UserError('no.')))
+  command_line.call('--config=tiny.py', '--workdir=a/b/run')
+  assert _is_as_new(folder)
+
+
+def test_an_error_after_the_first_checkpoint_takes_nothing(
+    finished, monkeypatch
+):
+  before = command_line.snapshot(finished)
+  monkeypatch.setattr(commands, '_build', _raise(errors.UserError('no.')))
+  command_line.check(command_line.call(*_ARGUMENTS), 2, 'no.')
+  assert command_line.snapshot(finished) == before
+
+
+def test_defects_keep_their_traceback(folder, monkeypatch):
+  for error in (ZeroDivisionError(), OSError(errno.EIO, 'Input/output error')):
+    monkeypatch.setattr(commands, 'train', _raise(error))
+    with pytest.raises(type(error)):
+      command_line.call(*_ARGUMENTS)
+  full = OSError(errno.EROFS, 'Read-only file system', 'cache/x')
+  monkeypatch.setattr(commands, 'train', _raise(full))
+  ended = command_line.call(*_ARGUMENTS)
+  command_line.check(ended, 2, 'run.py: cache/x: Read-only file system.')
+
+
+# Real processes.
+
+
+def _start(*arguments: str) -> subprocess.Popen:
+  return subprocess.Popen(
+      [sys.executable, str(command_line.ROOT / 'run.py'), *arguments],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+  )
+
+
+def test_help_lists_the_commands(folder):
+  process = _start('--help')
+  out, err = process.communicate()
+  assert (process.returncode, err) == (0, '')
+  for command in ('train ', 'evaluate ', 'describe ', 'bench '):
+    assert f'\n  {command}' in out
+  assert '--workdir' in out and '--data_dir' in out
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (
+            ['--config.train.batch_sise=512'],
+            "no field 'batch_sise'. Did you mean 'batch_size'?",
+        ),
+        (['--config.train.batch_size=1.5'], 'expected a whole number.'),
+        (['--workdirr=x'], "Unknown command line flag 'workdirr'"),
+        (['trian'], "'trian' is no command"),
+        (['evaluate', '--workdir=none'], 'none is no run folder: none/config'),
+    ],
+)
+def test_a_mistake_in_a_real_process(folder, arguments, message):
+  process = _start(*arguments, '--compile_cache=')
+  out, err = process.communicate()
+  command_line.check(
+      command_line.Ended(process.returncode, out, err), 2, message
+  )
+  assert out == '' and err.count('\n') == 1  # nothing of absl, JAX or XLA
+  assert 'runs' not in os.listdir(folder)
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_real_process(folder, number):
+  (folder / 'slow.py').write_text(
+      'import time\nprint("here", flush=True)\ntime.sleep(60)\n'
+  )
+  process = _start('--config=slow.py')
+  assert process.stdout is not None and process.stdout.readline() == 'here\n'
+  process.send_signal(number)
+  out, err = process.communicate()
+  command_line.check(
+      command_line.Ended(process.returncode, out, err),
+      128 + number,
+      f'run.py: {number.name} came; the same command starts again',
+  )
+
+
+def test_output_that_nobody_reads(folder):
+  process = _start('--help')
+  assert process.stdout is not None and process.stderr is not None
+  process.stdout.close()
+  with process.stderr:
+    assert process.stderr.read() == ''
+  assert process.wait() == 128 + signal.SIGPIPE
