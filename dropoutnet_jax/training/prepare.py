@@ -51,8 +51,10 @@ def prepare(
   watch = Stopwatch()
   dataset, truth = _load_data(cfg, data_dir)
   watch.lap('read')
+  dataset, dropped = _audit_published(cfg, dataset)
   split = splits.make_split(dataset, cfg.data)
-  split, dropped = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
+  split, more = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
+  dropped += more
   watch.lap('split and audit')
   train_users, train_items = split.train_rows()
   user, user_notes = _encode(cfg, dataset.users, train_users, 'user', workdir)
@@ -80,6 +82,22 @@ def _load_data(
   users = np.arange(len(world.dataset.users))
   items = np.arange(len(world.dataset.items))
   return world.dataset, world.true_scores(users, items)
+
+
+def _audit_published(
+    cfg: config.Config, dataset: schema.Dataset
+) -> tuple[schema.Dataset, list[str]]:
+  """Audits a published split before validation rows are drawn from it.
+
+  Later a cold row that leaks into training could be drawn into validation and
+  would no longer be seen.
+  """
+  if not dataset.held_out:
+    return dataset, []
+  split = schema.Split(dataset.interactions, dataset.held_out)
+  split, dropped = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
+  mended = dataclasses.replace(dataset, interactions=split.train)
+  return mended, dropped
 
 
 def _encode(
