@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Cold papers on CiteULike-a, the paper's split, tags as content.
 
+NDCG@20 0.279, recall@100 0.580 over the 3,396 cold papers (seed 0); ridge from
+content to the teacher's factors 0.276 and 0.581, content kNN 0.318 and 0.563,
+content ridge 0.359 and 0.582. 65 s of training on two busy CPU cores.
+
 python run.py --config=experiments/citeulike_a_cold.py --data_dir=DIR
 """
 
