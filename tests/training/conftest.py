@@ -67,3 +67,9 @@ def make_runtime(
     return reuse(compiled, cfg)
 
   return make
+
+
+@pytest.fixture(scope='session')
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> tiny_run.Launcher:
+  """Starts real processes of run.py."""
+  return tiny_run.Launcher(tmp_path_factory.mktemp('processes'))
