@@ -59,20 +59,20 @@ def train(
     past = _past_outcome(workdir)
     if past.step == cfg.train.num_steps or past.reason:
       why = past.reason or f'all {past.step} steps are done'
-      print(f'{workdir} is finished ({why}); evaluating it.', flush=True)
+      _say(f'{workdir} is finished ({why}); evaluating it.')
       return _evaluate(runtime, workdir, past)
     if not past.step:
-      _check_space(runtime, workdir)
+      parallel.on_writer(lambda: _check_space(runtime, workdir))
     with signals.StopRequest() as stop:
       outcome = loop.run(runtime, workdir, stop, profile)
     if outcome.interrupted:
-      print(
+      _say(
           f'{outcome.reason}; saved after step {outcome.step} of '
           f'{cfg.train.num_steps}. The same command goes on from there.'
       )
       return None
     if outcome.reason:
-      print(f'Stopped early: {outcome.reason}.')
+      _say(f'Stopped early: {outcome.reason}.')
     return _evaluate(runtime, workdir, outcome)
 
 
@@ -80,12 +80,23 @@ def load_or_prepare(
     cfg: config.Config, workdir: str, data_dir: str | None
 ) -> problem_lib.Problem:
   """The problem kept in the run folder; prepared first in a new folder."""
-  if problem_lib.exists(workdir):
-    return problem_lib.load(workdir)
-  problem = prepare.prepare(cfg, data_dir, workdir)
-  for note in problem.notes:
-    print(note)
-  return problem
+
+  def make() -> problem_lib.Problem | None:
+    if problem_lib.exists(workdir):
+      return None
+    problem = prepare.prepare(cfg, data_dir, workdir)
+    for note in problem.notes:
+      _say(note)
+    return problem
+
+  problem = parallel.on_writer(make)
+  return problem_lib.load(workdir) if problem is None else problem
+
+
+def _say(text: str) -> None:
+  """Prints a line, once for all processes of a run."""
+  if parallel.is_writer():
+    print(text, flush=True)
 
 
 def _check_selection(cfg: config.Config, problem: problem_lib.Problem) -> None:
@@ -147,9 +158,13 @@ def _build(
   """The runtime; its sparse part is fitted once and kept in the folder."""
   if not cfg.model.sparse.enabled:
     return runtime_lib.build(cfg, problem)
-  if not sparse_part.exists(workdir):
-    part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
-    sparse_part.save(part, workdir)
+
+  def fit() -> None:
+    if not sparse_part.exists(workdir):
+      part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+      sparse_part.save(part, workdir)
+
+  parallel.on_writer(fit)
   return runtime_lib.build(cfg, problem, sparse_part.load(workdir))
 
 
@@ -192,7 +207,7 @@ def _evaluate(
   results_lib.write(workdir, results)
   if parallel.is_writer():
     report.print_results(results)
-    print(f"Written to {os.path.join(workdir, 'results.json')}")
+    _say(f"Written to {os.path.join(workdir, 'results.json')}")
   return results
 
 

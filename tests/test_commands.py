@@ -249,6 +249,17 @@ def test_defects_keep_their_traceback(folder, monkeypatch):
 # Real processes.
 
 
+@pytest.fixture(autouse=True)
+def heeded_interrupts():
+  """A test run in the background of a shell ignores SIGINT; its runs do not.
+
+  A process inherits what is ignored, but not what is handled.
+  """
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def _start(*arguments: str) -> subprocess.Popen:
   return subprocess.Popen(
       [sys.executable, str(command_line.ROOT / 'run.py'), *arguments],

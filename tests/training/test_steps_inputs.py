@@ -5,6 +5,8 @@ A stand-in for the towers records its input, so that the preference of every
 row can be compared with Python sets, and differentiated.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,8 +64,8 @@ def make_tables(likes, user_factors, item_factors):
   )
 
 
-def look(tables, pairing, seed=0, **dropout):
-  """The batch of a step and the preferences that its towers see."""
+@functools.partial(jax.jit, static_argnames=('pairing', 'dropout'))
+def _look(tables, key, pairing, dropout):
   seen, drawn = {}, {}
 
   def embed(stats, method, preference, content):
@@ -76,9 +78,7 @@ def look(tables, pairing, seed=0, **dropout):
           pairing=pairing, top_items=0, random_items=1, block_users=3
       ),
       train=config.TrainConfig(batch_size=SIZE if pairing != 'blocks' else 12),
-      dropout=config.DropoutConfig(
-          **({'user_rate': 0.0, 'item_rate': 0.0} | dropout)
-      ),
+      dropout=config.DropoutConfig(**dict(dropout)),
   )
   rates = steps.effective_rates(cfg.dropout, tables)
   names = {'blocks': 'draw_block', 'published': 'draw_published_pairs'}
@@ -89,19 +89,19 @@ def look(tables, pairing, seed=0, **dropout):
     return drawn['batch']
 
   step = steps._block_loss if pairing == 'blocks' else steps._pair_loss
+  mesh = parallel.make_mesh(config.MeshConfig(), 1)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(batches, names[pairing], draw_and_tell)
-    step(
-        cfg,
-        embed,
-        {},
-        tables,
-        jax.random.key(seed),
-        rates[:3],
-        rates.uses_history,
-        parallel.make_mesh(config.MeshConfig(), 1),
-    )
+    step(cfg, embed, {}, tables, key, rates[:3], rates.uses_history, mesh)
   return drawn['batch'], seen['user'], seen['item']
+
+
+def look(tables, pairing, seed=0, **dropout):
+  """The batch of a step and the preferences that its towers see."""
+  dropout = {'user_rate': 0.0, 'item_rate': 0.0} | dropout
+  return _look(
+      tables, jax.random.key(seed), pairing, tuple(sorted(dropout.items()))
+  )
 
 
 TRANSFORM_ALL = {'user_transform_rate': 1.0, 'item_transform_rate': 1.0}

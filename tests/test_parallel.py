@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Meshes, shardings, and what a single process need not wait for.
+
+Two real processes are in training/test_processes.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+
+
+def make_mesh(num_devices=None, model=1):
+  return parallel.make_mesh(config.MeshConfig(model=model), num_devices)
+
+
+@pytest.mark.parametrize(
+    'num_devices, model, shape',
+    [(None, 1, (8, 1)), (1, 1, (1, 1)), (6, 2, (3, 2)), (8, 8, (1, 8))],
+)
+def test_mesh_has_two_axes(num_devices, model, shape):
+  mesh = make_mesh(num_devices, model)
+  assert mesh.axis_names == ('data', 'model')
+  assert mesh.devices.shape == shape
+
+
+def test_axes_that_do_not_fit_the_devices_are_told():
+  with pytest.raises(errors.UserError) as caught:
+    make_mesh(8, 3)
+  assert 'config.mesh.model is 3, but there are 8 devices' in str(caught.value)
+
+
+def test_a_gather_from_a_replicated_table_by_split_rows_works():
+  """Under explicit axes, the default of JAX, it is an error."""
+  mesh = make_mesh()
+  table = parallel.place(np.arange(20.0).reshape(10, 2), mesh)
+  rows = jax.device_put(np.arange(8), parallel.by_row(mesh))
+  got = jax.jit(lambda table, rows: table[rows])(table, rows)
+  np.testing.assert_array_equal(got, np.arange(16.0).reshape(8, 2))
+
+
+def test_placed_arrays_are_everywhere_and_local_ones_are_here():
+  mesh = make_mesh()
+  tree = {'x': np.arange(3.0), 'empty': {}}
+  placed = parallel.place(tree, mesh)
+  assert placed['x'].is_fully_replicated
+  assert len(placed['x'].sharding.device_set) == 8
+  here = parallel.local(placed)
+  assert here['x'].sharding.device_set == {jax.local_devices()[0]}
+  np.testing.assert_array_equal(here['x'], tree['x'])
+
+
+@pytest.mark.parametrize('rows, split', [(16, True), (12, False), (3, False)])
+def test_rows_are_split_where_they_can_be(rows, split):
+  mesh = make_mesh()
+  double = jax.jit(lambda x: parallel.split_rows(2 * x, mesh))
+  got = double(jnp.arange(rows * 2.0).reshape(rows, 2))
+  np.testing.assert_array_equal(got.ravel(), 2 * np.arange(rows * 2.0))
+  assert (got.sharding.shard_shape(got.shape)[0] == rows // 8) == split
+  back = jax.jit(lambda x: parallel.gather_rows(x, mesh))(got)
+  assert back.is_fully_replicated
+
+
+def test_one_device_is_left_alone():
+  mesh, x = make_mesh(1), jnp.ones((4, 2))
+  assert parallel.split_rows(x, mesh) is x
+  assert parallel.gather_rows(x, mesh) is x
+
+
+@pytest.mark.parametrize(
+    'given', [('host:1', 0, -1), ('', 2, 0), ('host:1', 2, -1), ('', 0, 0)]
+)
+def test_half_a_description_of_the_processes_is_told(given):
+  with pytest.raises(errors.UserError, match='belong together; give all three'):
+    parallel.initialize(*given)
+
+
+def test_a_single_process_needs_no_others():
+  parallel.initialize()
+  assert parallel.is_writer()
+  assert parallel.on_writer(lambda: 5) == 5
+  assert parallel.anywhere(True) and not parallel.anywhere(False)
+
+  def refuse():
+    raise errors.UserError('Full disk.')
+
+  with pytest.raises(errors.UserError, match='Full disk.'):
+    parallel.on_writer(refuse)

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs that are stopped and killed from outside end as if nothing had been."""
+
+import json
+import os
+import pathlib
+import random
+import signal
+import socket
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.training import checkpoints as checkpoints_lib
+from dropoutnet_jax.training import telemetry
+from tests import tiny_run
+
+CLOCK = ('seconds', 'examples_per_second')  # differ from run to run
+
+
+@pytest.fixture(scope='module')
+def whole(launcher, tmp_path_factory):
+  """The folder of a run that nobody has disturbed."""
+  run = launcher.start(tmp_path_factory.mktemp('whole') / 'run')
+  assert run.finish() == 0, run.output()
+  assert 'Written to' in run.output()
+  return run.workdir
+
+
+@pytest.fixture(scope='module')
+def template(compiled):
+  return compiled.fresh_state()
+
+
+def last_of(workdir, template):
+  """The last state of a run and all rows of its log but for the clock."""
+  saved = checkpoints_lib.Checkpoints(str(workdir), read_only=True)
+  assert saved.latest_step() == tiny_run.NUM_STEPS
+  state = saved.restore(tiny_run.NUM_STEPS, template)
+  saved.close()
+  rows = telemetry.read_metrics(str(workdir))
+  for row in rows:
+    for name in CLOCK:
+      row.pop(name, None)
+  return state, rows
+
+
+def assert_same_run(workdir, whole, template):
+  """Last state, all rows of the log and the problem, bit for bit."""
+  states, rows = zip(*(last_of(f, template) for f in (workdir, whole)))
+  for part in ('params', 'batch_stats', 'opt_state', 'ema_params', 'step'):
+    one, two = (jax.tree.leaves(getattr(state, part)) for state in states)
+    assert one
+    for a, b in zip(one, two, strict=True):
+      assert np.asarray(a).tobytes() == np.asarray(b).tobytes(), part
+  assert rows[0] == rows[1]
+  for name in ('features_user.npz', 'features_item.npz', 'config.json'):
+    one, two = (pathlib.Path(folder) / name for folder in (workdir, whole))
+    assert one.read_bytes() == two.read_bytes()
+  factors = [problem_lib.load(str(f)).factors for f in (workdir, whole)]
+  np.testing.assert_array_equal(factors[0].user, factors[1].user)
+
+
+def test_killed_at_ten_random_moments(launcher, whole, template, tmp_path):
+  """The first kills fall into start and preparation, the others anywhere."""
+  rng = random.Random(os.urandom(8))
+  workdir, kills = tmp_path / 'run', []
+  while len(kills) < 10:
+    run = launcher.start(workdir)
+    before = run.newest_step()
+    if len(kills) % 2 == 0:  # a moment of the start
+      time.sleep(rng.uniform(0.0, 2.0))
+    else:  # some steps later, somewhere between two saves
+      run.wait_for_step(max(before, 0) + rng.randint(1, 5))
+      time.sleep(rng.uniform(0.0, 0.05))
+    run.process.kill()
+    status = run.finish()
+    assert status in (-signal.SIGKILL, 0), run.output()
+    if status == 0:  # it was quicker than the kill
+      break
+    kills.append(run.newest_step())
+    assert kills == sorted(kills)  # nothing that was saved gets lost
+  run = launcher.start(workdir)
+  assert run.finish() == 0, run.output()
+  print('newest checkpoints at the kills:', kills)
+  assert len(set(kills)) > 3
+  assert_same_run(workdir, whole, template)
+  names = os.listdir(workdir / 'checkpoints')
+  assert all(name.isdigit() for name in names), names
+  assert not [n for n in os.listdir(workdir) if n.endswith('.tmp')]
+
+
+def test_signals_save_and_leave_cleanly(launcher, whole, template, tmp_path):
+  workdir, saved = tmp_path / 'run', 0
+  for number in (signal.SIGTERM, signal.SIGINT):
+    run = launcher.start(workdir)
+    run.wait_for_step(saved + 3)
+    os.kill(run.process.pid, number)
+    assert run.finish() == 0, run.output()
+    assert saved < run.newest_step() < tiny_run.NUM_STEPS
+    if saved:
+      assert f'Resuming {workdir} after step {saved}.' in run.output()
+    saved = run.newest_step()
+    assert (
+        f'{number.name} came; saved after step {saved} of '
+        f'{tiny_run.NUM_STEPS}. The same command goes on from there.'
+    ) in run.output()
+    assert 'Traceback' not in run.output()
+    assert not (workdir / 'results.json').exists()
+  run = launcher.start(workdir)
+  assert run.finish() == 0, run.output()
+  assert f'Resuming {workdir} after step {saved}.' in run.output()
+  assert (workdir / 'results.json').exists()
+  assert_same_run(workdir, whole, template)
+
+
+def start_two(launcher, workdir, *argv):
+  """Two processes with two devices each, joined over a free port."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    port = probe.getsockname()[1]
+  return [
+      launcher.start(
+          workdir,
+          f'--coordinator=127.0.0.1:{port}',
+          '--num_processes=2',
+          f'--process_id={process}',
+          *argv,
+          num_devices=2,
+      )
+      for process in (0, 1)
+  ]
+
+
+def own_lines(run):
+  """What our program has printed; Gloo says who is connected to whom."""
+  lines = run.output().splitlines()
+  return [line for line in lines if line and not line.startswith('[Gloo]')]
+
+
+def test_two_processes_train_like_one(launcher, whole, template, tmp_path):
+  """Also where a signal to one of them has stopped both on the way."""
+  workdir = tmp_path / 'run'
+  runs = start_two(launcher, workdir)
+  runs[0].wait_for_step(2)
+  os.kill(runs[1].process.pid, signal.SIGTERM)
+  for run in runs:
+    assert run.finish() == 0, run.output()
+  stopped = runs[0].newest_step()
+  assert 2 <= stopped < tiny_run.NUM_STEPS
+  assert f'saved after step {stopped} of' in runs[0].output()
+  assert own_lines(runs[1]) == []
+
+  runs = start_two(launcher, workdir)
+  for run in runs:
+    assert run.finish() == 0, run.output()
+  assert f'Resuming {workdir} after step {stopped}.' in runs[0].output()
+  assert 'Written to' in runs[0].output()
+  assert own_lines(runs[1]) == []
+  results = json.loads((workdir / 'results.json').read_text())
+  assert results['devices'] == 'cpu:4'
+  assert not [name for name in os.listdir(workdir) if name.endswith('.tmp')]
+  states, rows = zip(*(last_of(f, template) for f in (workdir, whole)))
+  assert [r['step'] for r in rows[0]] == [r['step'] for r in rows[1]]
+  # Adam makes rounding grow over the steps; other batches would give 1e-1.
+  one, two = ((s.params, s.batch_stats, s.ema_params) for s in states)
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+      one,
+      two,
+  )
+
+
+def test_both_processes_leave_when_the_writer_cannot_go_on(launcher, tmp_path):
+  (tmp_path / 'photo.jpg').write_text('precious')
+  runs = start_two(launcher, tmp_path)
+  for run in runs:
+    assert run.finish() == 2, run.output()
+    assert 'Traceback' not in run.output()
+  assert 'is no run folder' in runs[0].output()
+  assert own_lines(runs[1]) == [
+      'run.py: Process 0 has stopped; its message says why.'
+  ]
+  assert os.listdir(tmp_path) == ['photo.jpg']
