@@ -10,16 +10,19 @@ Commands:
 Any field of the configuration can be set: --config.train.batch_size=512.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import signal
+
+if __name__ == '__main__' and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+  # Without a traceback of the imports: nothing has begun before they are done.
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from collections.abc import Iterator, Sequence
 import contextlib
 import errno
 import os
-import runpy
-import signal
 import sys
-import traceback
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app
 from absl import flags
@@ -29,18 +32,15 @@ from ml_collections import config_flags
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
+from dropoutnet_jax import experiment
 
 COMMANDS = ('train', 'evaluate', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
-_VALUES: dict[object, tuple[Callable[[str], object], str]] = {
-    bool: (flags.BooleanParser().parse, 'true or false'),
-    int: (int, 'a whole number'),
-    float: (float, 'a number'),
-}
 _MENDABLE = (
     errno.EACCES,
     errno.EDQUOT,
+    errno.EEXIST,
     errno.EFBIG,
     errno.EISDIR,
     errno.EMFILE,
@@ -50,12 +50,23 @@ _MENDABLE = (
     errno.EPERM,
     errno.EROFS,
 )
+# Flags that a command would not look at: refused, so that nobody believes that
+# they did something.
+_UNREAD = {
+    'train': ('suite',),
+    'evaluate': ('data_dir', 'profile', 'suite'),
+    'describe': ('profile', 'suite'),
+    'bench': ('config', 'workdir', 'profile')
+    + ('coordinator', 'num_processes', 'process_id'),
+}
 
+_ARGV: list[str] = []  # all arguments, where ml_collections looks for fields
 # Without a default, which would be loaded, overrides and all, before a mistake
 # in it can be told; `_parse` puts the quickstart in.
 _CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Experiment file; else the quickstart.', lock_config=False
+    'config', None, 'Experiment file.', lock_config=False, sys_argv=_ARGV
 )
+flags.FLAGS['config'].default_as_str = "'experiments/quickstart.py'"
 _WORKDIR = flags.DEFINE_string(
     'workdir', None, 'Run folder; runs/EXPERIMENT if not given.'
 )
@@ -71,7 +82,9 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "Folder for compiled programs; '' is off.",
 )
 _SUITE = flags.DEFINE_list(
-    'suite', ['all'], 'bench: which comparisons, such as speed,teacher.'
+    'suite',
+    ['all'],
+    'bench: which comparisons, of speed, accuracy, teacher and memory.',
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'host:port of process 0, for several processes.'
@@ -80,97 +93,111 @@ _NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'Of this run.')
 _PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Of this process.')
 
 
-def _split_argv(argv: Sequence[str]) -> tuple[str, list[str]]:
+def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
   """The experiment file that the arguments name last, and all the others."""
-  path, others = _QUICKSTART, []
+  path, others = None, []
   arguments = iter(argv)
   for argument in arguments:
     if argument.startswith(('--config=', '-config=')):
       path = argument.split('=', 1)[1]
     elif argument in ('--config', '-config'):
-      path = next(arguments, '')
+      path = _value_after('config', arguments)
     else:
       others.append(argument)
   return path, others
 
 
-def _check_experiment(path: str) -> config_lib.Config:
-  """Loads an experiment file once, so that its mistakes get one message."""
-  if not os.path.isfile(path):
+def _value_after(name: str, arguments: Iterator[str]) -> str:
+  """The argument after --NAME; never the next flag, as absl has it."""
+  text = next(arguments, '--')
+  if text.startswith('--'):
+    raise errors.UserError(f'--{name} has no value; write --{name}=VALUE.')
+  return text
+
+
+def _check_arguments(cfg: config_lib.Config, argv: Sequence[str]) -> list[str]:
+  """The arguments, each value in one with its flag and as absl takes it.
+
+  Raises:
+    UserError: for an unknown flag or field, and a value that is missing or of
+      another type.
+  """
+  checked = []
+  arguments = iter(argv)
+  for argument in arguments:
+    name, equals, text = argument.lstrip('-').partition('=')
+    if not argument.startswith('-') or not name:
+      checked.append(argument)
+      continue
+    hint = _type_of(cfg, name)
+    if hint is bool and not equals:
+      checked.append(argument)
+      continue
+    if not equals:
+      text = _value_after(name, arguments)
+    checked.append(f'--{name}={config_tree.check_text(name, hint, text)}')
+  return checked
+
+
+def _type_of(cfg: config_lib.Config, name: str) -> Any:
+  """Annotation of the field or flag that an argument sets."""
+  if name.startswith('config.'):
+    return config_tree.check_field(cfg, name.removeprefix('config.'))
+  if name.startswith('noconfig.'):
+    name = name.removeprefix('noconfig.')
+    if config_tree.check_field(cfg, name) is not bool:
+      raise errors.UserError(
+          f'--noconfig.{name}: config.{name} is not true or false; write '
+          f'--config.{name}=VALUE.'
+      )
+    return bool
+  known = flags.FLAGS
+  if name not in known and name.removeprefix('no') in known:
+    name = name.removeprefix('no')
+    if not known[name].boolean:
+      raise errors.UserError(f'--no{name}: write --{name}=VALUE.')
+  if name not in known:
     raise errors.UserError(
-        f'--config={path}: there is no such file. Experiments are in '
-        f'{os.path.dirname(_QUICKSTART)}.'
+        f'Unknown command line flag {name!r}.'
+        + errors.did_you_mean(name, known)
+        + ' See python run.py --help.'
     )
-  try:
-    module = runpy.run_path(path)
-    cfg = module['get_config']() if 'get_config' in module else None
-  except Exception as error:  # an experiment is code; anything may go wrong
-    what = error.msg if isinstance(error, SyntaxError) else error
-    raise errors.UserError(
-        f'{_place_of(error, path)}: {type(error).__name__}: {what}'
-    ) from error
-  if 'get_config' not in module:
-    raise errors.UserError(f'{path} defines no function get_config().')
-  if not isinstance(cfg, config_lib.Config):
-    raise errors.UserError(
-        f'{path}: get_config() returns {type(cfg).__name__}; it must return '
-        'dropoutnet_jax.config.Config.'
-    )
-  return cfg
-
-
-def _place_of(error: Exception, path: str) -> str:
-  """'FILE:LINE' of what an experiment did wrong, or the file alone."""
-  if isinstance(error, SyntaxError) and error.lineno:
-    return f'{error.filename or path}:{error.lineno}'
-  frames = traceback.extract_tb(error.__traceback__)
-  lines = [frame.lineno for frame in frames if frame.filename == path]
-  return f'{path}:{lines[-1]}' if lines else path
-
-
-def _overrides(argv: Sequence[str]) -> list[tuple[str, str | None]]:
-  """Fields that the arguments set: ('train.seed', '1'); None: no '='."""
-  found: list[tuple[str, str | None]] = []
-  for argument in argv[1:]:
-    name, equals, value = argument.lstrip('-').partition('=')
-    if argument.startswith('-') and name.startswith('config.'):
-      found.append((name.removeprefix('config.'), value if equals else None))
-  return found
-
-
-def _check_value(name: str, hint: object, text: str | None) -> None:
-  """Raises UserError if a number or a bool is set to something else."""
-  if text is None or hint not in _VALUES:
-    return
-  parse, kind = _VALUES[hint]
-  try:
-    parse(text)
-  except ValueError:
-    raise errors.UserError(
-        f'--config.{name}={text}: expected {kind}.'
-    ) from None
+  return {'bool': bool, 'int': int}.get(known[name].flag_type(), str)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  """Parses the flags; returns what is left, the program's name first.
+  """Parses the flags; returns the program's name and the command.
 
   Raises:
-    UserError: for an unknown flag or field, or a value of the wrong type.
+    UserError: for an unknown command, flag or field, a value of the wrong
+      type, and what the command would not read.
   """
-  path, others = _split_argv(argv)
-  cfg = _check_experiment(path)
-  for name, text in _overrides(argv):
-    _check_value(name, config_tree.check_field(cfg, name), text)
   try:
-    return flags.FLAGS([others[0], f'--config={path}', *others[1:]])
+    argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
+  except (flags.Error, ValueError) as error:
+    raise errors.UserError(f'--flagfile: {error}') from error
+  path, others = _split_argv(argv)
+  cfg = experiment.load(_QUICKSTART if path is None else path)
+  arguments = _check_arguments(cfg, others[1:])
+  _ARGV[:] = [argv[0], f'--config={path or _QUICKSTART}', *arguments]
+  try:
+    name, *rest = flags.FLAGS(_ARGV)
   except (flags.Error, ValueError, TypeError, AttributeError) as error:
     message = str(error).rstrip('.')
     raise errors.UserError(f'{message}. See python run.py --help.') from error
+  except SystemExit:  # --help, which absl ends with status 1
+    print('fields of the configuration, with their values:')
+    for field, value in config_tree.fields(cfg).items():
+      print(f'  --config.{field}={value!r}')
+    sys.stdout.flush()
+    sys.exit(0)
+  command = _command_of(rest)
+  _check_read(command, path is not None)
+  return [name, command]
 
 
-def main(argv: Sequence[str]) -> None:
-  """Runs one command; raises UserError for what the user can mend."""
-  command, *rest = list(argv[1:]) or ['train']
+def _command_of(words: Sequence[str]) -> str:
+  command, *rest = list(words) or ['train']
   if command not in COMMANDS:
     raise errors.UserError(
         f'{command!r} is no command; there are {", ".join(COMMANDS)}.'
@@ -180,18 +207,54 @@ def main(argv: Sequence[str]) -> None:
     raise errors.UserError(
         f'Unknown arguments {" ".join(rest)}; flags start with --.'
     )
+  return command
+
+
+def _check_read(command: str, has_config: bool) -> None:
+  """Raises UserError for flags that the command would not look at."""
+  fields = config_flags.get_override_values(flags.FLAGS['config'])
+  given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
+  given.remove('config')
+  given += ['config'] * has_config
+  unread = [name for name in given if name in _UNREAD[command]]
+  why = f'{command} does not read that'
+  from_folder = command in ('evaluate', 'describe') and 'workdir' in given
+  if from_folder:
+    unread += [name for name in ('config', 'data_dir') if name in given]
+  if from_folder or command == 'evaluate':
+    why = f'{command} takes everything from the run folder'
+  if fields and (from_folder or command in ('evaluate', 'bench')):
+    unread += [f'config.{name}' for name in fields]
+  if unread:
+    listed = ', '.join(f'--{name}' for name in dict.fromkeys(unread))
+    raise errors.UserError(f'{why}; leave out {listed}.')
+  for name in ('workdir', 'data_dir'):
+    if flags.FLAGS[name].value == '':
+      raise errors.UserError(
+          f"--{name} is empty; name a folder ('.' is the current one)."
+      )
+
+
+def _workdir() -> str:
+  """The run folder: as given, or named after the experiment file."""
+  path = config_flags.get_config_filename(flags.FLAGS['config'])
+  name = os.path.splitext(os.path.basename(path))[0]
+  return _WORKDIR.value or os.path.join('runs', name)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs one command; raises UserError for what the user can mend."""
+  command = argv[1]
   if not flags.FLAGS['verbosity'].present:
     # Orbax tells its life otherwise; its errors come as exceptions as well.
     logging.set_verbosity(logging.FATAL)
   cfg: config_lib.Config = _CONFIG.value
   cfg.validate()
-  from_folder = command == 'evaluate' or (
-      command == 'describe' and _WORKDIR.value
-  )
-  if from_folder and _overrides(sys.argv):
+  data_dir = _DATA_DIR.value
+  if data_dir is not None and not os.path.isdir(data_dir):
     raise errors.UserError(
-        f'{command} takes the configuration of the run folder; leave out '
-        f'--config.{_overrides(sys.argv)[0][0]}.'
+        f'--data_dir={data_dir} is no folder; give the folder that holds one '
+        'folder per data set, or leave the flag out to download public data.'
     )
   # These take seconds to import; a mistake in the arguments is told before.
   # pylint: disable=g-import-not-at-top
@@ -199,25 +262,24 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import parallel
   from dropoutnet_jax import sweeps
 
-  parallel.set_compile_cache(_COMPILE_CACHE.value)
+  note = parallel.set_compile_cache(_COMPILE_CACHE.value)
   parallel.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   )
-  path, _ = _split_argv(sys.argv)
-  name = os.path.splitext(os.path.basename(path))[0]
-  workdir = _WORKDIR.value or os.path.join('runs', name)
+  if note:
+    commands.say(note)
   if command == 'train' and cfg.sweep.values:
-    sweeps.run(cfg, workdir, _DATA_DIR.value)
+    sweeps.run(cfg, _workdir(), data_dir, _PROFILE.value)
   elif command == 'train':
-    commands.train(cfg, workdir, _DATA_DIR.value, _PROFILE.value)
+    commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
   elif command == 'evaluate':
-    commands.evaluate(workdir)
+    commands.evaluate(_workdir())
   elif command == 'describe':
-    commands.describe(cfg, _WORKDIR.value, _DATA_DIR.value)
+    commands.describe(cfg, _WORKDIR.value, data_dir)
   else:
     from benchmarks import suite
 
-    suite.run(_SUITE.value, _DATA_DIR.value)
+    suite.run(_SUITE.value, data_dir)
 
 
 @contextlib.contextmanager
@@ -229,19 +291,24 @@ def _one_message() -> Iterator[None]:
   try:
     yield
     sys.stdout.flush()
+  except errors.BusyThreadsError as error:
+    _say(str(error))
+    os._exit(2)
   except errors.UserError as error:
     _exit(str(error), 2)
+  except errors.Interrupted as error:  # which has been told
+    sys.exit(128 + error.number)
   except BrokenPipeError:  # whoever read the output, such as head, has gone
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
   except Exception as error:
     if _is_full_disk(error):
-      _say(f'{os.strerror(errno.ENOSPC)}. Free some and run again.')
+      why = os.strerror(errno.ENOSPC)
+      _say(f'{_place(error)}{why}. Free some and run again.')
       os._exit(2)  # threads of libraries would go on complaining
     if not isinstance(error, OSError) or error.errno not in _MENDABLE:
       raise
-    where = f'{error.filename}: ' if error.filename else ''
-    _exit(f'{where}{error.strerror}.', 2)
+    _exit(f'{_place(error)}{error.strerror}.', 2)
   except KeyboardInterrupt as error:
     number = error.args[0] if error.args else signal.SIGINT
     _exit(
@@ -260,6 +327,14 @@ def _is_full_disk(error: BaseException | None) -> bool:
   return False
 
 
+def _place(error: Exception) -> str:
+  """'FILE: ' of an error, else 'RUN FOLDER: ' of a command that writes one."""
+  place = getattr(error, 'filename', None)
+  if not place and flags.FLAGS.is_parsed() and 'bench' not in _ARGV:
+    place = _workdir()
+  return f'{place}: ' if place else ''
+
+
 def _exit(message: str, status: int) -> NoReturn:
   _say(message)
   sys.exit(status)
@@ -275,6 +350,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
   raise KeyboardInterrupt(number)
 
 
+def _report_unraisable(what: Any) -> None:
+  """Python's report, but for callbacks into an event loop that is closed.
+
+  TensorStore's threads go on to call it after a failure that has come here as
+  an exception.
+  """
+  if str(what.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(what)
+
+
 def _main_or_exit(argv: Sequence[str]) -> None:
   with _one_message():
     main(argv)
@@ -282,14 +367,13 @@ def _main_or_exit(argv: Sequence[str]) -> None:
 
 def _parse_or_exit(argv: Sequence[str]) -> list[str]:
   with _one_message():
-    try:
-      return _parse(argv)
-    except SystemExit:  # --help, which absl ends with status 1
-      sys.stdout.flush()
-      sys.exit(0)
+    return _parse(argv)
 
 
 if __name__ == '__main__':
-  # So that files half written are removed, as with SIGINT.
+  sys.unraisablehook = _report_unraisable
+  # So that files half written are removed.
   signal.signal(signal.SIGTERM, _interrupt)
+  if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
+    signal.signal(signal.SIGINT, _interrupt)
   app.run(_main_or_exit, flags_parser=_parse_or_exit)

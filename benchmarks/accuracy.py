@@ -5,6 +5,9 @@ A race on the published cold split: each side trains until recall@100 of the
 cold test papers is at least 0.479, what the published pipeline has after seven
 million pairs. Nothing is chosen by these looks at the test set but the moment
 to stop the clock, which stands still during them.
+
+Ours takes about a second, in which a busy machine may do anything; so it races
+several times, before and after the other, and its median counts.
 """
 
 from collections.abc import Callable
@@ -20,6 +23,12 @@ from dropoutnet_jax.training import runtime as runtime_lib
 
 RECALL = 0.479
 _SEEDS = (0, 1, 2)
+# Pairs in a block, a quarter of the experiment's. Chosen on held-out training
+# papers: recall@100 of 0.50 there takes a quarter less CPU time (three seeds);
+# 90,000 pairs, twice or four times the learning rate and oblong blocks take
+# more.
+_OUR_BATCH_SIZE = 250_000
+_OUR_TURNS = (2, 3)  # before and after the other's race, with each seed
 _OUR_STEPS_PER_LOOK = 2
 _OTHER_STEPS_PER_LOOK = 500
 _MAX_SECONDS = 1200.0
@@ -45,22 +54,37 @@ class Finish:
 
 def run(data_dir: str | None) -> comparison.Comparison:
   """Races both sides from scratch, in turns, once per seed."""
-  problem = task.load_problem(task.check_data_dir(data_dir))
+  problem = task.load_problem(data_dir)
   recall = lambda side: task.recall(side, problem)
   ours, others, compiling = [], [], []
   for seed in _SEEDS:
     cfg = task.load_config()
-    cfg.train.seed = seed
+    cfg.train.seed, cfg.train.batch_size = seed, _OUR_BATCH_SIZE
     runtime = runtime_lib.build(cfg, problem)
+    our = jax_dropoutnet.JaxDropoutNet(runtime)
+    compiling.append(our.compile_seconds)
+    turns = race_again(our, recall, _OUR_TURNS[0])
     torch_dropoutnet.use_fastest_threads(cfg, runtime.tables)
     other = torch_dropoutnet.TorchDropoutNet(cfg, runtime.tables, seed)
     others.append(race(other, recall, _OTHER_STEPS_PER_LOOK))
     _say('PyTorch', seed, others[-1])
-    our = jax_dropoutnet.JaxDropoutNet(runtime)
-    compiling.append(our.compile_seconds)
-    ours.append(race(our, recall, _OUR_STEPS_PER_LOOK))
+    turns += race_again(our, recall, _OUR_TURNS[1])
+    ours.append(sorted(turns, key=lambda f: f.seconds)[len(turns) // 2])
     _say('dropoutnet_jax', seed, ours[-1])
   return summarize(ours, others, compiling)
+
+
+def race_again(
+    side: jax_dropoutnet.JaxDropoutNet,
+    recall: Callable[[task.Contestant], float],
+    num_turns: int,
+) -> list[Finish]:
+  """The same race several times, always from the state before step 1."""
+  turns = []
+  for _ in range(num_turns):
+    side.restart()
+    turns.append(race(side, recall, _OUR_STEPS_PER_LOOK))
+  return turns
 
 
 def race(
@@ -102,6 +126,11 @@ def summarize(
           f'{name}, seeds {", ".join(map(str, _SEEDS))}: '
           + ', '.join(f'{f.recall:.3f} in {f.seconds:.2f} s' for f in finishes)
           for name, finishes in (('dropoutnet_jax', ours), ('PyTorch', others))
+      ]
+      + [
+          f'Of dropoutnet_jax the medians of {sum(_OUR_TURNS)} races with each '
+          f'seed, before and after that of PyTorch; its train.batch_size is '
+          f'{_OUR_BATCH_SIZE:,}.'
       ],
   )
 

@@ -31,7 +31,6 @@ sys.exit(status)
 
 def run(data_dir: str | None) -> comparison.Comparison:
   """Trains and evaluates with and without content ridge."""
-  folder = task.check_data_dir(data_dir)
   kept = tuple(name for name in config.BASELINES if name != _LEFT_OUT)
   variants = {
       'with every baseline': config.BASELINES,
@@ -41,7 +40,7 @@ def run(data_dir: str | None) -> comparison.Comparison:
   for name, baselines in variants.items():
     print(f'Training {task.EXPERIMENT} {name} ...', flush=True)
     with tempfile.TemporaryDirectory() as workdir:
-      peak = peak_bytes(_train_command(folder, workdir, baselines)) / 1e6
+      peak = peak_bytes(_train_command(data_dir, workdir, baselines)) / 1e6
     rows.append(
         comparison.Row(
             f'peak MB, {name}',
@@ -63,19 +62,21 @@ def run(data_dir: str | None) -> comparison.Comparison:
 
 
 def _train_command(
-    data_dir: str, workdir: str, baselines: tuple[str, ...]
+    data_dir: str | None, workdir: str, baselines: tuple[str, ...]
 ) -> list[str]:
-  return [
+  command = [
       sys.executable,
       str(task.ROOT / 'run.py'),
       'train',
       f'--config={task.ROOT / task.EXPERIMENT}',
-      f'--data_dir={data_dir}',
       f'--workdir={os.path.join(workdir, "run")}',
       '--compile_cache=',  # compilation takes memory too
       f'--config.train.num_steps={_NUM_STEPS}',
       f'--config.evaluation.baselines={baselines!r}',
   ]
+  if data_dir is not None:
+    command.append(f'--data_dir={data_dir}')
+  return command
 
 
 def peak_bytes(command: list[str]) -> int:

@@ -22,7 +22,7 @@ _BAR = 500.0
 
 def run(data_dir: str | None) -> comparison.Comparison:
   """Measures both sides; see `task.load_problem` for the data."""
-  problem = task.load_problem(task.check_data_dir(data_dir))
+  problem = task.load_problem(data_dir)
   runtime = runtime_lib.build(task.load_config(), problem)
   threads = torch_dropoutnet.use_fastest_threads(runtime.cfg, runtime.tables)
   sides = (

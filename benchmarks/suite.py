@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparisons with other software, and their tables.
 
-python run.py bench --data_dir=DIR [--suite=speed,accuracy,teacher,memory]
+python run.py bench [--data_dir=DIR] [--suite=speed,accuracy,teacher,memory]
 
 A plain folder beside the package: nothing in the package imports it, and what
 it compares with comes with pip install '.[bench]'. Times mean something on a
@@ -33,13 +33,12 @@ def run(suites: Sequence[str], data_dir: str | None) -> None:
 
   Args:
     suites: names, or 'all'.
-    data_dir: folder that holds citeulike-a.
+    data_dir: folder that holds citeulike-a; None downloads it.
 
   Raises:
     UserError: for an unknown suite, missing data or a missing extra.
   """
   names = choose(suites)
-  task.check_data_dir(data_dir)
   # What compiling costs is measured, so nothing may come from the cache.
   jax.config.update('jax_enable_compilation_cache', False)
   found = {}

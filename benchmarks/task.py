@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import config
-from dropoutnet_jax import errors
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import protocol
@@ -44,8 +43,12 @@ def load_config() -> config.Config:
 
 
 @functools.lru_cache(maxsize=1)
-def load_problem(data_dir: str) -> problem_lib.Problem:
-  """Reads, encodes and factorises; once for all suites of a call."""
+def load_problem(data_dir: str | None) -> problem_lib.Problem:
+  """Reads, encodes and factorises; once for all suites of a call.
+
+  Args:
+    data_dir: folder that holds citeulike-a; None downloads it.
+  """
   print(f'Preparing {EXPERIMENT} ...', flush=True)
   problem = prepare.prepare(load_config(), data_dir, None)
   parts = ', '.join(f'{k} {v:.1f} s' for k, v in problem.seconds.items())
@@ -81,18 +84,3 @@ def _score_fn(
   user = jnp.asarray(contestant.embed('user', users))
   item = jnp.asarray(contestant.embed('item', held_out.candidates))
   return lambda rows: user[np.searchsorted(users, rows)] @ item.T
-
-
-def check_data_dir(data_dir: str | None) -> str:
-  """The folder, if there is one.
-
-  Raises:
-    UserError: saying which data a comparison needs.
-  """
-  if data_dir is None:
-    raise errors.UserError(
-        'bench compares on real data: give --data_dir=DIR, the folder that '
-        'holds citeulike-a (users.dat, item-tag.dat, tags.dat and the '
-        'published splits in its folders cold and warm).'
-    )
-  return data_dir

@@ -3,7 +3,6 @@
 
 from benchmarks import als
 from benchmarks import comparison
-from benchmarks import task
 
 _RECALL_GAP = 0.005  # how far below the other's recall is still the same
 
@@ -11,7 +10,7 @@ _RECALL_GAP = 0.005  # how far below the other's recall is still the same
 def run(data_dir: str | None) -> comparison.Comparison:
   """Times iterations in turns and compares the factors' recall."""
   print('Training the teacher and implicit in turns ...', flush=True)
-  found = als.compare(task.check_data_dir(data_dir))
+  found = als.compare(data_dir)
   ours, exact, gradients = (
       found[name] for name in (als.OURS, als.EXACT, als.GRADIENTS)
   )

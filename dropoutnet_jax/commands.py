@@ -5,13 +5,13 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 from typing import Any
 
 import jax
 import numpy as np
 
 from dropoutnet_jax import config
-from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import report
@@ -34,7 +34,7 @@ def train(
     workdir: str,
     data_dir: str | None = None,
     profile: bool = False,
-) -> dict[str, Any] | None:
+) -> dict[str, Any]:
   """Trains a run, or goes on with it, and evaluates it.
 
   A finished run is only evaluated. Where the first start fails or is
@@ -47,33 +47,41 @@ def train(
     profile: writes a device trace of one dispatch.
 
   Returns:
-    What results.json holds, or None if a signal ended the training.
+    What results.json holds.
 
   Raises:
     UserError: for anything that the user can mend.
+    Interrupted: if a signal ended the training; it says so.
   """
   with first_start.open_folder(workdir, cfg):
     problem = load_or_prepare(cfg, workdir, data_dir)
-    _check_selection(cfg, problem)
+    _check_evaluation(cfg, problem)
     runtime = _build(cfg, problem, workdir)
     past = _past_outcome(workdir)
     if past.step == cfg.train.num_steps or past.reason:
       why = past.reason or f'all {past.step} steps are done'
-      _say(f'{workdir} is finished ({why}); evaluating it.')
+      say(f'{workdir} is finished ({why}); evaluating it.')
       return _evaluate(runtime, workdir, past)
     if not past.step:
       parallel.on_writer(lambda: _check_space(runtime, workdir))
     with signals.StopRequest() as stop:
       outcome = loop.run(runtime, workdir, stop, profile)
     if outcome.interrupted:
-      _say(
+      say(
           f'{outcome.reason}; saved after step {outcome.step} of '
           f'{cfg.train.num_steps}. The same command goes on from there.'
       )
-      return None
+      # One that came to another process has no name here.
+      raise errors.Interrupted(signal.Signals[stop.name or 'SIGTERM'])
     if outcome.reason:
-      _say(f'Stopped early: {outcome.reason}.')
+      say(f'Stopped early: {outcome.reason}.')
     return _evaluate(runtime, workdir, outcome)
+
+
+def say(text: str) -> None:
+  """Prints a line, once for all processes of a run."""
+  if parallel.is_writer():
+    print(text, flush=True)
 
 
 def load_or_prepare(
@@ -86,24 +94,27 @@ def load_or_prepare(
       return None
     problem = prepare.prepare(cfg, data_dir, workdir)
     for note in problem.notes:
-      _say(note)
+      say(note)
     return problem
 
   problem = parallel.on_writer(make)
   return problem_lib.load(workdir) if problem is None else problem
 
 
-def _say(text: str) -> None:
-  """Prints a line, once for all processes of a run."""
-  if parallel.is_writer():
-    print(text, flush=True)
+def _check_evaluation(cfg: config.Config, problem: problem_lib.Problem) -> None:
+  """Raises UserError for what would be told long after, with train.select_by.
 
-
-def _check_selection(cfg: config.Config, problem: problem_lib.Problem) -> None:
-  """Raises UserError for train.select_by before training, not long after."""
+  Also where nothing is held out, so that the table would be empty.
+  """
+  held_out = problem.split.evaluation
+  if not any(len(pairs) for pairs in held_out.values()):
+    raise errors.UserError(
+        'Nothing is held out, so that nothing could be evaluated. Raise one of '
+        'config.data.cold_item_share, cold_user_share and warm_share.'
+    )
   quadrants = [
       protocol.quadrant_of(name)
-      for name in problem.split.evaluation
+      for name in held_out
       if name != protocol.quadrant_of(name)
   ]
   metrics = ['mrr'] + [
@@ -172,24 +183,13 @@ def evaluate(workdir: str) -> dict[str, Any]:
   """Evaluates the best checkpoint of a run folder, and nothing else.
 
   Raises:
-    UserError: if the folder holds no run.
+    UserError: if the folder holds no run, or can't be written; the table has
+      been printed then.
   """
-  cfg = _load_config(workdir)
+  cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
   runtime = _build(cfg, problem, workdir)
   return _evaluate(runtime, workdir, _past_outcome(workdir))
-
-
-def _load_config(workdir: str) -> config.Config:
-  """The configuration that a run folder was made with, validated."""
-  tree = run_folder.read_config(workdir)
-  try:
-    cfg = config_tree.from_dict(tree)
-    cfg.validate()
-  except errors.UserError as error:
-    path = os.path.join(workdir, 'config.json')
-    raise errors.UserError(f'{path} is damaged: {error}') from error
-  return cfg
 
 
 def _evaluate(
@@ -204,10 +204,21 @@ def _evaluate(
       )
     state = saved.restore(step, runtime.fresh_state())
   results = results_lib.evaluate(runtime, state, outcome)
-  results_lib.write(workdir, results)
-  if parallel.is_writer():
-    report.print_results(results)
-    _say(f"Written to {os.path.join(workdir, 'results.json')}")
+
+  def conclude() -> None:
+    report.print_results(results)  # first: the folder may be read-only
+    path = os.path.join(workdir, 'results.json')
+    try:
+      results_lib.write(workdir, results)
+    except errors.UserError as error:
+      why = getattr(error.__cause__, 'strerror', None) or error
+      raise errors.UserError(
+          f'{path} cannot be written: {why}. The table is whole; for the file '
+          'make it possible to write there and evaluate again.'
+      ) from error
+    say(f'Written to {path}')
+
+  parallel.on_writer(conclude)
   return results
 
 
@@ -226,23 +237,29 @@ def describe(
     UserError: if the folder holds no run, or for what `prepare` finds.
   """
   if workdir:
-    cfg, problem = _load_config(workdir), problem_lib.load(workdir)
+    cfg, problem = run_folder.load_config(workdir), problem_lib.load(workdir)
   else:
     problem = prepare.prepare(cfg, data_dir, None)
-  runtime = runtime_lib.build(cfg, problem)
-  facts = _facts(runtime)
-  report.print_facts(facts)
+  part = None
+  if cfg.model.sparse.enabled:
+    kept = workdir is not None and sparse_part.exists(workdir)
+    part = (
+        sparse_part.load(str(workdir))
+        if kept
+        else sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+    )
+  runtime = runtime_lib.build(cfg, problem, part)
+  facts = _data_facts(problem) | _model_facts(runtime)
+  facts['notes'] = [*problem.notes, *runtime.notes()]
+  if parallel.is_writer():
+    report.print_facts(facts)
   return facts
 
 
-def _facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
-  problem, tables = runtime.problem, runtime.tables
+def _data_facts(problem: problem_lib.Problem) -> dict[str, Any]:
   users, items = len(problem.user.ids), len(problem.item.ids)
   pairs = len(problem.split.train)
   train_users, train_items = problem.split.train_rows()
-  state = runtime.fresh_state()
-  count = lambda tree: sum(int(x.size) for x in jax.tree.leaves(tree))
-  size = lambda tree: sum(int(x.nbytes) for x in jax.tree.leaves(tree))
   splits = {
       name: protocol.describe_set(held_out)
       for name, held_out in problem.split.evaluation.items()
@@ -265,19 +282,42 @@ def _facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
           )
           for side in ('user', 'item')
       },
-      'model': {
-          'user tower parameters': count(state.params['user_tower']),
-          'item tower parameters': count(state.params['item_tower']),
-          'embedding rank': runtime.cfg.model.rank,
-          'pairs per step': runtime.pairs_per_step,
-      },
-      'memory in bytes': {
-          'tables': size(tables),
-          'training state': size(state),
-          'peak of this process': results_lib.peak_memory(),
-      },
-      'notes': list(problem.notes),
   }
+
+
+def _model_facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
+  """Parameters and memory; the sparse part's own where there is one."""
+  state, part = runtime.fresh_state(), runtime.sparse
+  count = lambda tree: sum(int(x.size) for x in jax.tree.leaves(tree))
+  size = lambda tree: sum(int(x.nbytes) for x in jax.tree.leaves(tree))
+  model: dict[str, Any] = {
+      'user tower parameters': count(state.params['user_tower']),
+      'item tower parameters': count(state.params['item_tower']),
+      'embedding rank': runtime.cfg.model.rank,
+      'pairs per step': runtime.pairs_per_step,
+  }
+  memory = {'tables': size(runtime.tables), 'training state': size(state)}
+  if part is not None:
+    # Fitted in closed form: the users' histories and their side of the
+    # correction, and the map of content to the items' side.
+    fitted = [part.history.data, part.user_dense, part.correction.weights]
+    content = runtime.problem.item.sparse
+    model |= {
+        'sparse part: columns / correction rank': part.correction.weights.shape,
+        'sparse part: fitted numbers': count(fitted),
+        'sparse part: nonzeros of histories / item content': (
+            int(part.history.nnz),
+            int(content.nnz),
+        ),
+    }
+    memory['sparse part'] = size(
+        [*fitted, part.history.indices, part.history.indptr]
+    )
+    memory['sparse content of the items'] = size(
+        [content.data, content.indices, content.indptr]
+    )
+  memory['peak of this process'] = results_lib.peak_memory()
+  return {'model': model, 'memory in bytes': memory}
 
 
 def _rows_without_content(side: problem_lib.Side) -> int:

@@ -28,6 +28,8 @@ BASELINES = (
     'linear_content',
     'teacher',
 )
+OPTIMIZERS = ('adam', 'adamw', 'adagrad', 'lamb', 'sgd')
+SCHEDULES = ('constant', 'linear', 'cosine', 'exponential', 'piecewise')
 
 
 @dataclasses.dataclass
@@ -49,7 +51,11 @@ class DropoutConfig:
   drop_both: float = 0.2
   user_transform: float = 0.0
   item_transform: float = 0.0
-  ramp_steps: int = 0  # rates grow linearly from 0 over this many steps
+  # All rates are multiplied by a share: 1 ('constant'), or one that grows from
+  # start_share to 1 over ramp_steps ('linear', 'cosine').
+  schedule: str = 'constant'
+  ramp_steps: int = 0
+  start_share: float = 0.0
   # A side without content is not dropped: nothing would be left to learn from.
   drop_without_content: bool = False
 
@@ -74,7 +80,16 @@ class DropoutConfig:
     )
     name = 'dropout: the five exclusive probabilities together'
     checks.check(total <= 1.0 + 1e-9, name, total, 'at most 1')
+    schedules = ('constant', 'linear', 'cosine')
+    checks.check_choice('dropout.schedule', self.schedule, schedules)
     checks.check_at_least('dropout.ramp_steps', self.ramp_steps, 0)
+    name, steps = 'dropout.ramp_steps', self.ramp_steps
+    if self.schedule == 'constant':
+      expected = "0 where dropout.schedule is 'constant'"
+      checks.check(steps == 0, name, steps, expected)
+    else:
+      expected = f'at least 1 where dropout.schedule is {self.schedule!r}'
+      checks.check(steps > 0, name, steps, expected)
 
 
 @dataclasses.dataclass
@@ -106,16 +121,20 @@ class SparseConfig:
 class ModelConfig:
   """The two towers."""
 
-  tower: str = 'modern'  # 'paper' or 'modern'
+  # 'paper' or 'modern'. Batch norm and tanh make the paper's learn faster and
+  # bear higher learning rates. The modern one wants a third of the rate; with
+  # layer norm and the residual path it then is close behind.
+  tower: str = 'paper'
   hidden: tuple[int, ...] = (512,)  # widths of the hidden layers
   rank: int = 200  # of the dense embeddings
   activation: str = 'gelu'  # modern: 'gelu', 'relu' or 'tanh'
-  layer_norm: bool = False  # modern
+  layer_norm: bool = True  # modern
   # modern: adds a linear map of the content, which starts as the identity.
-  residual_content: bool = False
+  residual_content: bool = True
   normalize: bool = False  # embeddings of norm 1
   preference_scaling: str = 'standard'  # 'standard' (published), 'row', 'none'
-  dtype: str = 'float32'  # of the computation: 'float32' or 'bfloat16'
+  # Of the products in towers and block losses: 'float32' or 'bfloat16'.
+  dtype: str = 'float32'
   sparse: SparseConfig = dataclasses.field(default_factory=SparseConfig)
 
   def validate(self) -> None:
@@ -155,7 +174,8 @@ class ObjectiveConfig:
     checks.check_choice(
         'objective.target_items', self.target_items, ('training', 'all')
     )
-    checks.check_at_least('objective.teacher', self.teacher, 0)
+    name, weight = 'objective.teacher', self.teacher
+    checks.check(weight > 0, name, weight, 'positive; it is the only loss')
     checks.check_at_least('objective.positive_weight', self.positive_weight, 0)
     checks.check_at_least('objective.block_users', self.block_users, 0)
     checks.check_at_least('objective.top_items', self.top_items, 0)
@@ -173,15 +193,15 @@ class TrainConfig:
   batch_size: int = 1_000_000  # pairs per step, over all devices together
   num_steps: int = 1000
   seed: int = 0
-  optimizer: str = 'adam'  # 'adam', 'adamw' or 'sgd' (momentum 0.9)
+  optimizer: str = 'adam'  # one of OPTIMIZERS; 'sgd' has momentum 0.9
   learning_rate: float = 1e-3  # peak, after warm-up
-  schedule: str = 'cosine'  # 'constant', 'cosine', 'exponential', 'piecewise'
+  schedule: str = 'cosine'  # one of SCHEDULES
   warmup_steps: int = 0
   decay_every: int = 0  # exponential, piecewise: steps between decays
   decay_rate: float = 0.1
-  weight_decay: float = 0.0  # adamw
+  weight_decay: float = 0.0  # adamw, lamb
   gradient_clip: float = 0.0  # global norm; 0 is off
-  ema: float = 0.0  # decay of the averaged parameters; 0 is off
+  ema: float = 0.0  # decay of the averages, less at first; 0 is off
   steps_per_dispatch: int = 50  # optimiser steps in one call of the device
   log_every: int = 50
   eval_every: int = 0  # validation; 0 is at the end only
@@ -191,11 +211,8 @@ class TrainConfig:
   patience: int = 0  # evaluations without a better one before stopping; 0: off
 
   def validate(self) -> None:
-    checks.check_choice(
-        'train.optimizer', self.optimizer, ('adam', 'adamw', 'sgd')
-    )
-    schedules = ('constant', 'cosine', 'exponential', 'piecewise')
-    checks.check_choice('train.schedule', self.schedule, schedules)
+    checks.check_choice('train.optimizer', self.optimizer, OPTIMIZERS)
+    checks.check_choice('train.schedule', self.schedule, SCHEDULES)
     for field in (
         'batch_size',
         'num_steps',
@@ -323,6 +340,14 @@ class Config:
         self.sweep,
     ):
       section.validate()
+    data = self.data
+    shares = (data.cold_item_share, data.cold_user_share, data.warm_share)
+    if not data.split.startswith('published') and not any(shares):
+      raise errors.UserError(
+          'config.data.cold_item_share, cold_user_share and warm_share are 0, '
+          'so that nothing is held out and nothing could be evaluated; raise '
+          'one of them.'
+      )
     if self.dropout.kind == 'exclusive' and self.objective.pairing == 'blocks':
       raise errors.UserError(
           "config.dropout.kind is 'exclusive', which belongs to single pairs, "

@@ -81,7 +81,9 @@ class DataConfig:
 class Feature:
   """How one column becomes numbers (data/features.py).
 
-  Kinds: 'tags' (Tags: weighted tags, words), 'numeric', 'category', 'dense'.
+  Kinds: 'tags' (weighted tags, counted words), 'text' (strings, read as
+  counted words), 'numeric', 'category' (strings or whole numbers), 'dense'.
+  What is said of tags below holds for the words of texts as well.
   """
 
   column: str = ''
@@ -96,7 +98,7 @@ class Feature:
     checks.check(
         bool(self.column), f'{field}.column', self.column, 'a column name'
     )
-    kinds = ('tags', 'numeric', 'category', 'dense')
+    kinds = ('tags', 'text', 'numeric', 'category', 'dense')
     checks.check_choice(f'{field}.kind', self.kind, kinds)
     checks.check_choice(f'{field}.idf', self.idf, ('idf', 'root', 'none'))
     checks.check_choice(

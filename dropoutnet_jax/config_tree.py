@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A configuration as a tree: JSON and back, dotted names, sweeps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import copy
 import dataclasses
 import json
@@ -10,6 +10,13 @@ from typing import Any
 
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
+
+_YES_NO = ('true', 't', '1', 'false', 'f', '0')  # as absl has it
+_VALUES: dict[Any, tuple[Callable[[str], object], str]] = {
+    bool: (lambda text: _YES_NO.index(text.lower()), 'true or false'),
+    int: (int, 'a whole number'),
+    float: (float, 'a number'),
+}
 
 
 def swept(config: config_lib.Config, value: float) -> config_lib.Config:
@@ -40,12 +47,31 @@ def to_json(config: config_lib.Config) -> str:
   return json.dumps(dataclasses.asdict(config), indent=2) + '\n'
 
 
+def fields(config: config_lib.Config) -> dict[str, Any]:
+  """Every value by the dotted name that sets it: 'features.item[0].rank'."""
+
+  def walk(node: Any, path: str) -> dict[str, Any]:
+    if dataclasses.is_dataclass(node):
+      names = [f'.{field.name}' for field in dataclasses.fields(node)]
+      parts = [getattr(node, name[1:]) for name in names]
+    elif isinstance(node, list):
+      names, parts = [f'[{n}]' for n in range(len(node))], node
+    else:
+      return {path.removeprefix('.'): node}
+    found: dict[str, Any] = {}
+    for name, part in zip(names, parts):
+      found |= walk(part, path + name)
+    return found
+
+  return walk(config, '')
+
+
 def from_dict(tree: Mapping[str, Any]) -> config_lib.Config:
   """Inverse of `to_json`, from parsed JSON.
 
   Raises:
-    UserError: for fields that this version does not know, naming them, and
-      for a tree of another shape.
+    UserError: for fields that this version does not know or does not find,
+      naming the first, and for a tree of another shape.
   """
   return _from_dict(config_lib.Config, tree, 'config')
 
@@ -74,6 +100,12 @@ def _from_dict(kind: Any, tree: Any, path: str) -> Any:
       _check_shape(value, list, f'{path}.{name}')
       value = tuple(value)
     values[name] = value
+  missing = [name for name in hints if name not in values]
+  if missing:  # a default could be another value than the one it had
+    raise errors.UserError(
+        f'{path} lacks the field {missing[0]!r}; the rest is lost, or another '
+        'version of dropoutnet_jax wrote it.'
+    )
   return kind(**values)
 
 
@@ -131,3 +163,30 @@ def check_field(config: Any, name: str) -> Any:
         f'{path}[0].column, or change the experiment file.'
     )
   return hint
+
+
+def check_text(name: str, hint: Any, text: str) -> str:
+  """Checks a value that an argument gives to a field or a flag.
+
+  Args:
+    name: of the argument, for the message.
+    hint: annotation, as `check_field` returns it.
+    text: the value.
+
+  Returns:
+    The value as ml_collections takes it: of several words, 'a,b', a tuple.
+
+  Raises:
+    UserError: if a number or a bool is set to something else.
+  """
+  if hint in _VALUES:
+    parse, kind = _VALUES[hint]
+    try:
+      parse(text)
+    except ValueError:
+      message = f'--{name}={text}: expected {kind}.'
+      raise errors.UserError(message) from None
+  if typing.get_args(hint)[:1] == (str,) and not text.startswith(('(', '[')):
+    words = [word.strip('\'" ') for word in text.split(',')]
+    return repr(tuple(word for word in words if word))
+  return text

@@ -13,7 +13,19 @@ class UserError(Exception):
   """Something the user can mend: a file, a field, a value, a folder."""
 
 
+class BusyThreadsError(UserError):
+  """One after which threads of a library go on and would complain at exit."""
+
+
+class Interrupted(Exception):
+  """A signal ended the training, which is saved; the user has been told."""
+
+  def __init__(self, number: int):
+    super().__init__(number)
+    self.number = number  # of the signal
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
   """Returns ' Did you mean X?' for the nearest known name, or ''."""
-  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+  close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.65)
   return f' Did you mean {close[0]!r}?' if close else ''

@@ -2,18 +2,20 @@
 """Mesh, shardings and process start-up: the only file that names devices.
 
 Losses, batch norm and masks are written for the global batch; here is decided
-where its rows live. Tables and parameters are replicated, the rows of a batch
-are split over the axis 'data'.
+where its rows live. Parameters are replicated, the rows of a batch are split
+over the axis 'data', the rows of tables over the axis 'model'.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import itertools
 import os
+import tempfile
 from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -42,7 +44,8 @@ def initialize(
     process_id: number of this one.
 
   Raises:
-    UserError: if only some of the three are given.
+    UserError: if only some of the three are given, one of them can't be, or
+      the others don't answer.
   """
   given = (bool(coordinator), num_processes > 0, process_id >= 0)
   if not any(given):
@@ -52,15 +55,49 @@ def initialize(
         '--coordinator, --num_processes and --process_id belong together; '
         'give all three or none.'
     )
-  jax.distributed.initialize(coordinator, num_processes, process_id)
+  if process_id >= num_processes:
+    raise errors.UserError(
+        f'--process_id={process_id}: of {num_processes} processes it must be '
+        f'from 0 to {num_processes - 1}.'
+    )
+  host, _, port = coordinator.rpartition(':')
+  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+    raise errors.UserError(
+        f'--coordinator={coordinator}: expected HOST:PORT of process 0, such '
+        'as localhost:9999.'
+    )
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  except RuntimeError as error:
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    raise errors.UserError(
+        f'--coordinator={coordinator}: the processes cannot be joined '
+        f'({why[:200]}). Start all of them with the same address, where '
+        'process 0 can be reached.'
+    ) from error
 
 
-def set_compile_cache(folder: str) -> None:
-  """Keeps compiled programs in a folder, for the next start; '' is off."""
-  if folder:
+def set_compile_cache(folder: str) -> str:
+  """Keeps compiled programs in a folder, for the next start; '' is off.
+
+  Returns:
+    Why there is no cache, in one sentence, where the folder can't be written;
+    a run only starts more slowly without it. Otherwise ''.
+  """
+  if not folder:
+    return ''
+  try:
     os.makedirs(folder, exist_ok=True)
-    jax.config.update('jax_compilation_cache_dir', folder)
-    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+    with tempfile.TemporaryFile(dir=folder):
+      pass  # a folder that exists may still be read-only
+  except OSError as error:
+    return (
+        f'Compiled programs are not kept: {folder} cannot be written '
+        f'({error.strerror}). Name another folder with --compile_cache.'
+    )
+  jax.config.update('jax_compilation_cache_dir', folder)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+  return ''
 
 
 def is_writer() -> bool:
@@ -100,6 +137,19 @@ def on_writer(work: Callable[[], _Result]) -> _Result | None:
   return result
 
 
+def from_writer(text: str | None) -> str:
+  """Text of the writing process on all of them; the others pass None.
+
+  Every process must call this, in the same order.
+  """
+  data = np.frombuffer((text or '').encode(), np.uint8)
+  if jax.process_count() > 1:
+    share = multihost_utils.broadcast_one_to_all
+    size = int(share(np.int32(len(data))))
+    data = share(data if is_writer() else np.zeros(size, np.uint8))
+  return np.asarray(data, np.uint8).tobytes().decode()
+
+
 def anywhere(flag: bool) -> bool:
   """Whether any process says so; all must ask at the same point."""
   if jax.process_count() == 1:
@@ -121,13 +171,27 @@ def make_mesh(
         f'config.mesh.model is {settings.model}, but there are {len(devices)} '
         'devices; it must divide their number.'
     )
+  return _mesh_of(devices, settings.model)
+
+
+def local_mesh() -> Mesh:
+  """All devices of this process along 'data', for what it does alone."""
+  return _mesh_of(jax.local_devices(), 1)
+
+
+def _mesh_of(devices: list[jax.Device], model: int) -> Mesh:
   # Auto: the default, Explicit, bars a gather from a replicated table.
   return jax.make_mesh(
-      (len(devices) // settings.model, settings.model),
+      (len(devices) // model, model),
       ('data', 'model'),
       (AxisType.Auto, AxisType.Auto),
       devices=devices,
   )
+
+
+def num_parts(mesh: Mesh | None) -> int:
+  """In how many parts rows are split over 'data'; no mesh is one device."""
+  return 1 if mesh is None else mesh.shape['data']
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -146,34 +210,105 @@ def place(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
 
 
+def place_rows(tree: Any, mesh: Mesh | None) -> Any:
+  """Puts host arrays on the devices, their rows split over 'data'."""
+  if mesh is None:
+    return jax.tree.map(jnp.asarray, tree)
+  sharding = by_row(mesh)
+  return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
+
+
+def place_tables(tree: Any, mesh: Mesh) -> Any:
+  """Puts tables on the devices: matrices by row over 'model', vectors whole.
+
+  Rows are only ever gathered by their number, so that zero rows at the end,
+  which make the axis divide them, are never seen.
+  """
+  size = mesh.shape['model']
+  split = NamedSharding(mesh, PartitionSpec('model'))
+
+  def put(x: np.ndarray) -> jax.Array:
+    if size == 1 or np.ndim(x) < 2 or not np.size(x):
+      return jax.device_put(x, replicated(mesh))
+    padded = np.pad(x, ((0, -len(x) % size), (0, 0)))
+    return jax.device_put(padded, split)
+
+  return jax.tree.map(put, tree)
+
+
 def local(tree: Any) -> Any:
-  """This process's copy of replicated arrays, on its first device.
+  """This process's copy of arrays, on its first device.
 
   For work that needs no other device and that each process does for itself:
-  on eight devices it would otherwise be done eight times.
+  on eight devices it would otherwise be done eight times. Arrays that are
+  split over the devices are gathered, for which all processes must call this.
   """
-  return jax.tree.map(lambda x: x.addressable_data(0), tree)
+
+  def own(x: jax.Array) -> jax.Array:
+    if not x.is_fully_replicated and isinstance(x.sharding, NamedSharding):
+      whole = NamedSharding(x.sharding.mesh, PartitionSpec())
+      x = jax.jit(lambda x: x, out_shardings=whole)(x)
+    return x.addressable_data(0)
+
+  return jax.tree.map(own, tree)
 
 
-def split_rows(tree: Any, mesh: Mesh) -> Any:
+def over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Any:
+  """Makes function(whole, rows) work on each device's own rows alone.
+
+  `whole` is on all devices, `rows` and what is returned are split over 'data'.
+  For what the compiler cannot split by itself, such as calls of LAPACK.
+  """
+  if num_parts(mesh) == 1:
+    return function
+  rows = PartitionSpec('data')
+  return jax.shard_map(
+      function,
+      mesh=mesh,
+      in_specs=(PartitionSpec(), rows),
+      out_specs=rows,
+      check_vma=False,  # else a scan could not start from a constant
+  )
+
+
+def unsplit_note(sizes: Sequence[int], mesh: Mesh) -> str:
+  """Says that a batch of such numbers of rows is not split; else ''."""
+  parts = num_parts(mesh)
+  left = [str(size) for size in sizes if size % parts]
+  if not left:
+    return ''
+  return (
+      f'{" and ".join(left)} rows of a batch cannot be split over {parts} '
+      'devices, so that each of them computes all of them. Choose '
+      f'config.train.batch_size so that {parts} divides the rows.'
+  )
+
+
+def split_rows(tree: Any, mesh: Mesh | None) -> Any:
   """Asks the compiler to split the rows of arrays over 'data' inside jit.
 
   Rows that the axis does not divide stay replicated: a small batch on many
-  devices is legal.
+  devices is legal, and `unsplit_note` tells of it.
   """
-  size = mesh.shape['data']
 
   def constrain(x: jax.Array) -> jax.Array:
-    if size == 1 or x.shape[0] % size:
+    if mesh is None or num_parts(mesh) == 1 or x.shape[0] % num_parts(mesh):
       return x
     return jax.lax.with_sharding_constraint(x, by_row(mesh))
 
   return jax.tree.map(constrain, tree)
 
 
-def gather_rows(tree: Any, mesh: Mesh) -> Any:
+def split_padded(rows: jax.Array, mesh: Mesh | None) -> jax.Array:
+  """`split_rows` of rows [N, ...] after adding zeros until they split."""
+  padding = -len(rows) % num_parts(mesh)
+  widths = ((0, padding),) + ((0, 0),) * (rows.ndim - 1)
+  return split_rows(jnp.pad(rows, widths), mesh)
+
+
+def gather_rows(tree: Any, mesh: Mesh | None) -> Any:
   """Asks the compiler for all rows on every device inside jit."""
-  if mesh.shape['data'] == 1:
+  if mesh is None or num_parts(mesh) == 1:
     return tree
   sharding = replicated(mesh)
   return jax.tree.map(

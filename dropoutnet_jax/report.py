@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and plots of what a run wrote."""
 
+from collections.abc import Callable, Mapping, Sequence
 import itertools
+import math
 from typing import Any
 
 from matplotlib import figure as figure_lib
@@ -9,6 +11,8 @@ from rich import box
 from rich import console as rich_console
 from rich import markup
 from rich import table as rich_table
+
+from dropoutnet_jax.data import files
 
 _ORDER = (
     'oracle',
@@ -40,45 +44,104 @@ def results_table(results: dict[str, Any]) -> rich_table.Table:
       f"{results['train_seconds']:.1f} s of training, "
       f"{results['examples_per_second']:,.0f} pairs/s"
   )
-  table = rich_table.Table(title=title, box=box.SIMPLE_HEAD)
-  table.add_column('split')
-  table.add_column('method')
-  for name in names:
-    table.add_column(name, justify='right')
+  table = _new_table(title, names)
   for split, found in results['splits'].items():
     methods = found['methods']
-    order = [name for name in _ORDER if name in methods]
-    order += [name for name in methods if name not in _ORDER]
-    best = {
-        name: max(
-            values[name]
-            for label, values in methods.items()
-            if label != 'oracle'
-        )
-        for name in names
-    }
     heads = [
         split,
         f"{found['users']:,} users",
         f"{found['candidates']:,} candidates",
     ]
-    for head, label in itertools.zip_longest(heads, order, fillvalue=''):
-      values = methods.get(label, {})
-      cells = [
-          f'[bold]{value:.3f}[/]'
-          if label != 'oracle' and value == best[name]
-          else f'{value:.3f}'
-          for name, value in values.items()
-          if name in names
-      ]
-      table.add_row(head, label, *cells)
-    table.add_section()
+    show = lambda label, name, methods=methods: f'{methods[label][name]:.3f}'
+    _add_split(table, heads, methods, names, show)
   return table
+
+
+def seeds_table(table: dict[str, Any]) -> rich_table.Table:
+  """One table: mean and standard deviation over the seeds of a sweep.
+
+  Args:
+    table: what sweep.json holds.
+  """
+  names = shown_metrics(table)
+  seeds = ', '.join(str(value) for value in table['values'])
+  title = (
+      f"{markup.escape(table['experiment'])}: mean (standard deviation) over "
+      f"{table['field']} = {seeds}"
+  )
+  grid = _new_table(title, names)
+  for split, found in table['splits'].items():
+    mean, deviation = found['mean'], found['deviation']
+
+    def show(
+        label: str, name: str, mean: Any = mean, deviation: Any = deviation
+    ) -> str:
+      spread = deviation[label][name]
+      return f'{mean[label][name]:.4f}' + (
+          '' if spread is None else f' ({spread:.4f})'
+      )
+
+    heads = [
+        split,
+        _span(found['users']) + ' users',
+        _span(found['candidates']) + ' candidates',
+    ]
+    _add_split(grid, heads, mean, names, show)
+  return grid
+
+
+def _span(counts: Sequence[int]) -> str:
+  """'1,234', or '1,200-1,234' where runs differ."""
+  return '-'.join(f'{x:,}' for x in sorted({min(counts), max(counts)}))
+
+
+def _new_table(title: str, names: Sequence[str]) -> rich_table.Table:
+  table = rich_table.Table(title=title, box=box.SIMPLE_HEAD)
+  table.add_column('split')
+  table.add_column('method')
+  for name in names:
+    table.add_column(name, justify='right')
+  return table
+
+
+def _add_split(
+    table: rich_table.Table,
+    heads: Sequence[str],
+    methods: Mapping[str, Mapping[str, float]],
+    names: Sequence[str],
+    show: Callable[[str, str], str],
+) -> None:
+  """Adds the rows of a split, a method each, the best of a column bold.
+
+  Args:
+    table: to add to.
+    heads: for the first column, one below the other.
+    methods: {method: {metric: value}}, which decide what is best.
+    names: of the metrics shown.
+    show: (method, metric) -> text of a cell.
+  """
+  order = [name for name in _ORDER if name in methods]
+  order += [name for name in methods if name not in _ORDER]
+  rated = [values for name, values in methods.items() if name != 'oracle']
+  best = {name: max((v[name] for v in rated), default=0.0) for name in names}
+  for head, label in itertools.zip_longest(heads, order, fillvalue=''):
+    cells = []
+    for name in names if label else ():
+      text = show(label, name)
+      bold = label != 'oracle' and methods[label][name] == best[name]
+      cells.append(f'[bold]{text}[/]' if bold else text)
+    table.add_row(head, label, *cells)
+  table.add_section()
 
 
 def print_results(results: dict[str, Any]) -> None:
   """Prints the table, as wide as it needs to be, also into a file."""
   _console().print(results_table(results))
+
+
+def print_seeds(table: dict[str, Any]) -> None:
+  """Prints mean and deviation over the seeds of a sweep."""
+  _console().print(seeds_table(table))
 
 
 def print_facts(facts: dict[str, Any]) -> None:
@@ -98,28 +161,45 @@ def print_facts(facts: dict[str, Any]) -> None:
 
 
 def plot_sweep(table: dict[str, Any], path: str) -> None:
-  """Draws recall at the largest cut-off against the swept field, as PNG.
+  """Draws the model's recall at the largest cut-off over the field, as PNG.
 
   Over the dropout rate this is figure 3 of the DropoutNet paper: what cold
   rows gain and what warm rows lose.
+
+  Args:
+    table: what sweep.json holds.
+    path: of the picture.
+
+  Raises:
+    UserError: if the picture can't be written.
   """
   figure = figure_lib.Figure(figsize=(6, 4), layout='constrained')
   axes = figure.subplots()
-  for split, metrics in table['splits'].items():
+  values = table['values']
+  order = sorted(range(len(values)), key=lambda n: values[n])
+  for split, found in table['splits'].items():
     if split.endswith('_validation'):
       continue
+    model = found['methods']['model']
     name = max(
-        (m for m in metrics if m.startswith('recall@')),
+        (m for m in model if m.startswith('recall@')),
         key=lambda m: int(m.split('@')[1]),
     )
-    axes.plot(table['values'], metrics[name], marker='o', label=split)
+    # A run without this split has none of its metrics: a gap in the curve.
+    curve = [math.nan if x is None else x for x in model[name]]
+    axes.plot(
+        [values[n] for n in order],
+        [curve[n] for n in order],
+        marker='o',
+        label=split,
+    )
     axes.set_ylabel(name)
   axes.set_xlabel(table['field'])
   axes.set_title(table['experiment'])
   axes.set_ylim(bottom=0)
   axes.grid(alpha=0.3)
   axes.legend()
-  figure.savefig(path, dpi=150)
+  files.write(path, lambda file: figure.savefig(file, format='png', dpi=150))
 
 
 def _shown(value: Any) -> str:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Implicit-feedback ALS: preference factors from likes alone.
 
-Knows likes as a sparse matrix and four numbers of the configuration; knows no
-content, file, split or device. The objective is that of Hu, Koren & Volinsky,
-"Collaborative Filtering for Implicit Feedback Datasets", ICDM 2008:
+Knows likes as a sparse matrix, four numbers of the configuration and the mesh
+that shares the rows; no content, file or split. The objective is that of Hu,
+Koren & Volinsky, "Collaborative Filtering for Implicit Feedback Datasets", ICDM
+2008:
 
   sum over all u, i of c_ui (p_ui - x_u . y_i)^2 + lambda (|X|^2 + |Y|^2),
 
@@ -24,7 +25,6 @@ Y_u [n, P] the factors of what the row likes. Three things make it fast:
   has S = 0 and r = 0, which leaves the solution as it is, exactly.
 """
 
-from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -35,6 +35,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import schema
 
 # Floats gathered at a time: few enough to stay in a CPU's cache.
@@ -68,10 +69,12 @@ class Plan(NamedTuple):
     chunks: rows by length, no longer in their order.
     position: int32 [N], where row i is among the rows of all chunks; the number
       of those rows where row i likes nothing.
+    mesh: devices that share the rows of each chunk; None is a single one.
   """
 
   chunks: tuple[Chunk, ...]
   position: jax.Array
+  mesh: parallel.Mesh | None
 
 
 class Whitened(NamedTuple):
@@ -103,7 +106,11 @@ def _padded_lengths(lengths: np.ndarray, rank: int) -> np.ndarray:
 
 
 def _pad_rows(
-    likes: scipy.sparse.csr_array, rows: np.ndarray, length: int, slots: int
+    likes: scipy.sparse.csr_array,
+    rows: np.ndarray,
+    length: int,
+    slots: int,
+    mesh: parallel.Mesh | None,
 ) -> Chunk:
   """The given rows of likes as arrays [slots, length], padded with zeros."""
   liked = np.zeros((slots, length), np.int32)
@@ -113,11 +120,14 @@ def _pad_rows(
   real = source < stop[:, None]
   liked[: len(rows)][real] = likes.indices[source[real]]
   extra[: len(rows)][real] = likes.data[source[real]]
-  return Chunk(jnp.asarray(liked), jnp.asarray(extra))
+  return Chunk(*parallel.place_rows((liked, extra), mesh))
 
 
 def make_plan(
-    likes: scipy.sparse.csr_array, confidence: float, rank: int
+    likes: scipy.sparse.csr_array,
+    confidence: float,
+    rank: int,
+    mesh: parallel.Mesh | None = None,
 ) -> Plan:
   """Arranges likes [N, M] for solving for its rows.
 
@@ -125,6 +135,7 @@ def make_plan(
     likes: weights >= 0; what is stored is liked, a stored 0 as well.
     confidence: a like counts 1 + confidence * weight.
     rank: width P of the factors.
+    mesh: devices to share the rows over; None is a single one.
 
   Raises:
     UserError: a weight is negative or not finite.
@@ -147,34 +158,40 @@ def make_plan(
   padded = np.where(lengths > 0, _padded_lengths(lengths, rank), 0)
   chunks = []
   position = np.full(len(lengths), -1, np.int32)
-  num_slots = 0
+  num_slots, parts = 0, parallel.num_parts(mesh)
   for length in np.unique(padded[padded > 0]).tolist():
     rows = np.flatnonzero(padded == length)
     size = _power_of_two_up_to(max(1, _CHUNK_FLOATS // (length * rank)))
-    while len(rows) <= size // 16:  # rather compile again than pad so much
-      size //= 16
-    for start in range(0, len(rows), size):
-      part = rows[start : start + size]
-      chunks.append(_pad_rows(likes, part, length, size))
+    # Rather compile again than pad so much.
+    while len(rows) <= size * parts // 16 and size > 1:
+      size = max(1, size // 16)
+    slots = size * parts
+    for start in range(0, len(rows), slots):
+      part = rows[start : start + slots]
+      chunks.append(_pad_rows(likes, part, length, slots, mesh))
       position[part] = num_slots + np.arange(len(part))
-      num_slots += size
+      num_slots += slots
   position[position < 0] = num_slots
-  return Plan(tuple(chunks), jnp.asarray(position))
+  return Plan(tuple(chunks), jnp.asarray(position), mesh)
 
 
-@functools.partial(jax.jit, static_argnames='num_rows')
+@functools.partial(jax.jit, static_argnames=('num_rows', 'mesh'))
 def whiten(
-    factors: jax.Array, regularization: float, num_rows: int = 0
+    factors: jax.Array,
+    regularization: float,
+    num_rows: int = 0,
+    mesh: parallel.Mesh | None = None,
 ) -> Whitened:
   """Prepares the fixed side's factors [N, P]; pads V to num_rows rows."""
   rank = factors.shape[1]
+  factors = parallel.split_padded(factors, mesh)
   eye = jnp.eye(rank, dtype=factors.dtype)
   gram = _dot('np,nq->pq', factors, factors) + regularization * eye
   lower = jax.lax.linalg.cholesky(gram)
   inverse = jax.lax.linalg.triangular_solve(
       lower, eye, left_side=True, lower=True
   )
-  rows = _dot('np,qp->nq', factors, inverse)
+  rows = parallel.gather_rows(_dot('np,qp->nq', factors, inverse), mesh)
   padding = max(0, num_rows - len(rows))
   return Whitened(jnp.pad(rows, ((0, padding), (0, 0))), inverse)
 
@@ -242,14 +259,27 @@ def _solve_chunk(rows: jax.Array, chunk: Chunk) -> jax.Array:
   return _solve_all(gram, right)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames='mesh')
+def _solve_rows(
+    rows: jax.Array, chunk: Chunk, mesh: parallel.Mesh | None
+) -> jax.Array:
+  """`_solve_chunk`, by each device for its own rows of the chunk."""
+  return parallel.over_rows(_solve_chunk, mesh)(rows, chunk)
+
+
+@functools.partial(jax.jit, static_argnames='mesh')
 def _assemble(
-    solved: list[jax.Array], position: jax.Array, inverse: jax.Array
+    solved: list[jax.Array],
+    position: jax.Array,
+    inverse: jax.Array,
+    mesh: parallel.Mesh | None,
 ) -> jax.Array:
   """Puts the rows of all chunks in order and takes the whitening back."""
   nothing = jnp.zeros((1, inverse.shape[0]), inverse.dtype)
-  rows = jnp.concatenate([*solved, nothing])[position]
-  return _dot('np,pq->nq', rows, inverse)
+  rows = jnp.concatenate([*parallel.gather_rows(solved, mesh), nothing])
+  own = rows[parallel.split_padded(position, mesh)]
+  factors = parallel.gather_rows(_dot('np,pq->nq', own, inverse), mesh)
+  return factors[: len(position)]
 
 
 def solve(fixed: Whitened, plan: Plan) -> jax.Array:
@@ -257,8 +287,8 @@ def solve(fixed: Whitened, plan: Plan) -> jax.Array:
 
   A half-step of ALS is `solve(whiten(factors, regularization), plan)`.
   """
-  solved = [_solve_chunk(fixed.rows, chunk) for chunk in plan.chunks]
-  return _assemble(solved, plan.position, fixed.inverse)
+  solved = [_solve_rows(fixed.rows, chunk, plan.mesh) for chunk in plan.chunks]
+  return _assemble(solved, plan.position, fixed.inverse, plan.mesh)
 
 
 def fold_in(
@@ -291,31 +321,6 @@ def fold_in(
   return np.asarray(solve(fixed, plan))
 
 
-def loss(
-    user: np.ndarray | jax.Array,
-    item: np.ndarray | jax.Array,
-    interactions: schema.Interactions,
-    config: config_lib.TeacherConfig,
-) -> float:
-  """The objective of the module's docstring at factors [U, P] and [I, P]."""
-  user, item = np.asarray(user), np.asarray(item)
-  total = float(np.vdot(user.T @ user, item.T @ item))
-  for side in (user, item):
-    total += config.regularization * float(np.vdot(side, side))
-  weight = interactions.weight
-  if weight is None:
-    weight = np.ones(len(interactions), np.float32)
-  step = max(1, _CHUNK_FLOATS // user.shape[1])
-  for start in range(0, len(interactions), step):
-    pairs = slice(start, start + step)
-    left = user[interactions.user[pairs]]
-    score = np.einsum('np,np->n', left, item[interactions.item[pairs]])
-    extra = config.confidence * weight[pairs]
-    gap = (1 + extra) * (1 - score) ** 2 - score**2
-    total += float(np.sum(gap, dtype=np.float64))
-  return total
-
-
 def first_factors(
     present: np.ndarray, config: config_lib.TeacherConfig, seed: int
 ) -> jax.Array:
@@ -343,7 +348,7 @@ def train(
     num_items: int,
     config: config_lib.TeacherConfig,
     seed: int,
-    progress: Callable[[int, float], None] | None = None,
+    mesh: parallel.Mesh | None = None,
 ) -> schema.Factors:
   """Factors of all users and items that occur in the interactions.
 
@@ -353,8 +358,7 @@ def train(
     num_items: rows of the item table.
     config: rank, regularisation, confidence and number of iterations.
     seed: of the first item factors. The same seed gives the same factors.
-    progress: called after each iteration with their number so far and the
-      objective, which costs a fraction of an iteration to compute.
+    mesh: devices that share the rows; None is all of this process.
 
   Returns:
     float32 factors; rows without interactions are zero and not present.
@@ -374,8 +378,9 @@ def train(
   liked_by = likes.T.tocsr()
   user_present = np.diff(likes.indptr) > 0
   item_present = np.diff(liked_by.indptr) > 0
-  by_user = make_plan(likes, config.confidence, config.rank)
-  by_item = make_plan(liked_by, config.confidence, config.rank)
+  mesh = mesh or parallel.local_mesh()
+  by_user = make_plan(likes, config.confidence, config.rank, mesh)
+  by_item = make_plan(liked_by, config.confidence, config.rank, mesh)
 
   item = first_factors(item_present, config, seed)
   # One table size for both sides, so that both share compiled chunks.
@@ -383,13 +388,12 @@ def train(
       whiten,
       regularization=config.regularization,
       num_rows=max(num_users, num_items),
+      mesh=mesh,
   )
   for iteration in range(1, config.num_iterations + 1):
     user = solve(whiten_side(item), by_user)
     item = solve(whiten_side(user), by_item)
     _check_finite(item, iteration, config)
-    if progress is not None:
-      progress(iteration, loss(user, item, interactions, config))
   return schema.Factors(
       np.asarray(user), np.asarray(item), user_present, item_present
   )

@@ -20,13 +20,18 @@ def get_config() -> config.Config:
       features=config.FeaturesConfig(
           item=[
               # Dense, for the towers; the ridge wants another weighting.
-              config.Feature(column='tags', idf='idf', rank=600, sparse=False),
+              config.Feature(column='tags', idf='idf', rank=1000, sparse=False),
               config.Feature(column='tags', idf='root'),
           ]
       ),
       dropout=config.DropoutConfig(item_rate=0.9),
       objective=config.ObjectiveConfig(positive_weight=3.0),
-      model=config.ModelConfig(tower='paper', hidden=(200,), rank=200),
-      train=config.TrainConfig(num_steps=500, checkpoint_every=100),
+      model=config.ModelConfig(tower='paper', hidden=(400,), rank=200),
+      train=config.TrainConfig(
+          num_steps=500,
+          optimizer='adamw',
+          weight_decay=5.0,
+          checkpoint_every=100,
+      ),
       evaluation=config.EvaluationConfig(ridge_lambdas=(1.5, 3.0, 10.0)),
   )

@@ -38,6 +38,11 @@ def get_config() -> config.Config:
       dropout=config.DropoutConfig(user_rate=0.5, item_rate=0.5),
       model=config.ModelConfig(tower='paper', hidden=(100,), rank=32),
       train=config.TrainConfig(
-          batch_size=250_000, num_steps=400, eval_every=50, patience=4
+          batch_size=250_000,
+          num_steps=400,
+          optimizer='adamw',
+          weight_decay=5.0,
+          eval_every=50,
+          patience=4,
       ),
   )

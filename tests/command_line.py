@@ -36,7 +36,12 @@ def get_config():
   )
   return config.Config(
       name='tiny',
-      data=config.DataConfig(warm_share=0.0, drop_leaks=True, synthetic=world),
+      data=config.DataConfig(
+          warm_share=0.0,
+          validation='return',
+          drop_leaks=True,
+          synthetic=world,
+      ),
       features=config.FeaturesConfig(
           user=[feature(column='region', kind='category')],
           item=[

@@ -299,6 +299,17 @@ def test_our_side_cuts_turns_into_dispatches(runtime, our_side):
   assert our_side.pairs_per_step == 30 * 30
 
 
+def test_our_side_starts_again_where_it_started(our_side):
+  first = jax.tree.map(np.array, our_side._state)
+  rows, seen = np.arange(7), []
+  for _ in range(2):
+    our_side.restart()
+    jax.tree.map(np.testing.assert_array_equal, our_side._state, first)
+    our_side.train(3)
+    seen.append(our_side.embed('user', rows))
+  np.testing.assert_array_equal(*seen)
+
+
 def test_our_side_does_not_pass_over_a_loss_that_is_not_finite(
     our_side,
 ):
@@ -390,6 +401,57 @@ def test_race_stops_at_the_recall_and_does_not_time_the_looks(
   assert found == accuracy.Finish(25.0, 5000, 0.5, True)
 
 
+def test_races_again_from_the_start(accuracy, monkeypatch):
+  clock = _Clock()
+  monkeypatch.setattr(accuracy, 'time', clock)
+  runner = _Runner(clock, seconds_per_step=0.25)
+
+  def restart():
+    runner.steps = 0
+    runner.seconds_per_step *= 2
+
+  monkeypatch.setattr(runner, 'restart', restart, raising=False)
+  found = accuracy.race_again(runner, lambda side: 0.25 * side.steps, 3)
+  assert [finish.seconds for finish in found] == [1.0, 2.0, 4.0]
+  assert {finish.pairs for finish in found} == {200}
+
+
+def test_accuracy_takes_the_median_of_its_races(accuracy, monkeypatch):
+  """Two before the other's race and three after it, with each seed."""
+  events = []
+
+  class Ours:
+    compile_seconds = 1.0
+
+    def __init__(self, runtime):
+      assert runtime.cfg.train.batch_size == accuracy._OUR_BATCH_SIZE
+
+  def race_again(side, recall, num_turns):
+    events.append(num_turns)
+    seconds = {2: (9.0, 1.0), 3: (2.0, 8.0, 3.0)}[num_turns]
+    return [accuracy.Finish(s, 100, 0.5, True) for s in seconds]
+
+  def race(side, recall, steps_per_look):
+    events.append('other')
+    return accuracy.Finish(300.0, 100, 0.48, True)
+
+  fake = types.SimpleNamespace
+  monkeypatch.setattr(accuracy.task, 'load_problem', lambda data_dir: None)
+  monkeypatch.setattr(
+      accuracy.runtime_lib, 'build', lambda cfg, _: fake(cfg=cfg, tables=None)
+  )
+  monkeypatch.setattr(accuracy.jax_dropoutnet, 'JaxDropoutNet', Ours)
+  torch_side = accuracy.torch_dropoutnet
+  monkeypatch.setattr(torch_side, 'use_fastest_threads', lambda *_: 1)
+  monkeypatch.setattr(torch_side, 'TorchDropoutNet', lambda *_: None)
+  monkeypatch.setattr(accuracy, 'race_again', race_again)
+  monkeypatch.setattr(accuracy, 'race', race)
+  found = accuracy.run('somewhere')
+  assert events == [2, 'other', 3] * 3
+  assert (found.rows[0].ours, found.rows[0].ratio) == (3.0, 100.0)
+  assert 'medians of 5 races' in found.notes[-1]
+
+
 def test_race_gives_up_after_its_time(accuracy, monkeypatch):
   clock = _Clock()
   monkeypatch.setattr(accuracy, 'time', clock)
@@ -456,10 +518,31 @@ def test_memory_reads_both_variants(monkeypatch):
       (2500.0, 0.8, False),
       (1000.0, 2.0, True),
   ]
-  assert ['content_ridge' in command[-1] for command in commands] == [
-      True,
-      False,
-  ]
+  assert all('--data_dir=somewhere' in command for command in commands)
+  texts = [' '.join(command) for command in commands]
+  assert ['content_ridge' in text for text in texts] == [True, False]
+
+
+def test_without_a_folder_the_data_is_downloaded(tmp_path, monkeypatch):
+  """Nothing stands between a missing --data_dir and the readers."""
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  commands, folders = [], []
+  monkeypatch.setattr(
+      memory, 'peak_bytes', lambda command: commands.append(command) or 1
+  )
+
+  def reads(cfg, data_dir, workdir):
+    folders.append(data_dir)
+    raise errors.UserError('no network')
+
+  suite.run(['memory'], None)
+  assert len(commands) == 2
+  assert not any('data_dir' in ' '.join(command) for command in commands)
+  monkeypatch.setattr(prepare, 'prepare', reads)
+  with pytest.raises(errors.UserError, match='no network'):
+    task.load_problem(None)
+  assert folders == [None]
 
 
 def test_teacher_table(monkeypatch):
@@ -522,18 +605,17 @@ def test_suites_are_chosen_once_and_in_order():
 
 
 @pytest.mark.parametrize(
-    'suites, data_dir, message',
+    'suites, message',
     [
-        (['sped'], 'd', "--suite=sped: there is no such suite.*'speed'"),
-        (['speed', ''], 'd', '--suite=: there is no such suite'),
-        ([], 'd', '--suite is empty'),
-        (['memory'], None, 'give --data_dir=DIR.* holds citeulike-a'),
+        (['sped'], "--suite=sped: there is no such suite.*'speed'"),
+        (['speed', ''], '--suite=: there is no such suite'),
+        ([], '--suite is empty'),
     ],
 )
-def test_what_bench_refuses(suites, data_dir, message, tmp_path, monkeypatch):
+def test_what_bench_refuses(suites, message, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(errors.UserError, match=message):
-    suite.run(suites, data_dir)
+    suite.run(suites, 'somewhere')
   assert not list(tmp_path.iterdir())
 
 

@@ -6,6 +6,7 @@ module is no import, and an import within a function is one.
 """
 
 import ast
+import configparser
 import pathlib
 import re
 import runpy
@@ -23,6 +24,7 @@ LAYERS = (
     'config_data',
     'config',
     'config_tree',
+    'experiment',
     'data',
     'model',
     'parallel',
@@ -169,8 +171,46 @@ def test_absolute_imports_of_modules(path):
 )
 def test_no_other_framework(path):
   roots = {name.split('.')[0] for name in _imports(_tree(path))}
-  # The PyTorch comparison of `bench` runs in a process of its own.
+  # What `bench` compares with is imported in benchmarks/, see below.
   assert not roots & {'torch', 'tensorflow', 'keras', 'implicit', 'chex'}
+
+
+def test_one_file_of_the_benchmarks_each_imports_what_is_compared_with():
+  found = {
+      path.as_posix(): roots & {'torch', 'implicit'}
+      for path in ALL_FILES
+      if path.parts[0] != 'tests'
+      and (roots := {name.split('.')[0] for name in _imports(_tree(path))})
+      & {'torch', 'implicit'}
+  }
+  assert found == {
+      'benchmarks/als.py': {'implicit'},
+      'benchmarks/torch_dropoutnet.py': {'torch'},
+  }
+
+
+def test_all_but_the_tests_is_type_checked():
+  settings = configparser.ConfigParser()
+  settings.read(ROOT / 'setup.cfg', encoding='utf-8')
+  checked = settings['mypy']['files'].split(', ')
+  roots = {path.parts[0] for path in ALL_FILES if path.parts[0] != 'tests'}
+  assert sorted(checked) == sorted(roots)
+
+
+def test_what_tests_skip_without_is_installed_by_ci_or_said_to_be_left_out():
+  optional = {
+      node.args[0].value.split('.')[0]
+      for path in ALL_FILES
+      if path.parts[0] == 'tests'
+      for node in ast.walk(_tree(path))
+      if isinstance(node, ast.Call)
+      and isinstance(node.func, ast.Attribute)
+      and node.func.attr == 'importorskip'
+  }
+  assert {'implicit', 'torch'} <= optional
+  script = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
+  required = {'threadpoolctl'}  # of the package itself
+  assert all(name in script for name in optional - required)
 
 
 @pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)

@@ -14,10 +14,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import types
+from typing import Any
 
+import jax
 import pytest
 
+from benchmarks import suite
 from dropoutnet_jax import commands
+from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 from dropoutnet_jax.training import loop
@@ -64,21 +70,39 @@ def _raise(error: BaseException):
 # Finished runs.
 
 
-@pytest.mark.parametrize('command', ['train', 'evaluate'])
+@pytest.mark.parametrize(
+    'command', ['train --config=tiny.py', 'evaluate'], ids=['train', 'evaluate']
+)
 def test_a_finished_run_is_evaluated_again(finished, command):
   expected = _results(finished)
   before = command_line.snapshot(finished)
   (finished / 'results.json').unlink()
-  ended = command_line.call(command, *_ARGUMENTS)
+  ended = command_line.call(*command.split(), '--workdir=run')
   assert (ended.status, ended.err) == (0, '')
   says = 'run is finished (all 4 steps are done); evaluating it.' in ended.out
-  assert says == (command == 'train')
+  assert says == command.startswith('train')
   assert 'Written to run/results.json' in ended.out
   assert _results(finished) == expected
   assert expected['last_step'] == 4 and expected['stopped_early'] == ''
   after = command_line.snapshot(finished)
   assert before.pop('results.json') and after.pop('results.json')
   assert after == before
+
+
+def test_a_folder_that_cannot_be_written_costs_only_the_file(
+    finished, monkeypatch
+):
+  denied = OSError(errno.EROFS, os.strerror(errno.EROFS))
+  real = files.write
+
+  def write(path, fill):
+    real(path, _raise(denied) if path.endswith('results.json') else fill)
+
+  monkeypatch.setattr(files, 'write', write)
+  ended = command_line.call('evaluate', '--workdir=run')
+  message = 'run/results.json cannot be written: Read-only file system. The tab'
+  command_line.check(ended, 2, message)
+  assert 'popularity' in ended.out and 'Written to' not in ended.out
 
 
 def test_a_run_that_stopped_early_is_finished(finished):
@@ -175,9 +199,14 @@ def test_a_disk_that_fills_up_while_training(folder, monkeypatch):
   monkeypatch.setattr(loop, 'run', _raise(wrapped))
   ends = []
   monkeypatch.setattr(os, '_exit', lambda status: ends.append(status))
+  said = []
+  monkeypatch.setattr('builtins.print', lambda *text, **_: said.extend(text))
   with pytest.raises(RuntimeError, match='saving failed'):
     command_line.call(*_ARGUMENTS)
   assert ends == [2]
+  assert said[-1] == (
+      'run.py: run: No space left on device. Free some and run again.'
+  )
 
 
 def test_a_run_folder_in_use(finished):
@@ -211,6 +240,33 @@ def test_an_interrupt_while_preparing(folder, monkeypatch, number, error):
   assert _is_as_new(folder)
 
 
+def test_a_start_killed_while_preparing_binds_nobody(folder, monkeypatch):
+  """SIGKILL leaves config.json; nothing was trained with those settings."""
+  real = prepare.prepare
+
+  def killed(*unused_args):
+    shutil.copytree('run', 'left')
+    raise errors.UserError('no.')
+
+  monkeypatch.setattr(prepare, 'prepare', killed)
+  assert command_line.call(*_ARGUMENTS).status == 2
+  assert 'config.json' in os.listdir('left')
+  os.rename('left', 'run')
+  monkeypatch.setattr(prepare, 'prepare', real)
+  end = loop.Outcome(2, 1.0, 'SIGTERM came', True)
+
+  def stopped(*unused_args):
+    os.makedirs('run/checkpoints/2')
+    return end
+
+  monkeypatch.setattr(loop, 'run', stopped)
+  ended = command_line.call(*_ARGUMENTS, '--config.train.seed=7')
+  assert (ended.status, ended.err) == (128 + signal.SIGTERM, '')
+  assert 'SIGTERM came; saved after step 2 of 4.' in ended.out
+  kept = json.loads((folder / 'run' / 'config.json').read_text())
+  assert kept['train']['seed'] == 7
+
+
 def test_an_empty_folder_of_the_user_stays(folder, monkeypatch):
   (folder / 'run').mkdir()
   monkeypatch.setattr(prepare, 'prepare', _raise(errors.UserError('no.')))
@@ -235,6 +291,12 @@ def test_an_error_after_the_first_checkpoint_takes_nothing(
   assert command_line.snapshot(finished) == before
 
 
+def test_sets_that_are_all_empty_are_told_before_training():
+  none = types.SimpleNamespace(split=types.SimpleNamespace(evaluation={}))
+  with pytest.raises(errors.UserError, match='Nothing is held out, so that'):
+    commands._check_evaluation(config.Config(), none)  # type: ignore[arg-type]
+
+
 def test_defects_keep_their_traceback(folder, monkeypatch):
   for error in (ZeroDivisionError(), OSError(errno.EIO, 'Input/output error')):
     monkeypatch.setattr(commands, 'train', _raise(error))
@@ -244,6 +306,57 @@ def test_defects_keep_their_traceback(folder, monkeypatch):
   monkeypatch.setattr(commands, 'train', _raise(full))
   ended = command_line.call(*_ARGUMENTS)
   command_line.check(ended, 2, 'run.py: cache/x: Read-only file system.')
+
+
+# The compile cache.
+
+
+@pytest.fixture
+def cache_settings(monkeypatch):
+  """Trains nothing, and restores what --compile_cache sets."""
+  names = (
+      'jax_compilation_cache_dir',
+      'jax_persistent_cache_min_compile_time_secs',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  monkeypatch.setattr(commands, 'train', lambda *unused_args: None)
+  yield lambda: getattr(jax.config, names[0])
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+@pytest.mark.parametrize('how', ['makedirs', 'open'])
+def test_a_read_only_home_costs_only_the_compile_cache(
+    folder, monkeypatch, cache_settings, how
+):
+  """The folder can't be made, or it is there and nothing can be written."""
+  before = cache_settings()
+  denied = OSError(errno.EACCES, os.strerror(errno.EACCES), 'home')
+  if how == 'makedirs':
+    real = os.makedirs
+
+    def makedirs(path, *rest, **options):
+      if str(path).startswith('home'):
+        raise denied
+      real(path, *rest, **options)
+
+    monkeypatch.setattr(os, 'makedirs', makedirs)
+  else:
+    monkeypatch.setattr(tempfile, 'TemporaryFile', _raise(denied))
+  ended = command_line.call(*_ARGUMENTS, compile_cache='home/xla')
+  assert (ended.status, ended.err) == (0, '')
+  assert ended.out.startswith(
+      'Compiled programs are not kept: home/xla cannot be written (Permission '
+      'denied). Name another folder with --compile_cache.\n'
+  )
+  assert cache_settings() == before
+
+
+def test_a_compile_cache_is_used(folder, cache_settings):
+  ended = command_line.call(*_ARGUMENTS, compile_cache='home/xla')
+  assert (ended.status, ended.err) == (0, '')
+  assert 'Compiled programs' not in ended.out
+  assert cache_settings() == 'home/xla'
 
 
 # Real processes.
@@ -260,12 +373,13 @@ def heeded_interrupts():
   signal.signal(signal.SIGINT, before)
 
 
-def _start(*arguments: str) -> subprocess.Popen:
+def _start(*arguments: str, env: Any = None) -> subprocess.Popen:
   return subprocess.Popen(
       [sys.executable, str(command_line.ROOT / 'run.py'), *arguments],
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
+      env=env,
   )
 
 
@@ -276,6 +390,10 @@ def test_help_lists_the_commands(folder):
   for command in ('train ', 'evaluate ', 'describe ', 'bench '):
     assert f'\n  {command}' in out
   assert '--workdir' in out and '--data_dir' in out
+  assert "(default: 'experiments/quickstart.py')" in out
+  assert '\n  --config.train.seed=0\n' in out
+  assert "\n  --config.features.item[0].column='genre'\n" in out
+  assert ', '.join(suite.SUITES[:-1]) + f' and {suite.SUITES[-1]}.' in out
 
 
 @pytest.mark.parametrize(
@@ -315,6 +433,32 @@ def test_a_signal_to_a_real_process(folder, number):
       128 + number,
       f'run.py: {number.name} came; the same command starts again',
   )
+
+
+def test_an_interrupt_of_the_imports_has_no_traceback(folder):
+  """Python's own handler would print one, before anything has begun."""
+  (folder / 'sitecustomize.py').write_text(
+      'import os, signal, sys\n'
+      'class Finder:\n'
+      '  def find_spec(self, name, path=None, target=None):\n'
+      '    if name == "absl":\n'
+      '      os.kill(os.getpid(), signal.SIGINT)\n'
+      'sys.meta_path.insert(0, Finder())\n'
+  )
+  process = _start('--help', env=os.environ | {'PYTHONPATH': str(folder)})
+  out, err = process.communicate()
+  assert (process.returncode, out, err) == (-signal.SIGINT, '', '')
+
+
+def test_damaged_checkpoints_in_a_real_process(finished):
+  """Threads of libraries, and a page of JSON, have nothing to add."""
+  for path in (finished / 'checkpoints' / '4' / 'default' / 'd').iterdir():
+    os.truncate(path, 100)
+  process = _start('evaluate', '--workdir=run', '--compile_cache=')
+  out, err = process.communicate()
+  ended = command_line.Ended(process.returncode, out, err)
+  command_line.check(ended, 2, 'run.py: Checkpoint 4 in ')
+  assert err.count('\n') == 1 and 'fall back to an older one.' in err
 
 
 def test_output_that_nobody_reads(folder):

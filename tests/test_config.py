@@ -94,6 +94,7 @@ def test_fields_are_set_and_checked_after_parsing(train):
       '--config.data.drop_leaks',
       '--noconfig.features.user[0].sparse',
       '--config.evaluation.cutoffs=7',
+      '--config.evaluation.baselines=popularity, random',
       '--config.name=mine [b]',
       '--workdir=elsewhere',
   )
@@ -105,6 +106,7 @@ def test_fields_are_set_and_checked_after_parsing(train):
   expected.data.drop_leaks = True
   expected.features.user[0].sparse = False
   expected.evaluation.cutoffs = (7,)
+  expected.evaluation.baselines = ('popularity', 'random')
   expected.name = 'mine [b]'
   assert cfg == expected
   assert workdir == 'elsewhere'
@@ -118,6 +120,31 @@ def test_a_value_may_follow_and_the_last_experiment_counts(train):
   expected = _load(_EXPERIMENTS[1])
   expected.train.seed = 3
   assert cfg == expected
+
+
+@pytest.mark.parametrize(
+    'text, words',
+    [
+        ('random', ('random',)),
+        ('"random"', ('random',)),
+        ("('random','teacher')", ('random', 'teacher')),
+        ("['random']", ('random',)),
+        ("'random','teacher'", ('random', 'teacher')),
+        ('()', ()),
+        ('', ()),
+    ],
+)
+def test_words_with_quotes_or_without(train, text, words):
+  cfg, _ = train(f'--config.evaluation.baselines={text}')
+  assert cfg.evaluation.baselines == words
+
+
+def test_flags_from_a_file(train, tmp_path):
+  (tmp_path / 'flags').write_text(
+      '--config.train.seed=4\n--noconfig.data.drop_leaks\n--workdir=there\n'
+  )
+  cfg, workdir = train('--flagfile=flags', '--config.train.num_steps=9')
+  assert (cfg.train.seed, cfg.train.num_steps, workdir) == (4, 9, 'there')
 
 
 def test_no_value_of_any_field_ends_in_a_traceback(train):
@@ -166,9 +193,18 @@ def test_every_field_refuses_another_type(name):
         ('data.synthetic.seed', -1, 'from 0 to 2147483647'),
         ('data.warm_share', 0.5, 'at most 0.45 (drawn twice)'),
         ('data.drop_leaks', 1, 'True or False'),
+        ('objective.teacher', 0.0, 'positive; it is the only loss'),
+        ('objective.teacher', -1.0, 'positive; it is the only loss'),
         ('dropout.user_rate', 1.2, 'a probability in [0, 1]'),
         ('dropout.user_transform_rate', 0.6, 'at most 1'),
         ('dropout.drop_both', 0.7, 'at most 1'),
+        (
+            'dropout.schedule',
+            'linear',
+            "at least 1 where dropout.schedule is 'linear'",
+        ),
+        ('dropout.ramp_steps', 5, "0 where dropout.schedule is 'constant'"),
+        ('dropout.start_share', 1.5, 'a probability in [0, 1]'),
         ('model.hidden', 64, 'a tuple'),
         ('model.hidden', (64, 0), 'at least 1'),
         ('features.item', (), 'a list'),
@@ -186,6 +222,14 @@ def test_ranges(name, value, rule):
   message = _raises(cfg.validate)
   assert message.startswith(f'config.{name.split(".")[0]}')
   assert message.endswith(f'it must be {rule}.')
+
+
+def test_something_must_be_held_out():
+  cfg = config.Config()
+  cfg.data = config.DataConfig(cold_item_share=0.0, warm_share=0.0)
+  assert 'nothing could be evaluated; raise one' in _raises(cfg.validate)
+  cfg.data.split = 'published-cold'  # which brings its own sets
+  cfg.validate()
 
 
 def test_exclusive_dropout_belongs_to_single_pairs():
@@ -231,6 +275,7 @@ def test_json_and_back(name):
     'tree, message',
     [
         ([], 'config is []; expected a section.'),
+        ({}, "config lacks the field 'name'; the rest is lost, or another"),
         ({'train': 3}, 'config.train is 3; expected a section.'),
         (
             {'features': {'item': {}}},
@@ -252,6 +297,11 @@ def test_json_and_back(name):
 )
 def test_trees_of_another_shape(tree, message):
   assert _raises(config_tree.from_dict, tree).startswith(message)
+
+
+def test_fields_are_named_as_flags_set_them(train):
+  cfg = _load('quickstart')
+  assert config_tree.fields(cfg) == _leaves(cfg)
 
 
 def test_annotations_of_fields():

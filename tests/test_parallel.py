@@ -65,10 +65,75 @@ def test_rows_are_split_where_they_can_be(rows, split):
   assert back.is_fully_replicated
 
 
-def test_one_device_is_left_alone():
-  mesh, x = make_mesh(1), jnp.ones((4, 2))
+@pytest.mark.parametrize('mesh', [make_mesh(1), None])
+def test_one_device_is_left_alone(mesh):
+  x = jnp.ones((4, 2))
+  assert parallel.num_parts(mesh) == 1
   assert parallel.split_rows(x, mesh) is x
   assert parallel.gather_rows(x, mesh) is x
+  assert parallel.over_rows(jnp.add, mesh) is jnp.add
+  assert parallel.split_padded(x, mesh).shape == (4, 2)
+  np.testing.assert_array_equal(parallel.place_rows(x, mesh), x)
+
+
+def test_rows_that_are_not_split_are_told():
+  mesh = make_mesh(8)
+  assert parallel.unsplit_note((1024, 512), mesh) == ''
+  assert parallel.unsplit_note((1000, 12, 500), mesh) == (
+      '12 and 500 rows of a batch cannot be split over 8 devices, so that each '
+      'of them computes all of them. Choose config.train.batch_size so that 8 '
+      'divides the rows.'
+  )
+  assert parallel.unsplit_note((3,), make_mesh(1)) == ''
+
+
+def test_each_device_works_on_its_own_rows():
+  """The function sees an eighth; the compiler has nothing left to split."""
+  mesh, seen = parallel.local_mesh(), []
+  assert mesh.devices.shape == (8, 1)
+
+  def work(whole, rows):
+    seen.append((whole.shape, rows['x'].shape))
+    return rows['x'] + whole.sum()
+
+  rows = parallel.place_rows({'x': np.arange(32.0).reshape(16, 2)}, mesh)
+  got = jax.jit(parallel.over_rows(work, mesh))(jnp.ones(3), rows)
+  assert set(seen) == {((3,), (2, 2))}
+  np.testing.assert_array_equal(got, np.arange(32.0).reshape(16, 2) + 3)
+  assert got.sharding.shard_shape(got.shape) == (2, 2)
+
+
+def test_rows_are_padded_until_they_split():
+  mesh = make_mesh()
+  pad = jax.jit(lambda x: parallel.split_padded(x, mesh))
+  got = pad(jnp.arange(1, 11))
+  assert got.tolist() == [*range(1, 11)] + [0] * 6
+  assert got.sharding.shard_shape(got.shape) == (2,)
+
+
+@pytest.mark.parametrize('rows', [12, 13, 2])
+def test_tables_are_split_over_the_axis_model(rows):
+  mesh = make_mesh(8, 4)
+  tree = {
+      'matrix': np.arange(rows * 3.0, dtype=np.float32).reshape(rows, 3) + 1,
+      'vector': np.arange(rows),
+      'empty': np.zeros((0, 0), np.int32),
+  }
+  placed = parallel.place_tables(tree, mesh)
+  part = placed['matrix'].sharding.shard_shape(placed['matrix'].shape)
+  assert part == (-(-rows // 4), 3)
+  assert placed['vector'].is_fully_replicated
+  here = parallel.local(placed)
+  assert here['matrix'].sharding.device_set == {jax.local_devices()[0]}
+  np.testing.assert_array_equal(here['matrix'][:rows], tree['matrix'])
+  np.testing.assert_array_equal(here['matrix'][rows:], 0)
+  for name in ('vector', 'empty'):
+    np.testing.assert_array_equal(here[name], tree[name])
+  # A gather by rows that are split over the other axis finds them.
+  pick = np.array([rows - 1, 0, 1, 0])
+  by_row = jax.device_put(pick, parallel.by_row(mesh))
+  got = jax.jit(lambda table, pick: table[pick])(placed['matrix'], by_row)
+  np.testing.assert_array_equal(got, tree['matrix'][pick])
 
 
 @pytest.mark.parametrize(
@@ -84,6 +149,7 @@ def test_a_single_process_needs_no_others():
   assert parallel.is_writer()
   assert parallel.on_writer(lambda: 5) == 5
   assert parallel.anywhere(True) and not parallel.anywhere(False)
+  assert parallel.from_writer('"ä"') == '"ä"' and parallel.from_writer('') == ''
 
   def refuse():
     raise errors.UserError('Full disk.')

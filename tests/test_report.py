@@ -3,13 +3,20 @@
 
 import io
 import itertools
+import os
+import runpy
 import sys
 
+from matplotlib import axes as axes_lib
 from matplotlib import image
 import numpy as np
 import pytest
 
 from dropoutnet_jax import report
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import run_folder
 from tests import command_line
 
 _CITEULIKE = """
@@ -160,18 +167,81 @@ def test_a_terminal_sees_bold(monkeypatch):
   assert '\x1b[1m0.500\x1b[0m' in out and '\x1b[1m0.400' not in out
 
 
-def test_a_plot_of_a_sweep(tmp_path):
-  metrics = {'recall@5': [0.1, 0.2], 'recall@20': [0.3, 0.4], 'mrr': [0, 0]}
-  table = {
-      'experiment': 'tiny',
-      'field': 'dropout.item_rate',
-      'values': [0.0, 0.5],
-      'splits': {'warm': metrics, 'cold_item_validation': metrics},
+def _sweep_table(field, values, **splits):
+  """What sweep.json holds, from {split: {method: {metric: [per run]}}}."""
+  num_runs = len(values)
+  found = {
+      split: {
+          'users': [1234] * num_runs,
+          'candidates': [1000, 1200, 1100][:num_runs],
+          'methods': methods,
+      }
+      for split, methods in splits.items()
   }
+  return {
+      'experiment': 'tiny',
+      'field': field,
+      'values': values,
+      'splits': found,
+  }
+
+
+def test_a_plot_of_a_sweep(tmp_path):
+  metrics = {'recall@5': [0.1, 0.2], 'recall@20': [None, 0.4], 'mrr': [0, 0]}
+  methods = {'model': metrics, 'random': metrics}
+  field = 'dropout.item_rate'
+  table = _sweep_table(field, [0.0, 0.5], warm=methods, cold_both=methods)
   path = tmp_path / 'sweep.png'
   report.plot_sweep(table, str(path))
   height, width, _ = image.imread(path).shape
   assert (width, height) == (900, 600)
+  assert os.listdir(tmp_path) == ['sweep.png']  # written beside and renamed
+
+
+def test_a_plot_goes_from_left_to_right(tmp_path, monkeypatch):
+  drawn = []
+  monkeypatch.setattr(
+      axes_lib.Axes,
+      'plot',
+      lambda self, x, y, **options: drawn.append((x, y, options['label'])),
+  )
+  monkeypatch.setattr(axes_lib.Axes, 'legend', lambda self: None)
+  metrics = {'recall@5': [9, 9, 9], 'recall@20': [0.1, 0.2, 0.3]}
+  table = _sweep_table(
+      'dropout.item_rate',
+      [1.0, 0.0, 0.5],
+      cold_item={'model': metrics},
+      cold_item_validation={'model': metrics},
+  )
+  report.plot_sweep(table, str(tmp_path / 'sweep.png'))
+  assert drawn == [([0.0, 0.5, 1.0], [0.2, 0.3, 0.1], 'cold_item')]
+
+
+def test_a_table_of_seeds(capsys):
+  methods = {
+      label: {'recall@5': [0.0] * 3, 'mrr': [0.0] * 3}
+      for label in ('random', 'model', 'oracle')
+  }
+  table = _sweep_table('train.seed', [0, 1, 2], warm=methods)
+  table['splits']['warm']['mean'] = {
+      'random': {'recall@5': 0.1},
+      'model': {'recall@5': 0.57541},
+      'oracle': {'recall@5': 0.9},
+  }
+  table['splits']['warm']['deviation'] = {
+      'random': {'recall@5': None},
+      'model': {'recall@5': 0.00123},
+      'oracle': {'recall@5': 0.0},
+  }
+  columns = [list(x.cells) for x in report.seeds_table(table).columns]
+  assert [list(map(str, row)) for row in zip(*columns, strict=True)] == [
+      ['warm', 'oracle', '0.9000 (0.0000)'],
+      ['1,234 users', 'model', '[bold]0.5754 (0.0012)[/]'],
+      ['1,000-1,200 candidates', 'random', '0.1000'],
+  ]
+  out = ' '.join(_printed(capsys, report.print_seeds, table).split())
+  title = 'tiny: mean (standard deviation) over train.seed = 0, 1, 2'
+  assert title in out and '0.5754 (0.0012)' in out and '[bold]' not in out
 
 
 # What `describe` says, on data whose numbers are known.
@@ -242,3 +312,37 @@ def test_description_of_a_run_folder(tmp_path_factory, monkeypatch):
   for line in ('users 60', 'items 80', 'embedding rank 4'):
     assert line in lines
   assert command_line.snapshot(run) == before
+
+
+@pytest.mark.parametrize('kept', [False, True])
+def test_description_of_the_sparse_part(papers, tmp_path, monkeypatch, kept):
+  """Beside the towers: histories, both sides of the correction, content."""
+  command, fitted = ['describe', '--workdir=run'], []
+  if kept:
+    cfg = runpy.run_path('papers.py')['get_config']()
+    cfg.model.sparse.enabled = True
+    problem = prepare.prepare(cfg, 'data', None)
+    with run_folder.open_folder('run', cfg):
+      problem_lib.save(problem, 'run')
+    part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+    sparse_part.save(part, 'run')
+    monkeypatch.setattr(sparse_part, 'fit', lambda *_: fitted.append(1))
+  else:
+    command = ['describe', '--config=papers.py', '--data_dir=data']
+    command.append('--config.model.sparse.enabled=true')
+  before = command_line.snapshot(tmp_path)
+  ended = command_line.call(*command)
+  assert (ended.status, ended.err) == (0, '') and not fitted
+  assert command_line.snapshot(tmp_path) == before
+  lines = [' '.join(line.split()) for line in ended.out.splitlines()]
+  # 7 tags; 8 training papers, so that the correction has rank 7 at most.
+  assert 'sparse part: columns / correction rank 7 / 7' in lines
+  (line,) = [x for x in lines if x.startswith('sparse part: nonzeros')]
+  history, content = (int(text) for text in line.split()[-3::2])
+  assert history >= 12 and content == 16 * 2
+  assert f'sparse part: fitted numbers {history + 12 * 7 + 7 * 7}' in lines
+  (line,) = [x for x in lines if x.startswith('sparse part ')]
+  size = int(line.split()[-1].replace(',', ''))
+  assert size >= 4 * (2 * history + 12 * 7 + 7 * 7)
+  (line,) = [x for x in lines if x.startswith('sparse content of the items')]
+  assert int(line.split()[-1]) >= 8 * content

@@ -4,9 +4,11 @@
 `CASES` is the list of mistakes: each leaves every file as it was.
 """
 
+import os
 import pathlib
 import runpy
 import shutil
+import sys
 from typing import Any, NamedTuple
 
 import pytest
@@ -102,8 +104,8 @@ CASES = [
     Case(
         'a cold split that leaks',
         f'--config.data.name=citeulike-a {_COLD} --data_dir=data '
-        '--config.data.drop_leaks=false --config.data.validation=return',
-        'cold_item: 1 item (3) of 1 cold ones occur in 1 training pair',
+        '--config.data.drop_leaks=false',
+        'cold_item: 1 item (3, in the files 4) of 1 cold ones occur in 1 train',
         {'data/citeulike-a/cold/train.csv': '1,1,1\n1,2,1\n2,3,1\n3,4,1\n'},
         'citeulike-a',
     ),
@@ -137,6 +139,11 @@ CASES = [
     _field('teacher.item_file=no.npz', 'no.npz does not exist'),
     _field('teacher.rank=5', 'factors.npz: rows of 4 numbers, expected 5'),
     _field('teacher.user_file=', 'config.teacher.user_file is empty'),
+    _field(
+        'data.validation=keep_out',
+        "config.teacher.source is 'file' and config.data.validation is 'keep_",
+    ),
+    _field('features.item[0].kind=words', "kind is 'words'; it must be one of"),
     # Settings.
     _field(
         'train.batch_sise=512', "no field 'batch_sise'. Did you mean 'batch_si"
@@ -163,7 +170,33 @@ CASES = [
     _field(
         'train.learning_rate=nan', 'learning_rate is nan; it must be a finite'
     ),
-    _field('train.seed', 'Missing value for flag --config.train.seed'),
+    _field('train.seed', '--config.train.seed has no value; write --config.tr'),
+    Case(
+        'a forgotten value',
+        '--config.train.seed --workdir=run',
+        '--config.train.seed has no value; write --config.train.seed=VALUE.',
+    ),
+    Case(
+        'a forgotten folder',
+        '--workdir --config.train.seed=1',
+        '--workdir has no value; write --workdir=VALUE.',
+    ),
+    Case(
+        'no to a misspelt field',
+        '--noconfig.data.dropleaks',
+        "config.data has no field 'dropleaks'. Did you mean 'drop_leaks'?",
+    ),
+    Case(
+        'no to a number',
+        '--noconfig.train.seed',
+        '--noconfig.train.seed: config.train.seed is not true or false; write',
+    ),
+    _field('objective.teacher=0', 'it must be positive; it is the only loss'),
+    _field('data.cold_item_share=0', 'nothing is held out and nothing could'),
+    _field(
+        'data.cold_item_share=0.00001',
+        'this holds out 0 for each of test and validation',
+    ),
     _field('data.drop_leaks=maybe', 'drop_leaks=maybe: expected true or false'),
     _field(
         'model.hidden=(8,"a")', "config.model.hidden[1] is 'a'; it must be a"
@@ -174,7 +207,8 @@ CASES = [
     _field('data.seed=-1', 'config.data.seed is -1; it must be from 0 to'),
     _field('train.seed=-1', 'config.train.seed is -1; it must be from 0 to'),
     _field(
-        'train.optimizer=adm', "one of adam, adamw, sgd. Did you mean 'adam'?"
+        'train.optimizer=adm',
+        "one of adam, adamw, adagrad, lamb, sgd. Did you mean 'adam'?",
     ),
     _field('model.tower=papr', "one of paper, modern. Did you mean 'paper'?"),
     _field('objective.pairing=block', "published. Did you mean 'blocks'?"),
@@ -183,7 +217,9 @@ CASES = [
     ),
     _field('evaluation.baselines=("popular",)', "Did you mean 'popularity'?"),
     _field(
-        'train.select_by=cold_item/ndcg@50', "Did you mean 'cold_item/ndcg@5'?"
+        'train.select_by=cold_item/ndcg@50 --config.teacher.source=als '
+        '--config.data.validation=keep_out',
+        "Did you mean 'cold_item/ndcg@5'?",
     ),
     _field(
         'train.patience=2 --config.train.eval_every=0', 'eval_every is 0; it'
@@ -201,14 +237,71 @@ CASES = [
     ),
     Case(
         'selection without validation',
-        '--config.data.validation=return --config.train.select_by=warm/mrr',
+        '--config.train.select_by=warm/mrr',
         'there are no validation sets',
     ),
     # Arguments.
     Case(
         'an unknown flag',
         '--workdirr=x',
-        "Unknown command line flag 'workdirr'",
+        "Unknown command line flag 'workdirr'. Did you mean 'workdir'? See",
+    ),
+    Case(
+        'no to a folder',
+        '--noworkdir',
+        '--noworkdir: write --workdir=VALUE.',
+    ),
+    Case(
+        'neither yes nor no', '--profile=x', '--profile=x: expected true or f'
+    ),
+    Case('a file of no flags', '--flagfile=no', 'run.py: --flagfile: '),
+    Case(
+        'an empty folder', '--data_dir=', '--data_dir is empty; name a folder'
+    ),
+    Case('no run folder', '--workdir=', '--workdir is empty; name a folder'),
+    Case(
+        'a missing folder of data for a run that needs it no more',
+        '--data_dir=no',
+        '--data_dir=no is no folder; give the folder that holds one',
+        run=True,
+    ),
+    Case(
+        'a process that is not one of them',
+        '--num_processes=2 --process_id=5 --coordinator=localhost:1',
+        '--process_id=5: of 2 processes it must be from 0 to 1.',
+    ),
+    *(
+        Case(
+            f'process 0 at {address}',
+            f'--num_processes=2 --process_id=0 --coordinator={address}',
+            f'--coordinator={address}: expected HOST:PORT of process 0',
+        )
+        for address in ('foo', 'foo:abc', 'foo:0', 'foo:65536', ':1')
+    ),
+    # What a command does not read.
+    Case(
+        'training of suites',
+        '--suite=speed',
+        'train does not read that; leave out --suite.',
+    ),
+    Case(
+        'evaluation with an experiment and data',
+        'evaluate --config=tiny.py --data_dir=. --noprofile',
+        'evaluate takes everything from the run folder; leave out --data_dir, '
+        '--profile, --config.',
+        run=True,
+    ),
+    Case(
+        'description with an experiment',
+        'describe --config=tiny.py --noconfig.data.drop_leaks',
+        'describe takes everything from the run folder; leave out --config, '
+        '--config.data.drop_leaks.',
+        run=True,
+    ),
+    Case(
+        'comparisons of an experiment',
+        'bench --config.train.num_steps=4 --profile',
+        'bench does not read that; leave out --profile, --config.train.num_s',
     ),
     Case(
         'an unknown command', 'trian', "'trian' is no command; there are train"
@@ -231,6 +324,11 @@ CASES = [
         'another type',
         'def get_config():\n  return {}\n',
         ': get_config() returns dict; it must return',
+    ),
+    _experiment(
+        'an experiment that exits',
+        'import sys\nsys.exit(3)\n',
+        ':2: SystemExit: 3',
     ),
     _experiment(
         'an experiment that raises',
@@ -270,6 +368,36 @@ CASES = [
         '--config.model.rank=4',
         'run is no run folder: it has no config.json, but it holds thesis.txt',
         {'run/thesis.txt': 'all of it'},
+    ),
+    Case(
+        'a sweep into a folder of something else',
+        '--config.sweep.values=(0.,)',
+        'run holds thesis.txt, which is no part of a sweep over dropout.item_r',
+        {'run/thesis.txt': 'all of it'},
+    ),
+    Case(
+        'seeds into a folder of a single run',
+        '--config.sweep.field=train.seed --config.sweep.values=(0,1)',
+        'run holds checkpoints, config.json, features.json, which is no part',
+        run=True,
+    ),
+    Case(
+        'evaluation of a whole sweep',
+        'evaluate --workdir=.',
+        '. is no run folder: ./config.json: No such file or directory. It '
+        'holds 1 runs of a sweep; name --workdir=run.',
+        run=True,
+    ),
+    Case(
+        'a folder with a temporary file of somebody',
+        '--config.features.item[0].column=nope',
+        'run is no run folder: it has no config.json, but it holds thesis.tmp.',
+        {'run/thesis.tmp': 'all of it'},
+    ),
+    Case(
+        'half a seed',
+        '--config.sweep.field=train.seed --config.sweep.values=(0.5,)',
+        'config.train.seed is 0.5; it must be a whole number',
     ),
     Case(
         'a folder below a file',
@@ -340,6 +468,7 @@ CASES = [
 def folder(tmp_path, monkeypatch) -> pathlib.Path:
   """The current folder, with tiny.py in it."""
   monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(os, '_exit', sys.exit)  # ends more than a call here
   command_line.write_experiment(tmp_path)
   return tmp_path
 
@@ -354,9 +483,11 @@ def test_mistakes(case, folder, tmp_path_factory):
     shutil.copytree(finished, folder / 'run')
   command_line.write(folder, case.files)
   arguments = case.arguments.split()
-  if '--workdir' not in case.arguments:
+  if '--workdir' not in case.arguments and arguments[0] != 'bench':
     arguments.insert(0, '--workdir=run')
-  if '--config=' not in case.arguments:
+  if '--config=' not in case.arguments and not case.arguments.startswith(
+      ('evaluate', 'describe', 'bench')
+  ):
     arguments.insert(0, '--config=tiny.py')
   before = command_line.snapshot(folder)
   ended = command_line.call(*arguments)

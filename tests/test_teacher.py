@@ -12,6 +12,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import sources
@@ -48,8 +49,9 @@ def _some_likes(seed=0, weighted=True):
   return _likes(lengths.tolist(), ITEMS, seed, weighted)
 
 
-def _train(pairs, progress=None, seed=0, **fields):
-  return teacher.train(pairs, USERS, ITEMS, _config(**fields), seed, progress)
+def _train(pairs, seed=0, num_devices=1, **fields):
+  mesh = parallel.make_mesh(config_lib.MeshConfig(), num_devices)
+  return teacher.train(pairs, USERS, ITEMS, _config(**fields), seed, mesh)
 
 
 def _interactions(likes):
@@ -90,10 +92,13 @@ def _factors(num_rows, rank, seed, scale=0.3):
 @pytest.fixture
 def tiny_chunks(monkeypatch):
   """Makes rows of 50 likes long ones; traces must not outlive the constant."""
-  teacher._solve_chunk.clear_cache()
+  traced = (teacher._solve_chunk, teacher._solve_rows)
+  for function in traced:
+    function.clear_cache()
   monkeypatch.setattr(teacher, '_CHUNK_FLOATS', 128)
   yield
-  teacher._solve_chunk.clear_cache()
+  for function in traced:
+    function.clear_cache()
 
 
 # Lengths around the borders: none, one, the shortest padded length (8), a power
@@ -186,7 +191,7 @@ def test_no_batch_of_lapack_calls_is_shared_out(length):
   """What XLA's CPU client shares out to its threads can wait forever."""
   plan = teacher.make_plan(_likes([length] * 700, 300, seed=0), 10.0, 200)
   rows = jnp.zeros((300, 200))
-  text = teacher._solve_chunk.lower(rows, plan.chunks[0]).as_text()
+  text = teacher._solve_rows.lower(rows, plan.chunks[0], None).as_text()
   shapes = re.findall(r'@lapack_spotrf_ffi\(.*-> \(tensor<([\dx]+)xf32>', text)
   assert shapes, 'no Cholesky found: has its name changed?'
   for shape in shapes:
@@ -271,34 +276,78 @@ def test_more_factors_than_rows():
   assert scores[is_liked].min() > 0.8 and scores[~is_liked].max() < 0.2
 
 
-def test_loss_is_the_sum_over_all_pairs(tiny_chunks):
-  likes = _likes([4, 0, 6, 12], 20, seed=7)
-  config = _config(rank=3)
-  user, item = _factors(4, 3, 0), _factors(20, 3, 1)
-  preference, count = np.zeros((4, 20)), np.ones((4, 20))
-  pairs = _interactions(likes)
+def _objective(factors, pairs, config):
+  """What ALS minimises: the sum over all pairs of users and items."""
+  preference = np.zeros((len(factors.user), len(factors.item)))
+  count = np.ones(preference.shape)
   preference[pairs.user, pairs.item] = 1
   count[pairs.user, pairs.item] += config.confidence * pairs.weight
-  gap = np.sum(count * (preference - user @ item.T) ** 2)
-  size = np.sum(user**2) + np.sum(item**2)
-  expected = gap + config.regularization * size
-  found = teacher.loss(user, item, pairs, config)
-  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  gap = np.sum(count * (preference - factors.user @ factors.item.T) ** 2)
+  size = np.sum(factors.user**2) + np.sum(factors.item**2)
+  return gap + config.regularization * size
 
 
 @pytest.mark.parametrize('seed', [0, 1])
 def test_objective_never_grows(seed):
-  seen = []
-  _train(
-      _interactions(_some_likes(seed)),
-      progress=lambda iteration, value: seen.append((iteration, value)),
-      seed=seed,
-      num_iterations=12,
+  pairs = _interactions(_some_likes(seed))
+  values = np.array(
+      [
+          _objective(_train(pairs, seed, num_iterations=n), pairs, _config())
+          for n in range(1, 13)
+      ]
   )
-  assert [iteration for iteration, _ in seen] == list(range(1, 13))
-  values = np.array([value for _, value in seen])
   assert np.all(np.diff(values) <= 1e-5 * values[:-1])
   assert values[-1] < 0.9 * values[0]
+
+
+def _spread(mesh, likes):
+  """Rows of the arrays that hold a plan's likes, as a device has them."""
+  plan = teacher.make_plan(likes, 4.0, RANK, mesh)
+  return [
+      {shard.data.shape[0] for shard in chunk.liked.addressable_shards}
+      for chunk in plan.chunks
+  ], [len(chunk.liked) for chunk in plan.chunks]
+
+
+@pytest.mark.parametrize('weighted', [True, False])
+def test_eight_devices_share_the_rows_and_solve_like_one(weighted):
+  likes = _some_likes(weighted=weighted)
+  pairs = _interactions(likes)
+  one, eight = (_train(pairs, num_devices=number) for number in (1, 8))
+  for name in ('user', 'item'):
+    expected = getattr(one, name)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(getattr(eight, name), expected, atol=1e-5)
+  parts, sizes = _spread(parallel.local_mesh(), likes)
+  assert [{size // 8} for size in sizes] == parts
+
+
+@pytest.mark.parametrize('rank', [1, 100])
+def test_all_lengths_on_eight_devices(rank):
+  """Both systems; more devices than rows of a length."""
+  likes, factors = _likes(LENGTHS, 150, seed=rank), _factors(150, rank, seed=1)
+  mesh = parallel.local_mesh()
+  plan = teacher.make_plan(likes, 10.0, rank, mesh)
+  fixed = teacher.whiten(jnp.asarray(factors), 1.0, 170, mesh)
+  assert fixed.rows.shape[0] >= 170 and fixed.rows.is_fully_replicated
+  found = teacher.solve(fixed, plan)
+  assert found.is_fully_replicated and len(found.sharding.device_set) == 8
+  expected = _slow_solve(factors, likes, 10.0, 1.0)
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
+
+
+def test_without_a_mesh_all_devices_of_the_process_take_part(monkeypatch):
+  meshes = []
+  make_plan = teacher.make_plan
+
+  def tell(*args):
+    meshes.append(args[-1])
+    return make_plan(*args)
+
+  monkeypatch.setattr(teacher, 'make_plan', tell)
+  pairs = _interactions(_some_likes())
+  teacher.train(pairs, USERS, ITEMS, _config(num_iterations=1), seed=0)
+  assert [mesh.devices.size for mesh in meshes] == [8, 8]
 
 
 def test_planted_tastes_are_recovered():

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The leakage audit: what training must not know about the evaluation sets.
 
-It runs before the first step, on any split, drawn or published. A leak makes
-results look better than they are, so it stops the run with counts and
+It runs before the first step, on any split, drawn or published, on any
+teacher's factors and on the items that may be targets or negatives. A leak
+makes results look better than they are, so it stops the run with counts and
 examples by id; `data.drop_leaks` mends it instead and says what was dropped.
 
 Training pairs are also the histories of the users, so a test pair among them
@@ -21,6 +22,10 @@ from dropoutnet_jax.data import schema
 _SUFFIX = '_validation'
 _COLD = {'item': ('cold_item', 'cold_both'), 'user': ('cold_user', 'cold_both')}
 _EXAMPLES = 3
+_ADVICE = (
+    'Mend the files, or set --config.data.drop_leaks=true, which drops such '
+    'pairs and blanks such factors.'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,16 +35,14 @@ class _Leak:
   Attributes:
     found: what was found, with counts and examples.
     where: '' for the training pairs, else the name of an evaluation set.
-    rows: bool [N], the pairs whose dropping mends it; None for factors.
+    rows: bool [N], the pairs whose dropping mends it.
   """
 
   found: str
+  rows: np.ndarray
   where: str = ''
-  rows: np.ndarray | None = None
 
   def mended(self) -> str:
-    if self.rows is None:
-      return f'Blanked: {self.found}.'
     place = self.where or 'training'
     return f'Dropped {_count(self.rows, "pair")} from {place}: {self.found}.'
 
@@ -47,24 +50,21 @@ class _Leak:
 def check_split(
     dataset: schema.Dataset,
     split: schema.Split,
-    factors: schema.Factors | None = None,
     drop: bool = False,
 ) -> tuple[schema.Split, list[str]]:
-  """Stops at, or drops, every leak of a split and of a teacher's factors.
+  """Stops at, or drops, every leak of a split.
 
   Looked for: training weights that are negative or not finite; training pairs
   that occur twice; rows and candidates of cold sets in training; held-out
   pairs in training; pairs and cold rows of test sets in validation; held-out
-  items missing among the candidates; factors of rows that are not in training.
+  items missing among the candidates.
 
   Args:
     dataset: gives the ids for the examples.
     split: to be checked.
-    factors: of the teacher, where there are any.
     drop: whether to mend instead of raising: training pairs that leak are
       dropped, of doubled ones all but the first; validation pairs that are in
-      the test as well; held-out pairs whose item cannot be ranked. Factors
-      are announced as blanked: pass them through `blank_factors`.
+      the test as well; held-out pairs whose item cannot be ranked.
 
   Returns:
     The split, mended if need be, and one sentence for each thing mended.
@@ -79,18 +79,15 @@ def check_split(
       *_overlaps(dataset, split),
       *_missing_candidates(dataset, split),
   ]
-  mended = _mend(split, leaks) if leaks and drop else split
-  if factors is not None:
-    leaks += _factor_leaks(dataset, mended, factors)
-  if leaks and not drop:
+  if not leaks:
+    return split, []
+  message = _message(dataset, [leak.found for leak in leaks])
+  if not drop:
+    raise errors.UserError(f'{message}{_files(dataset)}{_ADVICE}')
+  mended = _mend(split, leaks)
+  if not len(mended.train):
     raise errors.UserError(
-        _message(dataset, leaks)
-        + 'Mend the files, or set --config.data.drop_leaks=true, which drops '
-        'such pairs and blanks such factors.'
-    )
-  if leaks and not len(mended.train):
-    raise errors.UserError(
-        _message(dataset, leaks)
+        message
         + 'config.data.drop_leaks would leave no training pair: mend the files.'
     )
   sentences = [leak.mended() for leak in leaks]
@@ -100,9 +97,51 @@ def check_split(
   return mended, sentences
 
 
-def blank_factors(
-    split: schema.Split, factors: schema.Factors
-) -> schema.Factors:
+def check_factors(
+    dataset: schema.Dataset,
+    split: schema.Split,
+    factors: schema.Factors,
+    drop: bool = False,
+) -> tuple[schema.Factors, list[str]]:
+  """Stops at, or blanks, factors of rows that are not in training.
+
+  Whether the factors of training rows know a held-out pair cannot be seen.
+
+  Args:
+    dataset: gives the ids for the examples.
+    split: defines the training rows.
+    factors: of the teacher.
+    drop: whether to blank such factors instead of raising.
+
+  Returns:
+    The factors, blanked if need be, and a sentence for each side blanked.
+
+  Raises:
+    UserError: there are such factors and `drop` is False.
+  """
+  dataset = dataclasses.replace(dataset, origin=None)  # its files hold pairs
+  found = list(_leaking_factors(dataset, split, factors))
+  if not found:
+    return factors, []
+  if not drop:
+    raise errors.UserError(_message(dataset, found) + _ADVICE)
+  return _blanked(split, factors), [f'Blanked: {leak}.' for leak in found]
+
+
+def _leaking_factors(
+    dataset: schema.Dataset, split: schema.Split, factors: schema.Factors
+) -> Iterator[str]:
+  """Rows that the teacher knows and training does not."""
+  for side, rows in zip(('user', 'item'), split.train_rows()):
+    known = getattr(factors, f'{side}_present').copy()
+    known |= np.any(getattr(factors, side) != 0, axis=1)  # NaN is not 0 either
+    known[rows] = False
+    if known.any():
+      found = _rows(dataset, side, np.flatnonzero(known))
+      yield f'teacher: factors of {found} without a training pair'
+
+
+def _blanked(split: schema.Split, factors: schema.Factors) -> schema.Factors:
   """Zeroes the factors of rows that are not in training, and marks them so."""
   user, item = split.train_rows()
   is_user = np.zeros(len(factors.user), bool)
@@ -118,8 +157,11 @@ def blank_factors(
 
 
 def check_targets(
-    target_items: np.ndarray, split: schema.Split, dataset: schema.Dataset
-) -> None:
+    target_items: np.ndarray,
+    split: schema.Split,
+    dataset: schema.Dataset,
+    allow_cold: bool = False,
+) -> list[str]:
   """Checks that training is never told about a cold item.
 
   Args:
@@ -127,9 +169,14 @@ def check_targets(
       negatives; below 0 is padding.
     split: defines the training items.
     dataset: gives the ids.
+    allow_cold: whether to say it in the results instead of raising, for the
+      published drawing of pairs.
+
+  Returns:
+    What the results must say, one sentence each.
 
   Raises:
-    UserError: an item that is not in training is among them.
+    UserError: an item that is not in training is among them and must not be.
   """
   rows = target_items[target_items >= 0]
   is_cold = np.ones(len(dataset.items), bool)
@@ -137,13 +184,22 @@ def check_targets(
   is_target = np.zeros(len(dataset.items), bool)
   is_target[rows] = True
   cold = np.flatnonzero(is_cold & is_target)
-  if cold.size:
-    raise errors.UserError(
-        f'{np.count_nonzero(is_cold[rows]):,} of {rows.size:,} training '
-        f'targets and negatives belong to {_rows(dataset, "item", cold)} '
-        'that training must not know: it would learn that nobody likes them. '
-        'Use --config.objective.target_items=training.'
-    )
+  if not cold.size:
+    return []
+  dataset = dataclasses.replace(dataset, origin=None)
+  found = (
+      f'{np.count_nonzero(is_cold[rows]):,} of {rows.size:,} training '
+      f'targets and negatives belong to {_rows(dataset, "item", cold)}'
+  )
+  if allow_cold:
+    return [
+        f"Targets as published (objective.target_items='all'): {found} without "
+        'a training pair; the model learns that nobody likes them.'
+    ]
+  raise errors.UserError(
+      f'{found} that training must not know: it would learn that nobody likes '
+      'them. Use --config.objective.target_items=training.'
+  )
 
 
 def _training_leaks(
@@ -159,13 +215,13 @@ def _training_leaks(
       yield _Leak(
           f'training has {found} whose weight is negative or not finite '
           f'(the first: {value:g})',
-          rows=bad,
+          bad,
       )
   doubled = np.ones(len(train), bool)
   doubled[np.unique(_codes(dataset, train), return_index=True)[1]] = False
   if doubled.any():
     found = _pairs(dataset, train, doubled)
-    yield _Leak(f'training repeats {found} it already has', rows=doubled)
+    yield _Leak(f'training repeats {found} it already has', doubled)
 
 
 def _held_out_leaks(
@@ -188,7 +244,7 @@ def _held_out_leaks(
         yield _Leak(
             f'{name}: {found} of {held_out.size:,} cold ones occur in '
             f'{_count(leaked, "training pair")}',
-            rows=leaked,
+            leaked,
         )
     leaked = np.isin(code, _codes(dataset, rows))
     if leaked.any():
@@ -196,7 +252,7 @@ def _held_out_leaks(
       yield _Leak(
           f'{name}: {found} of {len(rows):,} held out are in training, and so '
           'in the histories',
-          rows=leaked,
+          leaked,
       )
 
 
@@ -214,7 +270,7 @@ def _overlaps(dataset: schema.Dataset, split: schema.Split) -> Iterator[_Leak]:
     shared = np.isin(_codes(dataset, rows), np.concatenate(codes))
     if shared.any():
       found = _pairs(dataset, rows, shared)
-      yield _Leak(f'{name}: {found} are in the test too', name, shared)
+      yield _Leak(f'{name}: {found} are in the test too', shared, name)
     for side, quadrants in _COLD.items():
       held_out = [getattr(tests[q], side) for q in quadrants if q in tests]
       if name.removesuffix(_SUFFIX) not in quadrants or not held_out:
@@ -226,8 +282,8 @@ def _overlaps(dataset: schema.Dataset, split: schema.Split) -> Iterator[_Leak]:
         yield _Leak(
             f'{name}: {found} in {_count(shared, "pair")} are cold in the '
             'test too',
-            name,
             shared,
+            name,
         )
 
 
@@ -242,22 +298,9 @@ def _missing_candidates(
       yield _Leak(
           f'{name}: {found} in {_count(missing, "held-out pair")} are not '
           f'among the {len(rows.candidates):,} candidates',
-          name,
           missing,
+          name,
       )
-
-
-def _factor_leaks(
-    dataset: schema.Dataset, split: schema.Split, factors: schema.Factors
-) -> Iterator[_Leak]:
-  """Rows that the teacher knows and training does not."""
-  for side, rows in zip(('user', 'item'), split.train_rows()):
-    known = getattr(factors, f'{side}_present').copy()
-    known |= np.any(getattr(factors, side) != 0, axis=1)  # NaN is not 0 either
-    known[rows] = False
-    if known.any():
-      found = _rows(dataset, side, np.flatnonzero(known))
-      yield _Leak(f'teacher: factors of {found} without a training pair')
 
 
 def _mend(split: schema.Split, leaks: list[_Leak]) -> schema.Split:
@@ -267,8 +310,7 @@ def _mend(split: schema.Split, leaks: list[_Leak]) -> schema.Split:
   }
   keep[''] = np.ones(len(split.train), bool)
   for leak in leaks:
-    if leak.rows is not None:
-      keep[leak.where] &= ~leak.rows
+    keep[leak.where] &= ~leak.rows
   evaluation = {
       name: dataclasses.replace(
           rows, user=rows.user[keep[name]], item=rows.item[keep[name]]
@@ -295,12 +337,19 @@ def _count(rows: np.ndarray, noun: str) -> str:
 
 
 def _rows(dataset: schema.Dataset, side: str, rows: np.ndarray) -> str:
-  """'2 items (7, 9)': distinct rows, counted, up to three ids."""
+  """'2 items (7, 9)': distinct rows, counted, up to three ids.
+
+  Where the files number otherwise: '2 items (7, 9, in the files 8, 10)'.
+  """
   rows = np.unique(rows)
   table = dataset.users if side == 'user' else dataset.items
-  ids = ', '.join(map(repr, table.ids[rows[:_EXAMPLES]].tolist()))
   more = ', ...' if rows.size > _EXAMPLES else ''
-  return f'{_count(np.ones(rows.size, bool), side)} ({ids}{more})'
+  ids = table.ids[rows[:_EXAMPLES]]
+  listed = ', '.join(map(repr, ids.tolist())) + more
+  if dataset.origin and dataset.origin.offset:
+    there = map(repr, (ids + dataset.origin.offset).tolist())
+    listed += f', in the files {", ".join(there)}{more}'
+  return f'{_count(np.ones(rows.size, bool), side)} ({listed})'
 
 
 def _pairs(
@@ -310,16 +359,28 @@ def _pairs(
 ) -> str:
   """'1 pair (user 3 with item 7)': counted, with up to three examples."""
   first = np.flatnonzero(rows)[:_EXAMPLES]
-  users = dataset.users.ids[pairs.user[first]].tolist()
-  items = dataset.items.ids[pairs.item[first]].tolist()
-  examples = [f'user {u!r} with item {i!r}' for u, i in zip(users, items)]
+  users = dataset.users.ids[pairs.user[first]]
+  items = dataset.items.ids[pairs.item[first]]
+  listed = zip(users.tolist(), items.tolist())
+  examples = [f'user {u!r} with item {i!r}' for u, i in listed]
+  if dataset.origin and dataset.origin.offset:
+    there = users + dataset.origin.offset, items + dataset.origin.offset
+    for row, (u, i) in enumerate(zip(*there)):
+      examples[row] += f', in the files {u} with {i}'
   if np.count_nonzero(rows) > _EXAMPLES:
     examples.append('...')
   return f'{_count(rows, "pair")} ({", ".join(examples)})'
 
 
-def _message(dataset: schema.Dataset, leaks: list[_Leak]) -> str:
-  lines = ''.join(f'  {leak.found};\n' for leak in leaks)
+def _files(dataset: schema.Dataset) -> str:
+  """'Its pairs are in a.csv, b.csv. ', '' where that is not known."""
+  if dataset.origin is None:
+    return ''
+  return f'Its pairs are in {", ".join(dataset.origin.files)}. '
+
+
+def _message(dataset: schema.Dataset, found: list[str]) -> str:
+  lines = ''.join(f'  {leak};\n' for leak in found)
   return (
       f'The split of {dataset.name!r} leaks, so results would come out wrong, '
       f'mostly too high:\n{lines}'

@@ -12,6 +12,11 @@ import jax.numpy as jnp
 
 from dropoutnet_jax.data import tables as tables_lib
 
+# Sides of larger blocks are multiples of it, whatever the number of devices:
+# so rows split evenly over 2, 4, ... 128 of them, and one device draws the
+# same blocks.
+_SIDE_MULTIPLE = 128
+
 
 class Block(NamedTuple):
   """Users and items that are all scored with each other; rows are distinct."""
@@ -30,7 +35,10 @@ class Pairs(NamedTuple):
 def block_shape(
     batch_size: int, block_users: int, num_users: int, num_items: int
 ) -> tuple[int, int]:
-  """Users and items of a block of at most about `batch_size` pairs.
+  """Users and items of a block of about `batch_size` pairs.
+
+  A side of more than 128 rows is rounded to the nearest multiple of 128 that
+  there is, so the number of pairs may be somewhat above or below.
 
   Args:
     batch_size: pairs per step.
@@ -42,10 +50,17 @@ def block_shape(
     (users, items), each at least 1 and at most what there is: a small data set
     gives smaller blocks.
   """
-  users = block_users or round(batch_size**0.5)
-  users = max(1, min(users, num_users))
-  items = max(1, min(batch_size // users, num_items))
-  return users, items
+  users = _round_side(block_users or round(batch_size**0.5), num_users)
+  return users, _round_side(batch_size // users, num_items)
+
+
+def _round_side(wanted: int, available: int) -> int:
+  """Rows of one side: at least 1, at most what there is."""
+  wanted = max(1, min(wanted, available))
+  if wanted <= _SIDE_MULTIPLE:
+    return wanted
+  nearest = (wanted + _SIDE_MULTIPLE // 2) // _SIDE_MULTIPLE
+  return min(nearest, available // _SIDE_MULTIPLE) * _SIDE_MULTIPLE
 
 
 def draw_block(

@@ -20,6 +20,10 @@ from dropoutnet_jax.data import likes
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import text
 
+# Users by the number of names (tags, words) and of items: a published data set
+# is known by these two, and half of its users.dat reads as well as the whole.
+_PUBLISHED_USERS = {(46_391, 16_980): 5_551, (20_000, 25_975): 7_947}
+
 
 def load_a(
     folder: pathlib.Path, split: str, split_folder: pathlib.Path | None = None
@@ -36,20 +40,22 @@ def load_a(
     split_folder: holds cold/ and warm/; `folder` if None.
 
   Raises:
-    errors.UserError: for a missing or broken file, and for a split with pairs
-      that users.dat does not have.
+    errors.UserError: for a missing, broken or cut off file, and for a split
+      with pairs that users.dat does not have.
   """
   tag_names = text.read_names(folder / 'tags.dat')
   path = folder / 'item-tag.dat'
   field = integers.Field('tag', 0, len(tag_names) - 1)
   tags = integers.read_lists(path, field)
   num_items = len(tags)
-  interactions, num_users, notes = _read_library(folder, num_items)
+  interactions, num_users, notes = _read_library(
+      folder, len(tag_names), num_items
+  )
   columns: dict[str, schema.Column] = {}
   columns['tags'] = _to_tags(tags, tag_names, path, notes)
   if (folder / 'mult.dat').exists():
     columns['words'] = _read_words(folder, notes, num_items)
-  held_out = {}
+  held_out, origin = {}, None
   if split in layer6.PUBLISHED:
     kind = split.removeprefix('published-')
     source = (split_folder or folder) / kind
@@ -57,6 +63,7 @@ def load_a(
     notes += published.notes
     notes += _compare(interactions, published, folder, source, num_items)
     interactions, held_out = published.train, published.held_out
+    origin = schema.Origin(published.files, 1)
   notes += likes.describe_gaps(interactions, num_users, num_items)
   return schema.Dataset(
       'citeulike-a',
@@ -65,6 +72,7 @@ def load_a(
       interactions,
       held_out,
       notes=tuple(notes),
+      origin=origin,
   )
 
 
@@ -72,14 +80,14 @@ def load_t(folder: pathlib.Path) -> schema.Dataset:
   """Reads citeulike-t: users.dat, mult.dat and vocabulary.dat.
 
   Raises:
-    errors.UserError: for a missing or broken file, with the line.
+    errors.UserError: for a missing, broken or cut off file, with the line.
   """
   notes: list[str] = []
   if not (folder / 'vocabulary.dat').exists():
     raise text.MissingFileError(f'{folder / "vocabulary.dat"} does not exist.')
   words = _read_words(folder, notes)
-  num_items = words.matrix.shape[0]
-  interactions, num_users, more = _read_library(folder, num_items)
+  num_items, num_words = words.matrix.shape
+  interactions, num_users, more = _read_library(folder, num_words, num_items)
   notes += more + likes.describe_gaps(interactions, num_users, num_items)
   return schema.Dataset(
       'citeulike-t',
@@ -91,7 +99,7 @@ def load_t(folder: pathlib.Path) -> schema.Dataset:
 
 
 def _read_library(
-    folder: pathlib.Path, num_items: int
+    folder: pathlib.Path, num_names: int, num_items: int
 ) -> tuple[schema.Interactions, int, list[str]]:
   """Reads users.dat: the likes, the number of users, notes."""
   path = folder / 'users.dat'
@@ -101,6 +109,13 @@ def _read_library(
   )
   if not len(interactions):
     raise errors.UserError(f'{path}: {len(lists)} users and not one like.')
+  published = _PUBLISHED_USERS.get((num_names, num_items), 0)
+  if len(lists) < published:
+    raise errors.UserError(
+        f'{path}: {len(lists)} users, but the published data set with these '
+        f'{num_items} items has {published}; the file is cut off. Fetch it '
+        'again.'
+    )
   return interactions, len(lists), likes.describe_repeats(path.name, repeats)
 
 
@@ -109,7 +124,7 @@ def _read_words(
 ) -> schema.Tags:
   """Reads mult.dat, with names where vocabulary.dat is there."""
   names = None
-  highest = 2**31 - 2
+  highest = integers.MAX_COLUMNS - 1
   if (folder / 'vocabulary.dat').exists():
     names = text.read_names(folder / 'vocabulary.dat')
     highest = len(names) - 1

@@ -5,10 +5,13 @@ A file is downloaded only where its checksum is known beforehand, into the
 cache folder of the user. Knows addresses and folders, nothing of contents.
 """
 
+import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
 import shutil
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -152,14 +155,24 @@ def fetch(name: str) -> pathlib.Path:
   unpacked = folder / 'unpacked'
   if unpacked.is_dir():
     return find_root(unpacked, name)
+  # Says so before there is a connection; _Announcement does it afterwards.
+  pooch.get_logger().setLevel(logging.WARNING)
+  downloader = pooch.HTTPDownloader(
+      progressbar=_Announcement(f'Downloading {name} ({package.size}).')
+  )
   try:
     for address, checksum in package.files.items():
       file_name = address.rsplit('/', 1)[-1]
-      pooch.retrieve(address, checksum, fname=file_name, path=folder)
+      pooch.retrieve(
+          address, checksum, file_name, folder, downloader=downloader
+      )
       if is_archive(address):
         _unpack(folder / file_name, unpacked)
         return find_root(unpacked, name)
   except _FAILURES as error:
+    with contextlib.suppress(OSError):  # of folders that are not empty
+      folder.rmdir()
+      folder.parent.rmdir()
     reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
     raise errors.UserError(
         f'{name} could not be downloaded into {folder} ({reason}). '
@@ -167,6 +180,27 @@ def fetch(name: str) -> pathlib.Path:
         + ' Then give --data_dir=DATA_DIR.'
     ) from None
   return folder
+
+
+class _Announcement:
+  """Stands in for a progress bar: one line, once the first bytes are here."""
+
+  def __init__(self, line: str):
+    self._line = line
+    self.total = 0  # set by the downloader
+
+  def update(self, size: int) -> None:
+    """Called for every piece of a file."""
+    del size
+    if self._line:
+      print(self._line, file=sys.stderr, flush=True)
+      self._line = ''
+
+  def reset(self) -> None:
+    """Called at the end of every file."""
+
+  def close(self) -> None:
+    """Called at the end of every file."""
 
 
 def find_root(folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -33,8 +33,8 @@ def read_factors(
     float32 [N, P].
 
   Raises:
-    errors.UserError: for a missing or broken file, another width, no rows, or
-      a value that is NaN or infinite, with its row.
+    errors.UserError: for a missing or broken file, another width, no rows, a
+      value that is NaN or infinite, with its row, or nothing but zeros.
   """
   path = pathlib.Path(path)
   if path.suffix in ('.npz', '.npy'):
@@ -51,6 +51,11 @@ def read_factors(
   if not table.size:
     raise errors.UserError(f'{path}: no rows; the table is empty.')
   _check_finite(path, table)
+  if not table.any():
+    raise errors.UserError(
+        f'{path}: every number is 0, so there is not one factor. Fit the '
+        'teacher again, or fetch the file again.'
+    )
   return table
 
 
@@ -110,7 +115,10 @@ def _read_text(path: pathlib.Path) -> np.ndarray:
   data = text.read_bytes(path).rstrip()
   if not data:
     raise text.no_rows(path)
-  separator = ',' if b',' in data else None
+  lines = data.split(b'\n')
+  # By most lines, so that an odd one is the one that is blamed.
+  num_commas = sum(b',' in line for line in lines) + 0.5 * (b',' in lines[0])
+  separator = ',' if num_commas > len(lines) / 2 else None
   try:
     table = np.loadtxt(
         io.BytesIO(data),
@@ -122,7 +130,7 @@ def _read_text(path: pathlib.Path) -> np.ndarray:
   except ValueError as error:
     _check_text(path, separator)
     raise errors.UserError(f'{path} is no table of numbers: {error}') from None
-  if len(table) != data.count(b'\n') + 1:  # a blank line was skipped
+  if len(table) != len(lines):  # a blank line was skipped
     _check_text(path, separator)
   return table
 
@@ -132,10 +140,14 @@ def _check_text(path: pathlib.Path, separator: str | None) -> None:
   width = 0
   for number, line in text.iterate_rows(path):
     tokens = [token.strip() for token in line.split(separator)]
+    hint = text.separator_hint(line, separator or ' \t')
     for token in tokens:
       if not token:
-        raise errors.UserError(f'{path}:{number}: a number is missing.')
-      text.parse_number(token, path, number, 'factor')
+        raise errors.UserError(
+            f'{path}:{number}: a number is missing. Write it, or fetch the '
+            'file again.'
+        )
+      text.parse_number(token, path, number, 'factor', hint)
     width = width or len(tokens)
     if len(tokens) != width:
       raise errors.UserError(

@@ -38,6 +38,7 @@ from dropoutnet_jax.data import tag_encoder
 
 _ENCODERS = {
     'tags': tag_encoder.TagEncoder,
+    'text': tag_encoder.TagEncoder,
     'numeric': encoders.NumericEncoder,
     'category': encoders.CategoryEncoder,
     'dense': encoders.VectorEncoder,
@@ -202,7 +203,7 @@ def fit(
   fitted, notes = [], []
   for number, feature in enumerate(features):
     field = f'config.features.{side}[{number}]'
-    column = columns.take(columns.read(entities, feature, field), rows)
+    column = columns.read(entities, feature, field, rows)
     encoder, found = _fit_encoder(feature, column, scaling, seed, field)
     notes += [f'Feature of {side}s {note}' for note in found]
     scale = None
@@ -220,7 +221,7 @@ def _fit_encoder(
     seed: int,
     field: str,
 ) -> tuple[encoders.ColumnEncoder, list[str]]:
-  if feature.kind == 'tags':
+  if feature.kind in ('tags', 'text'):
     return tag_encoder.fit_tags(feature, column, scaling, seed, field)
   if feature.kind == 'numeric':
     return encoders.fit_numeric(feature, column, scaling)

@@ -17,6 +17,10 @@ import numpy as np
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import text
 
+# Bound on the columns of a sparse table whose width no other file tells: a
+# larger number is a slip, and the table would not fit into memory.
+MAX_COLUMNS = 10**7
+
 
 @dataclasses.dataclass(frozen=True)
 class Field:
@@ -209,11 +213,12 @@ def _parse_columns(
   """The definition of read_columns, line by line."""
   records = text.read_records(path, len(fields), separator)
   value = []
-  hint = ' The file has no heading line.'  # said of the first record only
+  heading = ' The file has no heading line.'  # said of the first record only
   for line, tokens in records:
+    hint = text.page_hint(tokens[0]) or heading
     for token, field in zip(tokens, fields, strict=True):
       value.append(text.parse_integer(token, path, line, field.name, hint))
-    hint = ''
+    heading = ''
   return Columns(
       np.array(value, np.int64).reshape(-1, len(fields)),
       np.array([line for line, _ in records], np.int64),
@@ -223,7 +228,7 @@ def _parse_columns(
 def _parse_lists(path: pathlib.Path, what: str, counted: bool) -> Lists:
   """The definition of read_lists and read_counted_lists, line by line."""
   start, value, count = [0], [], []
-  for line, content in text.iterate_rows(path):
+  for line, content in text.iterate_rows(path, "'0' for an empty list"):
     hint = text.separator_hint(content, ' \t')
     head, *tokens = content.split()
     length = text.parse_integer(head, path, line, 'the count', hint)
@@ -236,7 +241,8 @@ def _parse_lists(path: pathlib.Path, what: str, counted: bool) -> Lists:
       left, colon, right = token.partition(':') if counted else (token, ':', '')
       if not colon:
         raise errors.UserError(
-            f'{path}:{line}: found {token!r}; expected {what}:count.{hint}'
+            f'{path}:{line}: found {token!r}; expected {what}:count.{hint} '
+            'Correct the line, or fetch the file again.'
         )
       value.append(text.parse_integer(left, path, line, what, hint))
       if counted:

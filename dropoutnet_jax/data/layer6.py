@@ -9,15 +9,14 @@ the audit to say, how content is weighted for the features.
 """
 
 import dataclasses
-import io
 import pathlib
 
 import numpy as np
-import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import factors
 from dropoutnet_jax.data import integers
+from dropoutnet_jax.data import libsvm
 from dropoutnet_jax.data import likes
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import text
@@ -29,6 +28,22 @@ _USER_CONTENT = 'user_features_0based.txt'
 # Click, bookmark, reply, recruiter interest. An impression (0) says nothing
 # about taste and a deletion (4) the opposite.
 _RECSYS_LIKES = (1, 2, 3, 5)
+
+# Lines of the published CiteULike splits, which are known by their numbers of
+# users and items: half of a file reads as well as the whole.
+_CITEULIKE = (5_551, 16_980)
+_LINES = {
+    'cold': {
+        'train.csv': 164_210,
+        'test_item_ids.csv': 3_396,
+        'test.csv': 40_776,
+    },
+    'warm': {
+        'train.csv': 170_988,
+        'test_item_ids.csv': 16_980,
+        'test.csv': 33_998,
+    },
+}
 
 # The formats of the packages; factors of one's own are read the same way.
 read_factors = factors.read_factors
@@ -43,12 +58,14 @@ class PublishedSplit:
     held_out: test sets by quadrant.
     likes: every like of the files, training and tests together.
     notes: what was left out, one sentence each.
+    files: of the pairs.
   """
 
   train: schema.Interactions
   held_out: dict[str, schema.EvaluationSet]
   likes: schema.Interactions
   notes: tuple[str, ...]
+  files: tuple[str, ...]
 
 
 def load_citeulike(folder: pathlib.Path, split: str) -> schema.Dataset:
@@ -68,7 +85,7 @@ def load_citeulike(folder: pathlib.Path, split: str) -> schema.Dataset:
   kind = 'warm' if split == 'published-warm' else 'cold'
   teacher = _read_published_factors(folder / 'trained' / kind, kind)
   num_users, num_items = len(teacher.user), len(teacher.item)
-  words = schema.Tags(_read_content(folder / _ITEM_CONTENT, num_items))
+  words = schema.Tags(libsvm.read_content(folder / _ITEM_CONTENT, num_items))
   users = schema.Entities(np.arange(1, num_users + 1))
   items = schema.Entities(np.arange(1, num_items + 1), {'words': words})
   published = read_split(folder / kind, kind, num_users, num_items)
@@ -96,7 +113,7 @@ def load_recsys2017(folder: pathlib.Path, split: str) -> schema.Dataset:
       (_USER_CONTENT, len(teacher.user)),
       (_ITEM_CONTENT, len(teacher.item)),
   ):
-    content = schema.Tags(_read_content(folder / name, number))
+    content = schema.Tags(libsvm.read_content(folder / name, number))
     ids = np.arange(1, number + 1)
     sides.append(schema.Entities(ids, {'content': content}))
   users, items = sides
@@ -126,11 +143,22 @@ def read_split(
     num_items: ids go up to this.
 
   Raises:
-    errors.UserError: for a missing or broken file, with the line.
+    errors.UserError: for a missing or broken file, with the line; for a file
+      of the published splits that is cut off.
   """
   quadrant = {'cold': 'cold_item', 'warm': 'warm'}[kind]
   tests = {quadrant: ('test.csv', 'test_item_ids.csv')}
-  return _read_split(folder, tests, num_users, num_items, has_types=False)
+  split = _read_split(folder, tests, num_users, num_items, has_types=False)
+  if (num_users, num_items) == _CITEULIKE:
+    test = split.held_out[quadrant]
+    found = (len(split.train), len(test.candidates), len(test))
+    for (name, expected), number in zip(_LINES[kind].items(), found):
+      if number < expected:
+        raise errors.UserError(
+            f'{folder / name}: {number} lines, but the published file has '
+            f'{expected}; it is cut off. Fetch it again.'
+        )
+  return split
 
 
 def _to_dataset(
@@ -147,6 +175,7 @@ def _to_dataset(
   notes = [
       *published.notes,
       *likes.describe_gaps(interactions, len(users), len(items)),
+      *(_describe_factors(teacher) if is_published else ()),
   ]
   if not is_published:
     notes.append(
@@ -161,7 +190,20 @@ def _to_dataset(
       published.held_out if is_published else {},
       teacher if is_published else None,
       tuple(notes),
+      schema.Origin(published.files) if is_published else None,
   )
+
+
+def _describe_factors(teacher: schema.Factors) -> list[str]:
+  """Returns a sentence for users, and one for items, without a factor."""
+  return [
+      f'{np.sum(~present)} of {len(present)} {side} have no published factor.'
+      for side, present in (
+          ('users', teacher.user_present),
+          ('items', teacher.item_present),
+      )
+      if not present.all()
+  ]
 
 
 def _read_split(
@@ -176,10 +218,12 @@ def _read_split(
       folder / 'train.csv', num_users, num_items, has_types
   )
   held_out, parts = {}, [train]
+  files = [str(folder / 'train.csv')]
   for quadrant, (pairs_name, candidates_name) in tests.items():
     path = folder / pairs_name
     pairs, more = _read_pairs(path, num_users, num_items, has_types)
     parts.append(pairs)
+    files.append(str(path))
     notes += more
     candidates = _read_candidates(folder / candidates_name, num_items)
     is_ranked = np.isin(pairs.item, candidates)
@@ -205,7 +249,7 @@ def _read_split(
       num_items,
       np.concatenate([part.time for part in parts]) if has_types else None,
   )
-  return PublishedSplit(train, held_out, everything, tuple(notes))
+  return PublishedSplit(train, held_out, everything, tuple(notes), tuple(files))
 
 
 def _read_pairs(
@@ -285,55 +329,3 @@ def _find_factors(folder: pathlib.Path, kind: str, side: str) -> pathlib.Path:
     names = ', '.join(path.name for path in found)
     raise errors.UserError(f'{folder} holds {names}; leave only one of them.')
   return found[0]
-
-
-def _read_content(path: pathlib.Path, num_rows: int) -> scipy.sparse.csr_array:
-  """Reads libsvm lines 'label index:value ...' with indices from 0.
-
-  Returns float32 csr_array [num_rows, T] without row 0; labels are ignored.
-  """
-  # Imported here because it takes seconds and only these packages need it.
-  from sklearn import datasets
-
-  data = text.read_bytes(path)
-  try:
-    matrix, _ = datasets.load_svmlight_file(
-        io.BytesIO(data), zero_based=True, dtype=np.float32
-    )
-  except (ValueError, IndexError, OverflowError):
-    _check_content(path)
-    raise errors.UserError(f'{path} is not in libsvm format.') from None
-  # The library skips blank lines and comments, which would renumber the rows.
-  num_lines = data.rstrip().count(b'\n') + 1
-  if num_lines != matrix.shape[0] or not np.isfinite(matrix.data).all():
-    _check_content(path)
-  if matrix.shape[0] != num_rows + 1:
-    raise errors.UserError(
-        f'{path}: {matrix.shape[0]} lines, but the factors have {num_rows + 1} '
-        'rows (row 0 included); the files must be of the same package.'
-    )
-  matrix.eliminate_zeros()
-  return scipy.sparse.csr_array(matrix[1:])
-
-
-def _check_content(path: pathlib.Path) -> None:
-  """Reads a libsvm file line by line and raises UserError at a wrong one."""
-  for number, line in text.iterate_rows(path):
-    label, *pairs = line.split()
-    text.parse_number(label, path, number, 'label')
-    previous = -1
-    for pair in pairs:
-      index, _, value = pair.partition(':')
-      if not value:
-        raise errors.UserError(
-            f'{path}:{number}: found {pair[:60]!r}; expected index:value.'
-            + text.separator_hint(line, ' \t')
-        )
-      column = text.parse_integer(index, path, number, 'index')
-      if column <= previous:
-        raise errors.UserError(
-            f'{path}:{number}: index {column} where one above {previous} '
-            'belongs; indices of a line increase, from 0.'
-        )
-      text.parse_number(value, path, number, 'value')
-      previous = column

@@ -6,7 +6,6 @@ year and genres. Lower ratings are not interactions here, neither liked nor
 disliked. There is no published cold split.
 """
 
-import collections
 import math
 import pathlib
 import re
@@ -19,12 +18,13 @@ from dropoutnet_jax.data import integers
 from dropoutnet_jax.data import likes
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import text
+from dropoutnet_jax.data import words
 
 LEAST_LIKED = 4  # lowest rating that is a like
 _ENCODING = 'latin-1'
+_MAX_AGE = 150
 _NUM_ITEM_FIELDS = 5  # before the genres: id, title, two dates, address
 _YEAR = re.compile(r'\((\d{4})\)')
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def load_100k(folder: pathlib.Path) -> schema.Dataset:
@@ -74,10 +74,7 @@ def load_100k(folder: pathlib.Path) -> schema.Dataset:
 def _read_users(path: pathlib.Path) -> schema.Entities:
   """Reads 'id|age|gender|occupation|zip code'; an empty field is missing."""
   records = text.read_records(path, 5, '|', _ENCODING)
-  ages = [
-      text.parse_number(fields[1], path, line, 'age')
-      for line, fields in records
-  ]
+  ages = [_parse_age(fields[1], path, line) for line, fields in records]
   to_category = lambda values: np.array([v or None for v in values], object)
   columns: dict[str, schema.Column] = {
       'age': np.array(ages, np.float32),
@@ -86,6 +83,17 @@ def _read_users(path: pathlib.Path) -> schema.Entities:
       'zip_prefix': to_category(fields[4][:1] for _, fields in records),
   }
   return schema.Entities(_read_ids(path, records), columns)
+
+
+def _parse_age(token: str, path: pathlib.Path, line: int) -> float:
+  """Years of age, NaN where the field is empty."""
+  age = text.parse_number(token, path, line, 'age', may_be_empty=True)
+  if age < 0 or age > _MAX_AGE:
+    raise errors.UserError(
+        f'{path}:{line}: age {token} is out of range; it must be from 0 to '
+        f'{_MAX_AGE}. Correct the line, or fetch the file again.'
+    )
+  return age
 
 
 def _read_genres(path: pathlib.Path) -> list[str]:
@@ -109,9 +117,9 @@ def _read_items(path: pathlib.Path, genres: list[str]) -> schema.Entities:
   flags = np.zeros((len(records), len(genres)), np.float32)
   years, titles = [], []
   for row, (line, fields) in enumerate(records):
-    year, words = _split_title(fields[1])
+    year, title = _split_title(fields[1])
     years.append(year)
-    titles.append(words)
+    titles.append(title)
     for column, flag in enumerate(fields[_NUM_ITEM_FIELDS:]):
       if flag not in ('0', '1'):
         raise errors.UserError(
@@ -122,7 +130,7 @@ def _read_items(path: pathlib.Path, genres: list[str]) -> schema.Entities:
   columns: dict[str, schema.Column] = {
       'genres': schema.Tags(scipy.sparse.csr_array(flags), np.array(genres)),
       'year': np.array(years, np.float32),
-      'title_words': _to_tags(titles),
+      'title_words': words.count_words(titles),
   }
   return schema.Entities(_read_ids(path, records), columns)
 
@@ -130,23 +138,8 @@ def _read_items(path: pathlib.Path, genres: list[str]) -> schema.Entities:
 def _split_title(title: str) -> tuple[float, list[str]]:
   """Returns the year, NaN if there is none, and the other words, lowercased."""
   years = _YEAR.findall(title)
-  words = _WORD.findall(_YEAR.sub(' ', title).lower())
-  return (float(years[-1]) if years else math.nan), words
-
-
-def _to_tags(texts: list[list[str]]) -> schema.Tags:
-  """Counts words; the columns are in alphabetical order."""
-  names = sorted({word for words in texts for word in words})
-  number = {name: column for column, name in enumerate(names)}
-  counts = [collections.Counter(words) for words in texts]
-  column = [number[word] for count in counts for word in count]
-  value = [times for count in counts for times in count.values()]
-  row = np.repeat(np.arange(len(texts)), [len(count) for count in counts])
-  matrix = scipy.sparse.csr_array(
-      (np.array(value, np.float32), (row, np.array(column, np.int32))),
-      shape=(len(texts), len(names)),
-  )
-  return schema.Tags(matrix, np.array(names, str))
+  year = float(years[-1]) if years else math.nan
+  return year, words.split_words(_YEAR.sub(' ', title))
 
 
 def _read_ids(

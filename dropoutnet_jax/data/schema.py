@@ -27,8 +27,9 @@ class Tags:
   names: np.ndarray | None = None
 
 
-# A column is Tags, numbers (float32 [N] or [N, D], NaN where missing) or
-# categories (object [N] of str, None where missing).
+# A column is Tags, numbers (float32 [N] or [N, D], NaN where missing; whole
+# ones may be categories) or strings (object [N] of str, None where missing:
+# categories or texts).
 Column: TypeAlias = Tags | np.ndarray
 
 
@@ -113,6 +114,19 @@ class Factors:
 
 
 @dataclasses.dataclass(frozen=True)
+class Origin:
+  """Where the pairs of a published split are written, for messages.
+
+  Attributes:
+    files: their paths.
+    offset: what is added to an id of the data set to get the id there.
+  """
+
+  files: tuple[str, ...]
+  offset: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
   """What a reader returns.
 
@@ -124,6 +138,7 @@ class Dataset:
     held_out: published test sets by quadrant; empty where the source has none.
     factors: published teacher factors, or None.
     notes: what the reader counted or repaired, one sentence each.
+    origin: of the pairs where `held_out` is given, if known.
   """
 
   name: str
@@ -133,6 +148,7 @@ class Dataset:
   held_out: dict[str, EvaluationSet] = dataclasses.field(default_factory=dict)
   factors: Factors | None = None
   notes: tuple[str, ...] = ()
+  origin: Origin | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,7 +85,8 @@ class Tables:
     item: rows of the items.
     train_users: int32 [U'], user rows that are trained on.
     target_items: int32 [I'], item rows that may be targets.
-    user_history: int32 [U, L], training items of each user, -1 for padding.
+    user_history: int32 [U, L], training items of each user, -1 for padding;
+      [0, 0] where no row ever becomes the mean over its history.
     top_items: int32 [U, N], each user's top target items by the teacher's
       score, published pairing only; else [0, 0].
   """
@@ -109,8 +110,7 @@ def make_side(
   """Builds one side's table from its teacher factors and histories."""
   scaler = fit_scaler(factors[present], scaling)
   scaled = np.asarray(scaler(factors), np.float32)
-  total = history_totals(history, other_factors)
-  count = np.asarray(history.count, np.int32)
+  total, count = history.total(other_factors), history.count
   mean = total[count > 0] / count[count > 0, None]
   return SideTable(
       content=content.astype(np.float32),
@@ -123,23 +123,12 @@ def make_side(
   )
 
 
-def history_totals(
-    history: histories.History, other_factors: np.ndarray
-) -> np.ndarray:
-  """Sum of the other side's factors over each history: float32 [N, P]."""
-  total = np.zeros((len(history.index), other_factors.shape[1]), np.float32)
-  for column in history.index.T:  # one history position at a time: no [N, L, P]
-    known = column >= 0
-    total[known] += other_factors[column[known]]
-  return total
-
-
 def make_tables(
     user: SideTable,
     item: SideTable,
     split: schema.Split,
     target_items: np.ndarray,
-    user_history: histories.History,
+    user_history: np.ndarray,
     top_items: np.ndarray,
 ) -> Tables:
   """Joins both sides with the rows that are trained on."""
@@ -149,6 +138,6 @@ def make_tables(
       item=item,
       train_users=train_users.astype(np.int32),
       target_items=target_items.astype(np.int32),
-      user_history=user_history.index.astype(np.int32),
+      user_history=user_history.astype(np.int32),
       top_items=top_items.astype(np.int32),
   )

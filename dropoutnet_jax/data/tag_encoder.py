@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weighted tags and words as tf-idf, whole and reduced.
+"""Weighted tags and counted words as tf-idf, whole and reduced.
 
 The vocabulary, the idf weights and the reduction come from training rows
 alone; a tag that no training row has is ignored later, also in the norm of a
@@ -151,13 +151,14 @@ def fit_tags(
   power = {'idf': 1.0, 'root': 0.5, 'none': 0.0}[feature.idf]
   weight = (idf**power).astype(np.float32)
   kept = np.flatnonzero((frequency >= feature.min_rows) & (weight > 0))
+  noun = 'word' if feature.kind == 'text' else 'tag'
   if not len(kept):
     raise errors.UserError(
         f'{field}: column {feature.column!r} has '
-        f'{np.count_nonzero(frequency):,} tags in {matrix.shape[0]:,} training '
-        f'rows, none of which occurs in {feature.min_rows} or more of them and '
-        "weighs more than 0 (with idf, a tag of all rows weighs 0: idf='none' "
-        'keeps it). Lower min_rows, or leave the feature out.'
+        f'{np.count_nonzero(frequency):,} {noun}s in {matrix.shape[0]:,} '
+        f'training rows, none of which occurs in {feature.min_rows} or more of '
+        f'them and weighs more than 0 (with idf, a {noun} of all rows weighs '
+        "0: idf='none' keeps it). Lower min_rows, or leave the feature out."
     )
   encoder = TagEncoder(
       column=feature.column,
@@ -170,12 +171,12 @@ def fit_tags(
       reduced=np.zeros(0, np.int64),
       projection=None,
   )
-  encoder, notes = _add_dense_block(encoder, feature, tags, seed, field)
-  return encoder, [_describe(encoder, tags, frequency), *notes]
+  encoder, notes = _add_dense_block(encoder, feature, tags, seed, field, noun)
+  return encoder, [_describe(encoder, tags, frequency, noun), *notes]
 
 
 def _describe(
-    encoder: TagEncoder, tags: schema.Tags, frequency: np.ndarray
+    encoder: TagEncoder, tags: schema.Tags, frequency: np.ndarray, noun: str
 ) -> str:
   """A note on what became of the vocabulary."""
   num_rows, num_columns = tags.matrix.shape
@@ -189,9 +190,9 @@ def _describe(
   why = ', '.join(f'{what}: {count:,}' for what, count in reasons if count)
   empty = np.count_nonzero(np.diff(tags.matrix.indptr) == 0)
   return (
-      f'{encoder.column!r}: {num_tags:,} of {num_columns:,} tags are used'
+      f'{encoder.column!r}: {num_tags:,} of {num_columns:,} {noun}s are used'
       f'{f" ({why})" if why else ""}; {empty:,} of {num_rows:,} training rows '
-      'have no tag.'
+      f'have no {noun}.'
   )
 
 
@@ -201,19 +202,20 @@ def _add_dense_block(
     tags: schema.Tags,
     seed: int,
     field: str,
+    noun: str,
 ) -> tuple[TagEncoder, list[str]]:
   """Multi-hot, reduced, or none: by the rank and the number of tags."""
   if feature.rank:
-    return _reduce(encoder, tags, feature.rank, seed, field)
+    return _reduce(encoder, tags, feature.rank, seed, field, noun)
   num_tags = len(encoder.weight)
   if num_tags <= encoders.MAX_DENSE_COLUMNS:
     return dataclasses.replace(encoder, reduced=np.arange(num_tags)), []
   if not feature.sparse:
     raise errors.UserError(
-        f'{field}: column {feature.column!r} has {num_tags:,} tags, rank=0 and '
-        'sparse=False, so nothing of it would be read: more than '
-        f'{encoders.MAX_DENSE_COLUMNS} tags do not become dense as they are. '
-        'Set a rank, like 300, or sparse=True.'
+        f'{field}: column {feature.column!r} has {num_tags:,} {noun}s, rank=0 '
+        'and sparse=False, so nothing of it would be read: more than '
+        f'{encoders.MAX_DENSE_COLUMNS} {noun}s do not become dense as they are.'
+        ' Set a rank, like 300, or sparse=True.'
     )
   note = (
       f'{feature.column!r} is in the sparse content only, which the towers do '
@@ -223,7 +225,12 @@ def _add_dense_block(
 
 
 def _reduce(
-    encoder: TagEncoder, tags: schema.Tags, rank: int, seed: int, field: str
+    encoder: TagEncoder,
+    tags: schema.Tags,
+    rank: int,
+    seed: int,
+    field: str,
+    noun: str,
 ) -> tuple[TagEncoder, list[str]]:
   """Adds the leading right singular vectors of the training rows.
 
@@ -238,8 +245,8 @@ def _reduce(
   if rank > largest:
     raise errors.UserError(
         f'{field}.rank is {rank}, but the largest possible here is {largest}: '
-        f'column {encoder.column!r} has {len(shared):,} tags that occur in two '
-        f'or more of the {rows.shape[0]:,} training rows.'
+        f'column {encoder.column!r} has {len(shared):,} {noun}s that occur in '
+        f'two or more of the {rows.shape[0]:,} training rows.'
     )
   # One thread: the same bits on any number of cores, and faster on few shared
   # ones, where the threads of BLAS wait for each other.
@@ -258,7 +265,7 @@ def _reduce(
   if useful.all():
     return encoder, []
   note = (
-      f'{encoder.column!r}: the tags have {np.count_nonzero(useful)} '
+      f'{encoder.column!r}: the {noun}s have {np.count_nonzero(useful)} '
       f'independent directions; the other columns of rank {rank} are 0.'
   )
   return encoder, [note]

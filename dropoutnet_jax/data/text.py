@@ -20,6 +20,8 @@ _FLOAT32_LIMIT = 3.4e38
 _INTEGER = re.compile(r'-?\d+', re.ASCII)
 # Not str.strip(): a no-break space is a word of a published vocabulary.
 _BLANKS = ' \t'
+_REMEDY = 'Correct the line, or fetch the file again.'
+_PACKED = {b'\x1f\x8b': 'gzip', b'PK\x03\x04': 'zip'}
 _SEPARATORS = {'\t': 'tabs', ';': "';'", '|': "'|'", ',': "','", ' ': 'spaces'}
 
 
@@ -32,7 +34,8 @@ def read_bytes(path: pathlib.Path) -> bytes:
 
   Raises:
     MissingFileError: if there is no such file.
-    errors.UserError: if it cannot be read, is UTF-16 or holds a NUL byte.
+    errors.UserError: if it cannot be read, is packed or UTF-16, or holds a
+      NUL byte.
   """
   try:
     data = path.read_bytes()
@@ -42,6 +45,11 @@ def read_bytes(path: pathlib.Path) -> bytes:
     raise errors.UserError(
         f'{path} cannot be read: {error.strerror}.'
     ) from None
+  for mark, name in _PACKED.items():
+    if data.startswith(mark):
+      raise errors.UserError(
+          f'{path} is packed with {name}; unpack it and put its content there.'
+      )
   if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
     raise errors.UserError(f'{path}:1: the file is UTF-16; save it as UTF-8.')
   data = data.removeprefix(codecs.BOM_UTF8)
@@ -77,9 +85,14 @@ def iterate_lines(
 
 
 def iterate_rows(
-    path: pathlib.Path, encoding: str = 'utf-8'
+    path: pathlib.Path, empty: str = ''
 ) -> Iterator[tuple[int, str]]:
-  """Yields the lines of a file in which line n describes row n.
+  """Yields the lines of a UTF-8 file in which line n describes row n.
+
+  Args:
+    path: of the file.
+    empty: how the file writes a row that holds nothing, for messages, like
+      "'0' for an empty list"; '' where there is no such row.
 
   Raises:
     errors.UserError: as iterate_lines; also for a file without rows and for a
@@ -87,7 +100,7 @@ def iterate_rows(
   """
   blank = 0
   number = 0
-  for number, line in iterate_lines(path, encoding):
+  for number, line in iterate_lines(path):
     if not line.strip(_BLANKS):
       blank = blank or number
       continue
@@ -95,7 +108,7 @@ def iterate_rows(
       raise errors.UserError(
           f'{path}:{blank}: blank line, but line n of this file is row n, so '
           'it cannot be skipped. Delete it, or write the row that it stands '
-          "for ('0' for an empty list)."
+          + (f'for ({empty}).' if empty else 'for.')
       )
     yield number, line
   if number == 0 or blank == 1:
@@ -110,7 +123,8 @@ def read_records(
 ) -> list[tuple[int, list[str]]]:
   """Returns (line number, its fields without outer blanks) of each record.
 
-  Blank lines are skipped: a record carries its own id.
+  Blank lines are skipped: a record carries its own id. Between fields that
+  blanks separate there may be several.
 
   Raises:
     errors.UserError: as iterate_lines; also for another number of fields and
@@ -120,12 +134,14 @@ def read_records(
   for number, line in iterate_lines(path, encoding):
     if not line.strip(_BLANKS):
       continue
-    fields = [field.strip(_BLANKS) for field in line.split(separator)]
+    tokens = line.split(None if separator == ' ' else separator)
+    fields = [token.strip(_BLANKS) for token in tokens]
     if len(fields) != num_fields:
       raise errors.UserError(
           f'{path}:{number}: expected {num_fields} field(s) with '
           f'{_SEPARATORS[separator]} between, found {len(fields)}: '
-          f'{line[:60]!r}.' + separator_hint(line, separator)
+          f'{line[:60]!r}.{separator_hint(line, separator, num_fields)} '
+          + _REMEDY
       )
     records.append((number, fields))
   if not records:
@@ -144,41 +160,79 @@ def parse_integer(
   """Returns the whole number written in `token`.
 
   Stricter than int(): neither '1_000' nor digits of other scripts pass.
+  `hint` is empty or a sentence after a blank, on what may be the cause.
 
   Raises:
     errors.UserError: if it is none, or has more than 18 digits.
   """
   if not _INTEGER.fullmatch(token) or len(token) > 18:
     raise errors.UserError(
-        f'{path}:{line}: {what} {token[:60]!r} is not a whole number.{hint}'
+        f'{path}:{line}: {what} {token[:60]!r} is not a whole number.{hint} '
+        + _REMEDY
     )
   return int(token)
 
 
-def parse_number(token: str, path: pathlib.Path, line: int, what: str) -> float:
-  """Returns the finite number written in `token`; NaN for an empty token.
+def parse_number(
+    token: str,
+    path: pathlib.Path,
+    line: int,
+    what: str,
+    hint: str = '',
+    may_be_empty: bool = False,
+) -> float:
+  """Returns the finite number written in `token`.
+
+  Args:
+    token: the number, without blanks.
+    path: of the file, for messages.
+    line: of the number.
+    what: the name of the number.
+    hint: as for parse_integer.
+    may_be_empty: whether an empty token stands for a missing value, NaN.
 
   Raises:
     errors.UserError: for anything else, such as '-', 'inf', 'nan' or '1,200',
       and for what a float32 cannot hold.
   """
-  if not token:
+  if may_be_empty and not token:
     return math.nan
   value = float(token) if _NUMBER.fullmatch(token) else math.nan
   if not abs(value) < _FLOAT32_LIMIT:
+    remedy = _REMEDY
+    if may_be_empty:
+      remedy = 'Leave the field empty where the value is missing.'
     raise errors.UserError(
-        f'{path}:{line}: {what} {token[:60]!r} is not a finite number; leave '
-        'the field empty where the value is missing.'
+        f'{path}:{line}: {what} {token[:60]!r} is not a finite number.{hint} '
+        + remedy
     )
   return value
 
 
-def separator_hint(line: str, expected: str) -> str:
-  """Returns ' It looks separated by ...' if none of `expected` is likely."""
+def separator_hint(line: str, expected: str, num_fields: int = 0) -> str:
+  """Returns ' It looks ...' where a line is of another format, else ''.
+
+  Args:
+    line: that cannot be read.
+    expected: the characters that may separate fields; a line with one of them
+      is not taken to be separated by others.
+    num_fields: that the line must have, 0 if any number.
+  """
+  content = line.strip()
+  if page_hint(content):
+    return page_hint(content)
+  if any(separator in content for separator in expected):
+    return ''
   for separator, name in _SEPARATORS.items():
-    if separator not in expected and separator in line.strip():
+    found = len(content.split(separator))
+    if found > 1 and num_fields in (0, found):
       return f' It looks separated by {name}.'
   return ''
+
+
+def page_hint(line: str) -> str:
+  """Returns ' It looks like ...' for what a server sends instead of a file."""
+  return ' It looks like a web page.' if line.startswith('<') else ''
 
 
 def no_rows(path: pathlib.Path) -> errors.UserError:

@@ -16,6 +16,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.model import embeddings
 
 _HELD_SHARE = 0.2  # of the training items
 _LINEAR_LAMBDAS = 10.0 ** np.arange(-2, 5)
@@ -185,8 +186,8 @@ def make_oracle(truth: np.ndarray) -> protocol.Method:
 def _dot(
     left: np.ndarray, right: np.ndarray
 ) -> Callable[[np.ndarray], jax.Array]:
-  items = jnp.asarray(right.T)
-  return lambda rows: jnp.asarray(left[rows]) @ items
+  items = jnp.asarray(right)
+  return lambda rows: embeddings.dense_scores(jnp.asarray(left[rows]), items)
 
 
 def predict_factors(

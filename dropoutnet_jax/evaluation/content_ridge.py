@@ -91,7 +91,44 @@ class DualRidge:
     return result
 
 
-ContentRidge: TypeAlias = DualRidge | woodbury.WoodburyRidge
+@dataclasses.dataclass(frozen=True)
+class FactorRidge:
+  """The exact form where candidates are as many as the training rows.
+
+  Keeps the Cholesky factor and solves for each chunk of histories: one matrix
+  of [I, I] and no other of [I, J].
+
+  Attributes:
+    factor: float32 [N, N], of K + lambda I, in its lower triangle.
+    content: csr_array float32 [N, T] of the training rows that have content.
+    rows: int [N], which these are.
+    candidates: csr_array float32 [J, T].
+  """
+
+  factor: np.ndarray
+  content: scipy.sparse.csr_array
+  rows: np.ndarray
+  candidates: scipy.sparse.csr_array
+
+  def scores(self, histories: ease.Histories) -> np.ndarray:
+    """As `DualRidge.scores`."""
+    given = histories[:, self.rows]
+    if not isinstance(given, np.ndarray):
+      given = given.toarray()
+    return (self._solve(given.T).T @ self.content) @ self.candidates.T
+
+  def histories(
+      self, likes: scipy.sparse.csr_array, candidates: slice
+  ) -> np.ndarray:
+    """As `DualRidge.histories`."""
+    across = ease.dot_products(self.content, self.candidates[candidates])
+    return self._solve(across).T @ likes[self.rows]
+
+  def _solve(self, right: np.ndarray) -> np.ndarray:
+    return scipy.linalg.lapack.spotrs(self.factor, right, lower=1)[0]
+
+
+ContentRidge: TypeAlias = DualRidge | FactorRidge | woodbury.WoodburyRidge
 
 
 def dual_weights(
@@ -152,6 +189,11 @@ def fit_each(
         for value in regularizations
     ]
   columns = np.flatnonzero(np.diff(candidates.indptr))
+  if len(columns) >= len(rows) and len(regularizations) == 1:
+    gram = ease.dot_products(content[rows], content[rows])
+    np.fill_diagonal(gram, gram.diagonal() + np.float32(regularizations[0]))
+    factor = ease.factorize(gram)
+    return [FactorRidge(factor, content[rows], rows, candidates)]
   solved = list(
       dual_weights(content[rows], candidates[columns], regularizations)
   )

@@ -38,7 +38,10 @@ def make_embed(
     state = jnp.full(rows.shape, input_dropout.AS_IS)
     preference = input_dropout.apply_states(own, own, state)
     content = side.content[rows]
-    embedding: Any = model.apply(variables, preference, content, method=method)
+    with jax.default_matmul_precision('highest'):
+      embedding: Any = model.apply(
+          variables, preference, content, method=method
+      )
     return embedding.dense
 
   return embed
@@ -78,8 +81,13 @@ def make_tower_method(
     del quadrant
     items = embedder('item', variables, tables.item, held_out.candidates)
     users, emb = _embed_users(embedder, variables, tables, held_out)
-    across = jnp.asarray(items.T)
-    return lambda rows: jnp.asarray(emb[np.searchsorted(users, rows)]) @ across
+    across = jnp.asarray(items)
+
+    def score_rows(rows: np.ndarray) -> jax.Array:
+      user = jnp.asarray(emb[np.searchsorted(users, rows)])
+      return embeddings.dense_scores(user, across)
+
+    return score_rows
 
   return method
 

@@ -16,6 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+# Of one temporary table in sparse scores; larger ones are no faster.
+_BLOCK_BYTES = 2**24
+
 
 @flax.struct.dataclass
 class SparseRows:
@@ -77,16 +80,75 @@ def sparse_rows(
 def sparse_scores(user: SparseRows, item: SparseRows) -> jax.Array:
   """Dot products of all user rows with all item rows: float32 [U, I].
 
-  Only the chunk of users is spread over the columns, [T, U]; the items stay a
-  list of nonzeros, and no table of items times columns is ever made.
+  A block of users at a time is spread over the columns, [T, B], and met by a
+  chunk of the items' nonzeros, [Z, B]; whatever the sizes, both stay below
+  `_BLOCK_BYTES`, but for a single user with more columns than that. No table
+  of items times columns is ever made. The loops over nonzeros have bounds that
+  depend on the data, so there is no reverse-mode gradient.
   """
-  wide = jnp.zeros((user.num_columns, user.num_rows), user.value.dtype)
-  wide = wide.at[user.column, user.row].add(user.value)
-  terms = wide[item.column] * item.value[:, None]
-  total = jax.ops.segment_sum(
-      terms, item.row, item.num_rows, indices_are_sorted=True
+  largest = max(user.num_columns, item.num_rows, 1)
+  size = min(_power_of_two(_BLOCK_BYTES // (4 * largest)), user.num_rows)
+  if not size:
+    return jnp.zeros((0, item.num_rows), user.value.dtype)
+  chunk = _power_of_two(_BLOCK_BYTES // (4 * size))
+  users, items = _chunks(user, chunk), _chunks(item, chunk)
+
+  def score_block(first: jax.Array) -> jax.Array:
+    wide = _spread(user, users, first, size)
+
+    def add_chunk(number: jax.Array, total: jax.Array) -> jax.Array:
+      row, column, value = (part[number] for part in items)
+      terms = wide[column] * value[:, None]
+      return total.at[row].add(terms, indices_are_sorted=True)
+
+    total = jnp.zeros((item.num_rows, size), wide.dtype)
+    return jax.lax.fori_loop(0, len(items[0]), add_chunk, total).T
+
+  first = jnp.arange(0, user.num_rows, size)
+  blocks = jax.lax.map(score_block, first)
+  return blocks.reshape(-1, item.num_rows)[: user.num_rows]
+
+
+def _spread(
+    user: SparseRows,
+    chunks: tuple[jax.Array, ...],
+    first: jax.Array,
+    size: int,
+) -> jax.Array:
+  """User rows [first, first + size) as columns of a table: [T, size].
+
+  Rows are sorted, so only the chunks of nonzeros that hold the block are read.
+  """
+  bounds = jnp.searchsorted(user.row, jnp.stack([first, first + size]))
+  width = chunks[0].shape[1]
+
+  def add_chunk(number: jax.Array, wide: jax.Array) -> jax.Array:
+    row, column, value = (part[number] for part in chunks)
+    inside = (row >= first) & (row < first + size)
+    place = jnp.where(inside, row - first, size)  # past the end is dropped
+    return wide.at[column, place].add(value, mode='drop')
+
+  wide = jnp.zeros((user.num_columns, size), user.value.dtype)
+  return jax.lax.fori_loop(
+      bounds[0] // width, -(-bounds[1] // width), add_chunk, wide
   )
-  return total.T
+
+
+def _chunks(rows: SparseRows, size: int) -> tuple[jax.Array, ...]:
+  """Nonzeros as row, column, value, each [chunks, size or all]; padded."""
+  length = len(rows.row)
+  size = min(size, max(length, 1))
+  missing = -length % size if length else size
+  last = max(rows.num_rows - 1, 0)
+  pad = lambda x, value: jnp.pad(
+      x, (0, missing), constant_values=value
+  ).reshape(-1, size)
+  return pad(rows.row, last), pad(rows.column, 0), pad(rows.value, 0)
+
+
+def _power_of_two(limit: int) -> int:
+  """The largest power of two up to limit; at least 1."""
+  return 1 << max(limit, 1).bit_length() - 1
 
 
 def score(user: Embedding, item: Embedding) -> jax.Array:
@@ -104,12 +166,25 @@ def score(user: Embedding, item: Embedding) -> jax.Array:
   """
   if (user.sparse is None) != (item.sparse is None):
     raise ValueError('Only one of the two embeddings has a sparse part.')
-  dense = jnp.matmul(
-      user.dense, item.dense.T, preferred_element_type=jnp.float32
-  )
+  dense = dense_scores(user.dense, item.dense)
   if user.sparse is None or item.sparse is None:
     return dense
   return dense + sparse_scores(user.sparse, item.sparse)
+
+
+def dense_scores(user: jax.Array, item: jax.Array) -> jax.Array:
+  """Exact dot products of user rows [U, R] with item rows [I, R]: [U, I].
+
+  Accelerators round the factors of a product by default, enough to swap
+  neighbours in a ranking; evaluation does not let them. Training does, in the
+  losses.
+  """
+  return jnp.matmul(
+      user,
+      item.T,
+      precision=jax.lax.Precision.HIGHEST,
+      preferred_element_type=jnp.float32,
+  )
 
 
 def normalized(x: jax.Array) -> jax.Array:

@@ -54,11 +54,24 @@ _MODE_STATES = (
 )
 
 
-def ramp(step: jax.Array, ramp_steps: int) -> jax.Array:
-  """Factor in [0, 1] on all rates: linear in the step, 1 from ramp_steps on."""
-  if ramp_steps == 0:
+def share_of_rates(
+    step: jax.Array, schedule: str, ramp_steps: int, start_share: float
+) -> jax.Array:
+  """Factor in [0, 1] on all rates at a step: float32 [].
+
+  Args:
+    step: int32 [].
+    schedule: 'constant' is 1; 'linear' and 'cosine' (level at both ends) rise
+      from start_share at step 0 to 1 at ramp_steps and stay there.
+    ramp_steps: length of the rise, positive unless constant.
+    start_share: in [0, 1].
+  """
+  if schedule == 'constant':
     return jnp.ones((), jnp.float32)
-  return jnp.minimum(step.astype(jnp.float32) / ramp_steps, 1.0)
+  done = jnp.minimum(step.astype(jnp.float32) / ramp_steps, 1.0)
+  if schedule == 'cosine':
+    done = (1.0 - jnp.cos(jnp.pi * done)) / 2.0
+  return start_share + (1.0 - start_share) * done
 
 
 def draw_states(key: jax.Array, num_rows: int, rates: Rates) -> jax.Array:

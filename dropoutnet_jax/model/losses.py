@@ -5,6 +5,8 @@ Every loss is a masked weighted mean, 0 with zero gradient on an empty set; it
 knows no model, config or device.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -52,11 +54,51 @@ def teacher(
   return weighted_mean((score - target) ** 2, weight)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def block_scores(
+    user_emb: jax.Array, item_emb: jax.Array, dtype: jnp.dtype
+) -> jax.Array:
+  """Dot products of rows [U, R] and [I, R]: float32 [U, I].
+
+  Factors are rounded to dtype, forwards and backwards: the gradient that JAX
+  derives would multiply the float32 cotangent at full width.
+  """
+  return _rounded_matmul(user_emb, item_emb.T, dtype)
+
+
+def _rounded_matmul(a: jax.Array, b: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  return jnp.matmul(
+      a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32
+  )
+
+
+def _block_scores_forward(
+    user_emb: jax.Array, item_emb: jax.Array, dtype: jnp.dtype
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  return block_scores(user_emb, item_emb, dtype), (user_emb, item_emb)
+
+
+def _block_scores_backward(
+    dtype: jnp.dtype,
+    embeddings: tuple[jax.Array, jax.Array],
+    gradient: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  user_emb, item_emb = embeddings
+  return (
+      _rounded_matmul(gradient, item_emb, dtype).astype(user_emb.dtype),
+      _rounded_matmul(gradient.T, user_emb, dtype).astype(item_emb.dtype),
+  )
+
+
+block_scores.defvjp(_block_scores_forward, _block_scores_backward)
+
+
 def teacher_block(
     user_emb: jax.Array,
     item_emb: jax.Array,
     target: jax.Array,
     weight: jax.Array,
+    dtype: jnp.dtype = jnp.dtype('float32'),
 ) -> jax.Array:
   """The same regression over all pairs of a block of users and items.
 
@@ -65,6 +107,8 @@ def teacher_block(
     item_emb: [I, R], each item of the block once.
     target: [U, I], the teacher's scores.
     weight: [U, I] >= 0, 0 for pairs that do not count.
+    dtype: of the factors of the three products (scores and both gradients),
+      which are most of the work of a large block; sums are float32.
 
   Returns:
     float32 [].
@@ -72,7 +116,7 @@ def teacher_block(
   Raises:
     ValueError: if the shapes do not pair up.
   """
-  score = jnp.matmul(user_emb, item_emb.T, preferred_element_type=jnp.float32)
+  score = block_scores(user_emb, item_emb, dtype)
   if score.shape != target.shape:
     raise ValueError(f'Shapes differ: {score.shape} and {target.shape}.')
   return weighted_mean((score - target) ** 2, weight)

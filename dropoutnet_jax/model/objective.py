@@ -50,6 +50,7 @@ def block_terms(
     item: embeddings.Embedding,
     user_factors: jax.Array,
     item_factors: jax.Array,
+    dtype: jnp.dtype = jnp.dtype('float32'),
 ) -> dict[str, jax.Array]:
   """Loss terms over all pairs of a block.
 
@@ -59,12 +60,12 @@ def block_terms(
     item: embeddings of the block's I items.
     user_factors: [U, P], the teacher's, unscaled.
     item_factors: [I, P].
+    dtype: of the factors of the score product; targets stay exact.
   """
   target = user_factors @ item_factors.T
   weight = losses.positive_weight(target, settings.positive_weight)
-  return {
-      'teacher': losses.teacher_block(user.dense, item.dense, target, weight)
-  }
+  loss = losses.teacher_block(user.dense, item.dense, target, weight, dtype)
+  return {'teacher': loss}
 
 
 def pair_terms(

@@ -49,7 +49,9 @@ class ModernTower(nn.Module):
   """Separate branches for content and preference, added, then hidden layers.
 
   With `residual_content` the content reaches the output directly through a
-  linear map that starts as the identity (cut or padded to the rank).
+  linear map that starts as the identity (cut or padded to the rank). That path
+  sees rows of norm 1, whatever the scale that suits the hidden layers: where
+  both sides have content of one space, the first scores are its cosines.
   """
 
   hidden: tuple[int, ...]
@@ -100,7 +102,7 @@ class ModernTower(nn.Module):
           kernel_init=eye,
           dtype=self.dtype,
           name='residual',
-      )(content)
+      )(embeddings.normalized(content))
     return x
 
   def _norm(self, x: jax.Array, name: str) -> jax.Array:

@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 from dropoutnet_jax import errors
 
 _METRIC = 'validation'
+_LONGEST_CAUSE = 200  # characters
 
 
 class Checkpoints:
@@ -54,7 +55,14 @@ class Checkpoints:
           f'{workdir} has no checkpoints; train it first, or name the run '
           'folder with --workdir.'
       )
-    self._manager = ocp.CheckpointManager(folder, options=options)
+    try:
+      self._manager = ocp.CheckpointManager(folder, options=options)
+    except ValueError as error:  # the JSON of a checkpoint's metrics
+      raise errors.UserError(
+          f'{folder}: the metrics of a checkpoint are damaged ({error}). They '
+          "are in NUMBER/metrics; remove the damaged one's folder NUMBER to "
+          'fall back to the others.'
+      ) from error
 
   def save(
       self, state: Any, step: int, validation: float | None = None
@@ -92,11 +100,18 @@ class Checkpoints:
           step, args=ocp.args.StandardRestore(abstract)
       )
     except Exception as error:  # Orbax raises many kinds for a bad folder
-      raise errors.UserError(
-          f'Checkpoint {step} in {self._manager.directory} cannot be restored: '
-          f'{str(error).splitlines()[0]}. It is damaged, or of another model; '
-          'remove its folder to fall back to an older one.'
-      ) from error
+      raise self._damaged(step, error) from error
+
+  def _damaged(self, step: int, error: Exception) -> errors.UserError:
+    # TensorStore puts a page of its own specification into the first line.
+    why = (str(error).splitlines() or [type(error).__name__])[0]
+    if len(why) > _LONGEST_CAUSE:
+      why = why[:_LONGEST_CAUSE] + ' …'
+    return errors.BusyThreadsError(
+        f'Checkpoint {step} in {self._manager.directory} cannot be restored: '
+        f'{why}. It is damaged, or of another model; remove its folder '
+        f'({self._manager.directory / str(step)}) to fall back to an older one.'
+    )
 
   def close(self) -> None:
     """Waits until everything is on disk."""

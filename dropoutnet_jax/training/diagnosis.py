@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why a loss is not finite: the rows to blame, by id."""
+"""Why a loss is not finite: the rows of the bad step to blame, by id."""
 
 import jax
 import numpy as np
 
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
-from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import steps
+
+_SHOWN = 3  # rows of each side
 
 
 def non_finite_error(
@@ -21,42 +24,74 @@ def non_finite_error(
     state: as it was before the bad step, which `state.step` names.
   """
   step = int(state.step)
-  loss, (_, metrics) = jax.jit(runtime.loss_fn())(
+  loss, _ = jax.jit(runtime.loss_fn())(
       state.params, state.batch_stats, runtime.tables, state.step
   )
-  del metrics
-  worst = []
-  for side in ('user', 'item'):
-    table = parallel.local(getattr(runtime.tables, side))
-    norms = _input_norms(table)
-    emb = runtime.embedder(
-        side,
-        parallel.local(state.eval_variables()),
-        table,
-        np.arange(len(norms)),
-    )
-    size = np.linalg.norm(emb.astype(np.float64), axis=1)  # no overflow
-    size = np.where(np.isfinite(size), size, np.inf)
-    rows = np.argsort(-size, kind='stable')[:3]
-    ids = getattr(runtime.problem, side).ids[rows].tolist()
-    shown = ', '.join(
-        f'{name} (embedding {size[row]:.3g}, input {norms[row]:.3g})'
-        for name, row in zip(ids, rows)
-    )
-    worst.append(f'{side}s {shown}')
+  tables = parallel.local(runtime.tables)
+  batch = _batch_rows(runtime, tables, step)
+  sizes = ' and '.join(f'{len(rows):,} {side}s' for side, rows in batch.items())
+  worst = '; '.join(
+      f'{side}s {_largest(runtime, state, side, getattr(tables, side), rows)}'
+      for side, rows in batch.items()
+  )
   rate = runtime.cfg.train.learning_rate
   return errors.UserError(
       f'Step {step}: the loss is {float(loss)} or its gradient is not finite. '
-      f'Largest rows by norm: {"; ".join(worst)}. Usual causes: '
+      f'Of its {sizes}, the largest by norm: {worst}. Usual causes: '
       f'train.learning_rate {rate:g} too high (try a tenth, or '
-      'train.gradient_clip=1), or unscaled columns in the content. The last '
-      'checkpoint is whole; the run can go on from it after a change in a new '
-      '--workdir.'
+      'train.gradient_clip=1), unscaled columns in the content, or huge '
+      'factors of the teacher. Started again, this run stops at the same '
+      'step: change the cause and train from the start in a new --workdir.'
   )
 
 
-def _input_norms(table: model_scores.tables_lib.SideTable) -> np.ndarray:
-  """Norm of what the tower reads of each row: float [N]."""
-  content = np.asarray(table.content)
-  preference = np.asarray(table.preference)
-  return np.sqrt((content**2).sum(axis=1) + (preference**2).sum(axis=1))
+def _batch_rows(
+    runtime: runtime_lib.Runtime, tables: tables_lib.Tables, step: int
+) -> dict[str, np.ndarray]:
+  """Distinct rows of users and items in the batch of a step, ascending."""
+  cfg = runtime.cfg
+  key = jax.random.fold_in(jax.random.key(cfg.train.seed), step)
+  draw = jax.jit(lambda tables: steps.draw_batch(cfg, tables, key))
+  batch = draw(tables)
+  return {'user': np.unique(batch.user), 'item': np.unique(batch.item)}
+
+
+def _largest(
+    runtime: runtime_lib.Runtime,
+    state: state_lib.TrainState,
+    side: str,
+    table: tables_lib.SideTable,
+    rows: np.ndarray,
+) -> str:
+  """Ids and norms of the rows that are most likely to blame.
+
+  First those with anything that is not finite, then by the embedding; among
+  equals (all are, once the parameters are broken) by what the table holds.
+  """
+  # As the step embedded them: with its own parameters, not with averaged ones.
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  emb = runtime.embedder(side, parallel.local(variables), table, rows)
+  size = _norms(emb)
+  given, teacher = _table_norms(table, rows)
+  order = np.lexsort((-teacher, -given, -size))[:_SHOWN]
+  ids = getattr(runtime.problem, side).ids[rows[order]].tolist()
+  return ', '.join(
+      f'{name} (embedding {size[n]:.3g}, input {given[n]:.3g}, teacher '
+      f'{teacher[n]:.3g})'
+      for name, n in zip(ids, order)
+  )
+
+
+def _table_norms(
+    table: tables_lib.SideTable, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Norms of the towers' input and of the teacher's factors, each [B]."""
+  pick = lambda values: np.asarray(values)[rows]
+  given = np.concatenate([pick(table.content), pick(table.preference)], axis=1)
+  return _norms(given), _norms(pick(table.factors))
+
+
+def _norms(values: np.ndarray) -> np.ndarray:
+  """Norm of each row of values [B, R], infinite where one is not finite."""
+  size = np.linalg.norm(values.astype(np.float64), axis=1)  # no overflow
+  return np.where(np.isfinite(size), size, np.inf)

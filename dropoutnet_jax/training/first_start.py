@@ -2,9 +2,8 @@
 """A first start that fails leaves its run folder as it found it.
 
 Until there is a checkpoint, a run folder holds nothing but the outcome of
-preparing, and a start fails because of a setting or a file. With that mended
-the experiment is another one, which `run_folder` would refuse to put into the
-same folder; so what the failed start wrote goes away.
+preparing, and a start fails because of a setting or a file. Nobody wants to
+keep a folder for that; so what the failed start wrote goes away.
 """
 
 from collections.abc import Iterator
@@ -15,16 +14,6 @@ import pathlib
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.training import run_folder
-
-# Everything that is written before the first checkpoint.
-_WRITTEN = (
-    'config.json',
-    'features.json',
-    'features_*.npz',
-    'problem.npz',
-    'sparse_part.npz',
-    '*.tmp',
-)
 
 
 @contextlib.contextmanager
@@ -44,21 +33,13 @@ def open_folder(workdir: str, cfg: config.Config) -> Iterator[None]:
       try:
         yield
       except BaseException:
-        if parallel.is_writer():
-          _remove_files(path)
+        if parallel.is_writer() and not (path / 'checkpoints').exists():
+          run_folder.remove_prepared(workdir)
         raise
   except BaseException:
     if parallel.is_writer() and missing:
       _remove_folders(path, missing)
     raise
-
-
-def _remove_files(workdir: pathlib.Path) -> None:
-  if (workdir / 'checkpoints').exists():
-    return
-  for pattern in _WRITTEN:
-    for path in workdir.glob(pattern):
-      path.unlink(missing_ok=True)
 
 
 def _remove_folders(workdir: pathlib.Path, missing: list[pathlib.Path]) -> None:

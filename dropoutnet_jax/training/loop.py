@@ -77,6 +77,8 @@ def run(
   past = telemetry.read_metrics(workdir, step)
   writer = telemetry.MetricsWriter(workdir, step)
   progress = telemetry.Progress(last, step, runtime.pairs_per_step)
+  for note in runtime.notes():
+    progress.say(note)
   train_steps = runtime.train_steps()
   reason = _patience_is_over(past, settings)
   try:

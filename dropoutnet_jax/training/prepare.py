@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From raw files to a problem: read, split, audit, encode, factorise."""
+"""From raw files to a problem: read, split, audit, encode, factorise.
+
+And from a problem to the tables that stay on the devices. Nothing here trains
+or knows a run folder beyond the two files that it keeps there.
+"""
 
 import dataclasses
 import time
@@ -20,6 +24,10 @@ from dropoutnet_jax.data import splits
 from dropoutnet_jax.data import synthetic
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import top_k
+from dropoutnet_jax.training import steps
+
+# Entries of padded user histories, 4 bytes each; longer ones are cut.
+_MAX_HISTORY_ENTRIES = 2**27
 
 
 class Stopwatch:
@@ -48,6 +56,7 @@ def prepare(
   Raises:
     UserError: for whatever is wrong with files, fields or the split.
   """
+  _check_teacher(cfg)
   watch = Stopwatch()
   dataset, truth = _load_data(cfg, data_dir)
   watch.lap('read')
@@ -55,17 +64,26 @@ def prepare(
   split = splits.make_split(dataset, cfg.data)
   split, more = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
   dropped += more
+  dropped += audit.check_targets(
+      target_items(cfg, split, len(dataset.items)),
+      split,
+      dataset,
+      allow_cold=cfg.objective.target_items == 'all',
+  )
   watch.lap('split and audit')
   train_users, train_items = split.train_rows()
   user, user_notes = _encode(cfg, dataset.users, train_users, 'user', workdir)
   item, item_notes = _encode(cfg, dataset.items, train_items, 'item', workdir)
   watch.lap('features')
-  factors, split, blanked = _make_factors(cfg, dataset, split)
+  factors, blanked = _make_factors(cfg, dataset, split)
   watch.lap('teacher')
+  history_notes = _history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *dropped, *blanked)
-  notes += (*user_notes, *item_notes)
+  notes += (*user_notes, *item_notes, *history_notes)
+  # Two features of one column say the same about it.
+  notes = tuple(dict.fromkeys(notes))
   problem = problem_lib.Problem(
-      user, item, split, factors, truth, tuple(notes), watch.seconds
+      user, item, split, factors, truth, notes, watch.seconds
   )
   if workdir is not None:
     problem_lib.save(problem, workdir)
@@ -124,14 +142,26 @@ def _encode(
   )
 
 
+def _check_teacher(cfg: config.Config) -> None:
+  """Refuses factors that know what the best checkpoint is chosen on."""
+  source, data = cfg.teacher.source, cfg.data
+  published = data.split.startswith('published')
+  draws_validation = data.validation_share > 0 or not published
+  if source != 'als' and data.validation == 'keep_out' and draws_validation:
+    raise errors.UserError(
+        f'config.teacher.source is {source!r} and config.data.validation is '
+        "'keep_out': the validation pairs are drawn here, and factors from "
+        'elsewhere may know them, so that every validation figure would come '
+        'out too high. Set --config.data.'
+        'validation=return to train on them without validation sets, or '
+        '--config.teacher.source=als to fit the factors without them.'
+    )
+
+
 def _make_factors(
     cfg: config.Config, dataset: schema.Dataset, split: schema.Split
-) -> tuple[schema.Factors, schema.Split, list[str]]:
-  """Teacher factors of the training rows, audited.
-
-  Factors from elsewhere know the validation rows, which the published training
-  set contains; those rows become absent. Factors of test rows are a leak.
-  """
+) -> tuple[schema.Factors, list[str]]:
+  """Teacher factors of the training rows, audited, and what to say of them."""
   settings = cfg.teacher
   if settings.source == 'als':
     factors = teacher.train(
@@ -141,27 +171,22 @@ def _make_factors(
         settings,
         cfg.train.seed,
     )
-    return factors, split, []
+    return audit.check_factors(dataset, split, factors)
   factors = (
       _published_factors(cfg, dataset)
       if settings.source == 'published'
       else _read_factors(settings, len(dataset.users), len(dataset.items))
   )
-  checked = split
-  if dataset.held_out:  # the validation rows are training rows as published
-    checked = dataclasses.replace(
-        split,
-        train=dataset.interactions,
-        evaluation={
-            name: held_out
-            for name, held_out in split.evaluation.items()
-            if name in dataset.held_out
-        },
-    )
-  _, notes = audit.check_split(
-      dataset, checked, factors=factors, drop=cfg.data.drop_leaks
+  factors, notes = audit.check_factors(
+      dataset, split, factors, drop=cfg.data.drop_leaks
   )
-  return audit.blank_factors(split, factors), split, notes
+  if not dataset.held_out:
+    notes.append(
+        'The factors come from elsewhere and the test sets were drawn here: '
+        'whether the factors of training rows know the test pairs cannot be '
+        'audited.'
+    )
+  return factors, notes
 
 
 def _published_factors(
@@ -200,16 +225,16 @@ def _read_factors(
 
 
 def target_items(
-    cfg: config.Config, problem: problem_lib.Problem
+    cfg: config.Config, split: schema.Split, num_items: int
 ) -> np.ndarray:
   """Item rows that may be targets or negatives: int32 [I'].
 
-  Training items, which the audit has checked; or, as published, all items,
-  the cold ones with zero factors among them.
+  Training items; or, as published, all items, the cold ones with zero factors
+  among them. `audit.check_targets` checks the former and counts the latter.
   """
   if cfg.objective.target_items == 'all':
-    return np.arange(len(problem.item.ids), dtype=np.int32)
-  return problem.split.train_rows()[1].astype(np.int32)
+    return np.arange(num_items, dtype=np.int32)
+  return split.train_rows()[1].astype(np.int32)
 
 
 def make_tables(
@@ -218,10 +243,8 @@ def make_tables(
   """Resident tables of a problem."""
   factors, scaling = problem.factors, cfg.model.preference_scaling
   sizes = (len(problem.user.ids), len(problem.item.ids))
-  history = lambda side: histories.make_history(
-      problem.split.train, *sizes, side
-  )
-  user_history, item_history = history('user'), history('item')
+  pairs = _history_pairs(cfg, problem.split.train, sizes[0])
+  user_history = histories.make_history(pairs, *sizes, 'user')
   user = tables_lib.make_side(
       _unit_entries(cfg, problem.user.dense),
       factors.user,
@@ -235,18 +258,49 @@ def make_tables(
       factors.item,
       factors.item_present,
       factors.user,
-      item_history,
+      histories.make_history(pairs, *sizes, 'item'),
       scaling,
   )
-  targets = target_items(cfg, problem)
+  targets = target_items(cfg, problem.split, sizes[1])
+  uses_history = steps.uses_history(cfg.dropout)
   return tables_lib.make_tables(
       user,
       item,
       problem.split,
       targets,
-      user_history,
+      user_history.padded() if uses_history else np.zeros((0, 0), np.int32),
       _top_items(cfg, problem, targets),
   )
+
+
+def _history_pairs(
+    cfg: config.Config, train: schema.Interactions, num_users: int
+) -> schema.Interactions:
+  """The training pairs that histories are made of.
+
+  All of them, unless steps read padded histories and these would be too large:
+  then the same number of pairs per user, on both sides alike.
+  """
+  if not steps.uses_history(cfg.dropout):
+    return train
+  limit = max(_MAX_HISTORY_ENTRIES // num_users, 1)
+  longest = np.bincount(train.user).max(initial=0)
+  return histories.latest(train, limit) if longest > limit else train
+
+
+def _history_notes(
+    cfg: config.Config, train: schema.Interactions, num_users: int
+) -> list[str]:
+  """Says which histories are cut, if any."""
+  kept = len(_history_pairs(cfg, train, num_users))
+  if kept == len(train):
+    return []
+  limit = max(_MAX_HISTORY_ENTRIES // num_users, 1)
+  kind = 'a random' if train.time is None else 'the latest'
+  return [
+      f'Means over histories (dropout transforms) use {kind} {limit:,} pairs '
+      f'of each user at most: {kept:,} of {len(train):,}.'
+  ]
 
 
 def _unit_entries(cfg: config.Config, content: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -62,10 +63,27 @@ def evaluate(
     runtime: of the run.
     state: the parameters to evaluate; its step is in the results.
     outcome: of the training, for its time and its reason to end.
+
+  Returns:
+    The same on all processes, which must all call this; one of them computes.
   """
+  models = runtime.methods(state)
+  step = int(state.step)
+  found = parallel.on_writer(lambda: _evaluate(runtime, models, step, outcome))
+  text = parallel.from_writer(None if found is None else json.dumps(found))
+  return json.loads(text)
+
+
+def _evaluate(
+    runtime: runtime_lib.Runtime,
+    models: dict[str, protocol.Method],
+    step: int,
+    outcome: loop.Outcome,
+) -> dict[str, Any]:
+  """`evaluate` on one process, without any collective operation."""
   begin = time.monotonic()
   cfg, problem = runtime.cfg, runtime.problem
-  methods = runtime.methods(state) | make_baselines(runtime)
+  methods = models | make_baselines(runtime)
   likes = problem.likes()
   splits: dict[str, Any] = {}
   for name, held_out in problem.split.evaluation.items():
@@ -92,7 +110,7 @@ def evaluate(
   return {
       'experiment': cfg.name,
       'seed': cfg.train.seed,
-      'step': int(state.step),
+      'step': step,
       'last_step': outcome.step,
       'stopped_early': outcome.reason,
       'train_seconds': round(outcome.seconds, 3),
@@ -100,10 +118,11 @@ def evaluate(
       'prepare_seconds': problem.seconds,
       'evaluate_seconds': round(time.monotonic() - begin, 3),
       'peak_memory_bytes': peak_memory(),
+      'peak_device_memory_bytes': parallel.device_memory(),
       'devices': parallel.describe_devices(),
       'versions': versions(),
       'rules': protocol.RULES,
-      'notes': list(problem.notes),
+      'notes': [*problem.notes, *runtime.notes()],
       'chosen': chosen,
       'splits': splits,
   }

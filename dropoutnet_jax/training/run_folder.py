@@ -1,10 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: who may write it, and which experiment it holds."""
+"""The folder of a run: who may write it, and which experiment it holds.
+
+A folder belongs to its experiment from the first whole checkpoint on. Before,
+it holds nothing but what was prepared, and another experiment may replace it:
+a start that was killed while it prepared is no reason to refuse a change.
+"""
 
 import contextlib
 import fcntl
+import fnmatch
 import json
 import os
+import pathlib
+import re
 from typing import Any, TextIO
 
 from dropoutnet_jax import config
@@ -15,6 +23,16 @@ from dropoutnet_jax.data import files
 
 _CONFIG = 'config.json'
 _LOCK = '.lock'
+# Everything that is written before the first checkpoint, in the order in which
+# it goes: without config.json the rest would be somebody else's files.
+_PREPARED = (
+    'problem.npz',
+    'sparse_part.npz',
+    'features.json',
+    'features_*.npz',
+    _CONFIG,
+)
+_LATER = ('metrics.jsonl', 'results.json')
 
 
 def open_folder(
@@ -58,10 +76,8 @@ def _lock_folder(workdir: str, cfg: config.Config) -> TextIO:
         '--workdir.'
     ) from error
   try:
-    _check_same_experiment(workdir, cfg)
-    for name in os.listdir(workdir):
-      if name.endswith(files.TEMPORARY):  # of a run that was killed
-        os.remove(os.path.join(workdir, name))
+    _take(workdir, cfg)
+    _remove_half_written(workdir)  # by a run that was killed
   except errors.UserError:
     lock.close()
     raise
@@ -74,7 +90,7 @@ def _check_no_foreign_folder(workdir: str) -> None:
   others = [
       name
       for name in sorted(names)
-      if name != _LOCK and not name.endswith(files.TEMPORARY)
+      if name != _LOCK and not _is_half_written(name)
   ]
   if others and _CONFIG not in names:
     raise errors.UserError(
@@ -83,47 +99,138 @@ def _check_no_foreign_folder(workdir: str) -> None:
     )
 
 
-def _check_same_experiment(workdir: str, cfg: config.Config) -> None:
+def _is_half_written(name: str) -> bool:
+  """Whether `files.write` made it for a file of a run: 'config.json.123.tmp'.
+
+  Other files that end like that are somebody else's.
+  """
+  stem = re.sub(rf'\.\d+{re.escape(files.TEMPORARY)}$', '', name)
+  known = (*_PREPARED, *_LATER)
+  return stem != name and any(fnmatch.fnmatch(stem, x) for x in known)
+
+
+def _remove_half_written(workdir: str) -> None:
+  for name in filter(_is_half_written, os.listdir(workdir)):
+    os.remove(os.path.join(workdir, name))
+
+
+def _take(workdir: str, cfg: config.Config) -> None:
+  """Makes a folder that holds nothing that was trained one of this experiment.
+
+  Raises:
+    UserError: as `check_same_experiment`.
+  """
+  check_same_experiment(workdir, cfg)
+  if differences(workdir, cfg):
+    remove_prepared(workdir)
   path = os.path.join(workdir, _CONFIG)
-  text = config_tree.to_json(cfg)
   if not os.path.exists(path):
-    files.write_text(path, text)
-    return
-  found, wanted = flatten(read_config(workdir)), flatten(json.loads(text))
-  differing = [
-      name
-      for name in sorted(found.keys() | wanted.keys())
-      if found.get(name) != wanted.get(name)
-  ]
-  if differing:
-    shown = ', '.join(
-        f'{name} ({found.get(name)!r} there, {wanted.get(name)!r} now)'
-        for name in differing[:4]
-    )
+    files.write_text(path, config_tree.to_json(cfg))
+
+
+def check_same_experiment(workdir: str, cfg: config.Config) -> None:
+  """Raises UserError if the folder holds what another experiment trained.
+
+  The differing fields are named. A folder that does not exist will do.
+  """
+  differing = differences(workdir, cfg)
+  if differing and _is_begun(workdir):
     more = len(differing) - 4
     raise errors.UserError(
-        f'{workdir} holds another experiment; it differs in {shown}'
+        f'{workdir} holds another experiment; it differs in '
+        + ', '.join(differing[:4])
         + (f' and {more} more fields' if more > 0 else '')
         + '. Choose another --workdir, or repeat the command of that run.'
     )
 
 
-def read_config(workdir: str) -> dict[str, Any]:
-  """config.json of a run folder as nested dicts.
+def differences(workdir: str, cfg: config.Config) -> list[str]:
+  """Fields in which config.json differs, 'train.seed (0 there, 1 now)'.
+
+  None where there is no config.json.
 
   Raises:
-    UserError: if it is missing or no JSON.
+    UserError: if it is damaged.
+  """
+  if not os.path.exists(os.path.join(workdir, _CONFIG)):
+    return []
+  wanted = flatten(json.loads(config_tree.to_json(cfg)))
+  found = flatten(json.loads(config_tree.to_json(read_config(workdir))))
+  return [
+      f'{name} ({found.get(name)!r} there, {wanted.get(name)!r} now)'
+      for name in sorted(found.keys() | wanted.keys())
+      if found.get(name) != wanted.get(name)
+  ]
+
+
+def _is_begun(workdir: str) -> bool:
+  """Whether there is something that training has cost time for."""
+  path = pathlib.Path(workdir)
+  log = path / 'metrics.jsonl'
+  return (
+      (path / 'results.json').exists()
+      or (log.exists() and log.stat().st_size > 0)
+      # Orbax writes beside the place; a number is a whole checkpoint.
+      or any(x.name.isdigit() for x in path.glob('checkpoints/*'))
+  )
+
+
+def remove_prepared(workdir: str) -> None:
+  """Removes what is written before the first checkpoint."""
+  _remove_half_written(workdir)
+  for pattern in _PREPARED:
+    for path in pathlib.Path(workdir).glob(pattern):
+      path.unlink(missing_ok=True)
+
+
+def load_config(workdir: str) -> config.Config:
+  """As `read_config`, and validated: for what is computed from it."""
+  cfg = read_config(workdir)
+  try:
+    cfg.validate()
+  except errors.UserError as error:
+    raise _damaged(workdir, error) from error
+  return cfg
+
+
+def read_config(workdir: str) -> config.Config:
+  """The configuration that a run folder was made with.
+
+  Raises:
+    UserError: if config.json is missing or damaged.
   """
   path = os.path.join(workdir, _CONFIG)
   try:
     with open(path, encoding='utf-8') as file:
-      return json.load(file)
-  except FileNotFoundError as error:
+      return config_tree.from_dict(json.load(file))
+  except OSError as error:
+    runs = _runs_below(workdir)
+    advice = 'Name the folder of a training with --workdir.'
+    if runs:
+      advice = (
+          f'It holds {len(runs)} runs of a sweep; name --workdir={runs[0]}.'
+      )
     raise errors.UserError(
-        f'{workdir} is no run folder: {path} does not exist.'
+        f'{workdir} is no run folder: {path}: {error.strerror}. {advice}'
     ) from error
-  except ValueError as error:
-    raise errors.UserError(f'{path} is damaged: {error}.') from error
+  except (ValueError, errors.UserError) as error:
+    raise _damaged(workdir, error) from error
+
+
+def _runs_below(workdir: str) -> list[pathlib.Path]:
+  """The folders of the runs of a sweep."""
+  with contextlib.suppress(OSError):
+    found = pathlib.Path(workdir).glob(f'*/{_CONFIG}')
+    return sorted(path.parent for path in found)
+  return []
+
+
+def _damaged(workdir: str, error: Exception) -> errors.UserError:
+  why = str(error).rstrip('.')
+  return errors.UserError(
+      f'{os.path.join(workdir, _CONFIG)} is damaged: {why}. Choose another '
+      '--workdir, or train again.'
+  )
 
 
 def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:

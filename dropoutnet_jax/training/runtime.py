@@ -2,6 +2,7 @@
 """The compiled parts of a run, built from its configuration and problem."""
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -33,8 +34,18 @@ class Runtime:
   model: towers.TwoTower
   optimizer: optax.GradientTransformation
   embedder: model_scores.Embedder
-  pairs_per_step: int
+  batch_shape: tuple[int, ...]  # (users, items) of a block, or (pairs,)
   sparse: sparse_part.SparsePart | None = None
+
+  @property
+  def pairs_per_step(self) -> int:
+    """Pairs that are scored in a step."""
+    return math.prod(self.batch_shape)
+
+  def notes(self) -> list[str]:
+    """What a user should know of how this run uses the devices."""
+    note = parallel.unsplit_note(self.batch_shape, self.mesh)
+    return [note] if note else []
 
   def fresh_state(self) -> state_lib.TrainState:
     """The state before the first step, replicated over the mesh."""
@@ -92,24 +103,23 @@ def build(
   """
   mesh = parallel.make_mesh(cfg.mesh, num_devices)
   tables = prepare.make_tables(cfg, problem)
-  pairs = cfg.train.batch_size
+  shape: tuple[int, ...] = (cfg.train.batch_size,)
   if cfg.objective.pairing == 'blocks':
-    users, items = batches.block_shape(
-        pairs,
+    shape = batches.block_shape(
+        cfg.train.batch_size,
         cfg.objective.block_users,
         len(tables.train_users),
         len(tables.target_items),
     )
-    pairs = users * items
   model = towers.TwoTower(cfg.model)
   return Runtime(
       cfg=cfg,
       problem=problem,
       mesh=mesh,
-      tables=parallel.place(tables, mesh),
+      tables=parallel.place_tables(tables, mesh),
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
       embedder=model_scores.Embedder(model),
-      pairs_per_step=pairs,
+      batch_shape=shape,
       sparse=sparse,
   )

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one optimiser step changes: arrays and nothing else."""
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -23,6 +24,8 @@ class TrainState:
     batch_stats: running statistics of batch norm; {} without it.
     opt_state: of the optimiser.
     ema_params: moving average of the parameters; {} where it is off.
+    ema_batch_stats: the same average of the running statistics: those of other
+      parameters would not fit.
   """
 
   step: jax.Array
@@ -30,13 +33,29 @@ class TrainState:
   batch_stats: Any
   opt_state: optax.OptState
   ema_params: Any
+  ema_batch_stats: Any = flax.struct.field(default_factory=dict)
+
+  def average(self, decay: float) -> 'TrainState':
+    """Moves the averages towards parameters and statistics, after a step.
+
+    The decay grows with the step n as min(decay, n / (9 + n)), so that the
+    random start has no weight after the first step and little is forgotten
+    later; as in tf.train.ExponentialMovingAverage with `num_updates`.
+    """
+    done = self.step.astype(jnp.float32)
+    share = 1.0 - jnp.minimum(decay, done / (9.0 + done))
+    move = lambda new, old: optax.incremental_update(new, old, share)
+    return dataclasses.replace(
+        self,
+        ema_params=move(self.params, self.ema_params),
+        ema_batch_stats=move(self.batch_stats, self.ema_batch_stats),
+    )
 
   def eval_variables(self) -> dict[str, Any]:
     """Variables to embed with: averaged parameters where there are some."""
-    return {
-        'params': self.ema_params or self.params,
-        'batch_stats': self.batch_stats,
-    }
+    if self.ema_params:
+      return {'params': self.ema_params, 'batch_stats': self.ema_batch_stats}
+    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def create_state(
@@ -57,11 +76,13 @@ def create_state(
   variables = model.init(
       jax.random.key(seed), *one_row(tables.user), *one_row(tables.item)
   )
-  params = variables['params']
+  params, stats = variables['params'], variables.get('batch_stats', {})
+  copied = lambda tree: jax.tree.map(jnp.copy, tree) if use_ema else {}
   return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,
-      batch_stats=variables.get('batch_stats', {}),
+      batch_stats=stats,
       opt_state=optimizer.init(params),
-      ema_params=jax.tree.map(jnp.copy, params) if use_ema else {},
+      ema_params=copied(params),
+      ema_batch_stats=copied(stats),
   )

@@ -45,30 +45,50 @@ def effective_rates(
 
   A dropped row without content is a constant input: regressing onto many
   different targets from it teaches nothing (half of the published pairs on
-  CiteULike are of this kind).
+  CiteULike are of this kind). Where a pair would lose both sides, the side
+  with content still loses its own.
   """
   keep = settings.drop_without_content
-  user = 1.0 if keep or tables.user.content.shape[1] else 0.0
-  item = 1.0 if keep or tables.item.content.shape[1] else 0.0
+  user = float(keep or tables.user.content.shape[1] > 0)
+  item = float(keep or tables.item.content.shape[1] > 0)
   s = settings
-  exclusive = s.kind == 'exclusive'
-  transforms = (
-      (s.user_transform, s.item_transform)
-      if exclusive
-      else (s.user_transform_rate, s.item_transform_rate)
-  )
   return Rates(
       input_dropout.Rates(user * s.user_rate, s.user_transform_rate),
       input_dropout.Rates(item * s.item_rate, s.item_transform_rate),
       input_dropout.ModeRates(
-          user * s.drop_user,
-          item * s.drop_item,
+          user * (s.drop_user + (1.0 - item) * s.drop_both),
+          item * (s.drop_item + (1.0 - user) * s.drop_both),
           user * item * s.drop_both,
           s.user_transform,
           s.item_transform,
       ),
-      any(transforms),
+      uses_history(settings),
   )
+
+
+def uses_history(settings: config.DropoutConfig) -> bool:
+  """Whether some rows become the mean over their history."""
+  if settings.kind == 'exclusive':
+    return bool(settings.user_transform or settings.item_transform)
+  return bool(settings.user_transform_rate or settings.item_transform_rate)
+
+
+def draw_batch(
+    cfg: config.Config, tables: tables_lib.Tables, key: jax.Array
+) -> batches.Block | batches.Pairs:
+  """The rows that the step of this key trains on."""
+  rows_key = jax.random.split(key, 3)[0]  # the others draw dropout states
+  size, settings = cfg.train.batch_size, cfg.objective
+  if settings.pairing == 'blocks':
+    shape = batches.block_shape(
+        size,
+        settings.block_users,
+        len(tables.train_users),
+        len(tables.target_items),
+    )
+    return batches.draw_block(rows_key, tables, shape)
+  share = settings.random_items / (settings.top_items + settings.random_items)
+  return batches.draw_published_pairs(rows_key, tables, size, share)
 
 
 def make_loss_fn(
@@ -85,7 +105,10 @@ def make_loss_fn(
       params: Any, batch_stats: Any, tables: tables_lib.Tables, step: jax.Array
   ) -> tuple[jax.Array, tuple[Any, Metrics]]:
     key = jax.random.fold_in(jax.random.key(cfg.train.seed), step)
-    factor = input_dropout.ramp(step, cfg.dropout.ramp_steps)
+    dropout = cfg.dropout
+    factor = input_dropout.share_of_rates(
+        step, dropout.schedule, dropout.ramp_steps, dropout.start_share
+    )
     scaled = jax.tree.map(lambda rate: rate * factor, rates[:3])
     embed = functools.partial(_embed, model, params)
     terms, stats = make(
@@ -130,16 +153,8 @@ def _block_loss(
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Any]:
   """Every user and item of a block embedded once, all pairs scored."""
-  block_key, user_key, item_key = jax.random.split(key, 3)
-  shape = batches.block_shape(
-      cfg.train.batch_size,
-      cfg.objective.block_users,
-      len(tables.train_users),
-      len(tables.target_items),
-  )
-  block = parallel.split_rows(
-      batches.draw_block(block_key, tables, shape), mesh
-  )
+  _, user_key, item_key = jax.random.split(key, 3)
+  block = parallel.split_rows(draw_batch(cfg, tables, key), mesh)
   user = objective.preference(tables.user, block.user)
   item = objective.preference(tables.item, block.item)
   user_history, item_history = user, item
@@ -159,8 +174,8 @@ def _block_loss(
         likes.T @ tables.user.factors[block.user],
         jnp.sum(likes, axis=0).astype(jnp.int32),
     )
-  user_state = input_dropout.draw_states(user_key, shape[0], rates[0])
-  item_state = input_dropout.draw_states(item_key, shape[1], rates[1])
+  user_state = input_dropout.draw_states(user_key, len(block.user), rates[0])
+  item_state = input_dropout.draw_states(item_key, len(block.item), rates[1])
   user_emb, stats = embed(
       stats,
       'embed_users',
@@ -181,6 +196,7 @@ def _block_loss(
       item_emb,
       tables.user.factors[block.user],
       tables.item.factors[block.item],
+      dtype=jnp.dtype(cfg.model.dtype),
   )
   return terms, stats
 
@@ -196,12 +212,8 @@ def _pair_loss(
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Any]:
   """Single pairs from the published distribution."""
-  pair_key, user_key, item_key = jax.random.split(key, 3)
-  size, settings = cfg.train.batch_size, cfg.objective
-  share = settings.random_items / (settings.top_items + settings.random_items)
-  pairs = parallel.split_rows(
-      batches.draw_published_pairs(pair_key, tables, size, share), mesh
-  )
+  _, user_key, item_key = jax.random.split(key, 3)
+  pairs = parallel.split_rows(draw_batch(cfg, tables, key), mesh)
   user = objective.preference(tables.user, pairs.user)
   item = objective.preference(tables.item, pairs.item)
   user_factors = tables.user.factors[pairs.user]
@@ -219,11 +231,11 @@ def _pair_loss(
     )
   if cfg.dropout.kind == 'exclusive':
     user_state, item_state = input_dropout.draw_pair_states(
-        user_key, size, rates[2]
+        user_key, len(pairs.user), rates[2]
     )
   else:
-    user_state = input_dropout.draw_states(user_key, size, rates[0])
-    item_state = input_dropout.draw_states(item_key, size, rates[1])
+    user_state = input_dropout.draw_states(user_key, len(pairs.user), rates[0])
+    item_state = input_dropout.draw_states(item_key, len(pairs.item), rates[1])
   user_emb, stats = embed(
       stats,
       'embed_users',
@@ -249,10 +261,16 @@ def make_train_steps(
 
   `count` steps (traced, at most train.steps_per_dispatch: one program for any
   number) run in one call; `state` is donated. Metrics are float32
-  [steps_per_dispatch]; entries from the number of steps done on are NaN. After
-  a non-finite loss no further step runs and state.step stays at the bad step.
+  [steps_per_dispatch] ([num_steps] if those are fewer); entries from the number
+  of steps done on are NaN. After a non-finite loss no further step runs and
+  state.step stays at the bad step.
+
+  A while loop and not a scan: its number of rounds is traced, so that cut and
+  resumed dispatches share the program of whole ones, and it ends at a bad step
+  instead of computing on. Its one lack, reverse-mode gradients through the
+  loop, is not needed here.
   """
-  size = settings.steps_per_dispatch
+  size = min(settings.steps_per_dispatch, settings.num_steps)
 
   def one_step(
       state: state_lib.TrainState, tables: tables_lib.Tables
@@ -263,10 +281,15 @@ def make_train_steps(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    ema = state.ema_params
-    if settings.ema:
-      ema = optax.incremental_update(params, ema, 1.0 - settings.ema)
-    new = state_lib.TrainState(state.step + 1, params, stats, opt_state, ema)
+    new = state_lib.TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=stats,
+        opt_state=opt_state,
+        ema_params=state.ema_params,
+        ema_batch_stats=state.ema_batch_stats,
+    )
+    new = new.average(settings.ema) if settings.ema else new
     metrics['gradient_norm'] = optax.tree.norm(grads)
     return new, metrics
 

@@ -22,18 +22,19 @@ _QUIET_SECONDS = 60.0  # between plain lines where there is no terminal
 def read_metrics(
     workdir: str, up_to: int | None = None
 ) -> list[dict[str, Any]]:
-  """Lines of metrics.jsonl with step <= up_to; a torn last line is left out."""
+  """Lines of metrics.jsonl with step <= up_to, up to the first torn one."""
   path = os.path.join(workdir, 'metrics.jsonl')
   rows: list[dict[str, Any]] = []
   if not os.path.exists(path):
     return rows
-  with open(path, encoding='utf-8') as file:
+  with open(path, 'rb') as file:
     for line in file:
       try:
         row = json.loads(line)
-      except ValueError:
-        break  # killed while it was written
-      if up_to is None or row['step'] <= up_to:
+        step, _ = int(row['step']), float(row['seconds'])
+      except (ValueError, TypeError, KeyError):
+        break  # killed while it was written, or damaged later
+      if up_to is None or step <= up_to:
         rows.append(row)
   return rows
 

@@ -297,9 +297,9 @@ LEAKS = {
 }
 
 
-def message_of(split, factors=None):
+def message_of(split):
   with pytest.raises(errors.UserError) as caught:
-    audit.check_split(DATASET, split, factors)
+    audit.check_split(DATASET, split)
   return str(caught.value)
 
 
@@ -320,8 +320,12 @@ def assert_same_split(left, right):
 @pytest.mark.parametrize('drop', [False, True])
 def test_clean_split_passes_as_it_is(drop):
   split = clean_split()
-  found, sentences = audit.check_split(DATASET, split, factors_of(split), drop)
+  found, sentences = audit.check_split(DATASET, split, drop)
   assert found is split
+  assert sentences == []
+  factors = factors_of(split)
+  found, sentences = audit.check_factors(DATASET, split, factors, drop)
+  assert found is factors
   assert sentences == []
 
 
@@ -360,7 +364,7 @@ def test_all_leaks_are_told_at_once():
       with_pair('cold_user', (5, 9)),
   ):
     split = plant(split)
-  message = message_of(split, factors_of(clean_split()))
+  message = message_of(split)
   for words in (
       'training has 4 pairs',
       'training repeats 1 pair',
@@ -377,6 +381,39 @@ def test_all_leaks_are_told_at_once():
   mended, sentences = audit.check_split(DATASET, split, drop=True)
   assert len(sentences) == len(expected) == message.count(';')
   assert_same_split(mended, clean_split())
+
+
+def test_leaks_are_told_with_the_ids_and_paths_of_the_files():
+  ids = schema.Entities(np.arange(10))
+  dataset = dataclasses.replace(
+      DATASET,
+      users=ids,
+      items=ids,
+      origin=schema.Origin(('x/train.csv', 'x/test.csv'), 1),
+  )
+  split = with_train((3, 6), (1, 1))(clean_split())
+  with pytest.raises(errors.UserError) as caught:
+    audit.check_split(dataset, split)
+  message = str(caught.value)
+  assert 'cold_item: 1 item (6, in the files 7) of 2 cold ones' in message
+  assert 'warm: 1 pair (user 1 with item 1, in the files 2 with 2) of' in (
+      message
+  )
+  assert 'Its pairs are in x/train.csv, x/test.csv. Mend the files' in message
+  many = with_candidates('cold_item', *range(8))(clean_split())
+  with pytest.raises(errors.UserError) as caught:
+    audit.check_split(dataset, many)
+  assert '6 items (0, 1, 2, ..., in the files 1, 2, 3, ...) of 8' in str(
+      caught.value
+  )
+  # Factors are in files of their own, numbered in their own way.
+  factors = dataclasses.replace(
+      factors_of(clean_split()), item=np.ones((10, 2), np.float32)
+  )
+  with pytest.raises(errors.UserError) as caught:
+    audit.check_factors(dataset, clean_split(), factors)
+  assert '4 items (6, 7, 8, ...) without' in str(caught.value)
+  assert 'files 7' not in str(caught.value)
 
 
 def test_weights_are_optional_and_zero_is_one():
@@ -442,12 +479,13 @@ def test_factors_of_cold_rows_are_found_and_blanked(name):
   else:
     getattr(leaky, side)[row, 1] = np.nan if kind == 'nan' else 0.25
   line = f'teacher: factors of {found} without a training pair'
-  assert line in message_of(split, leaky)
-  mended, sentences = audit.check_split(DATASET, split, leaky, drop=True)
-  assert mended is split
+  with pytest.raises(errors.UserError) as caught:
+    audit.check_factors(DATASET, split, leaky)
+  assert line in str(caught.value)
+  assert 'data.drop_leaks=true' in str(caught.value)
+  blank, sentences = audit.check_factors(DATASET, split, leaky, drop=True)
   assert sentences == [f'Blanked: {line}.']
-  blank = audit.blank_factors(mended, leaky)
-  assert audit.check_split(DATASET, mended, blank) == (split, [])
+  assert audit.check_factors(DATASET, split, blank) == (blank, [])
   for field in dataclasses.fields(schema.Factors):
     a, b = getattr(blank, field.name), getattr(clean, field.name)
     np.testing.assert_array_equal(a, b)
@@ -458,19 +496,20 @@ def test_factors_of_rows_whose_training_pairs_are_dropped_are_blanked():
   split = with_train((3, 6))(clean_split())
   factors = factors_of(split)  # of a teacher that saw the leak
   assert factors.item_present[6]
-  assert 'teacher' not in message_of(split, factors)
-  mended, sentences = audit.check_split(DATASET, split, factors, drop=True)
-  assert sentences[-1] == (
+  assert audit.check_factors(DATASET, split, factors) == (factors, [])
+  mended, _ = audit.check_split(DATASET, split, drop=True)
+  blank, sentences = audit.check_factors(DATASET, mended, factors, drop=True)
+  assert sentences == [
       'Blanked: teacher: factors of 1 item (506) without a training pair.'
-  )
-  assert not audit.blank_factors(mended, factors).item_present[6]
+  ]
+  assert not blank.item_present[6]
 
 
 def test_training_rows_without_factors_are_no_leak():
   split = clean_split()
   factors = factors_of(split)
   factors.item[2], factors.item_present[2] = 0, False
-  assert audit.check_split(DATASET, split, factors) == (split, [])
+  assert audit.check_factors(DATASET, split, factors) == (factors, [])
 
 
 # Targets.
@@ -478,8 +517,10 @@ def test_training_rows_without_factors_are_no_leak():
 
 def test_targets_of_training_items_pass():
   targets = np.tile(int32(0, 1, 2, 3, 4, 5, -1), (3, 1))
-  audit.check_targets(targets, clean_split(), DATASET)
-  audit.check_targets(int32(), clean_split(), DATASET)
+  for rows in (targets, int32()):
+    for allow_cold in (False, True):
+      found = audit.check_targets(rows, clean_split(), DATASET, allow_cold)
+      assert found == []
 
 
 @pytest.mark.parametrize(
@@ -497,8 +538,13 @@ def test_targets_of_training_items_pass():
 def test_cold_targets_are_told(targets, counted):
   with pytest.raises(errors.UserError) as caught:
     audit.check_targets(np.array(targets), clean_split(), DATASET)
-  counted = re.escape(counted).replace(r'\.\*', '.*')
-  assert re.search(counted, str(caught.value)), str(caught.value)
+  pattern = re.escape(counted).replace(r'\.\*', '.*')
+  assert re.search(pattern, str(caught.value)), str(caught.value)
+  note = audit.check_targets(
+      np.array(targets), clean_split(), DATASET, allow_cold=True
+  )
+  assert len(note) == 1
+  assert re.search(pattern.removesuffix(r'\ that'), note[0])
   assert '--config.objective.target_items=training' in str(caught.value)
 
 

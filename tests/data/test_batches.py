@@ -121,7 +121,7 @@ def test_draws_are_pure_functions_of_the_key():
     st.integers(1, 60),
 )
 @SETTINGS
-def test_block_shape(batch_size, block_users, num_users, num_items):
+def test_small_block_shape(batch_size, block_users, num_users, num_items):
   users, items = batches.block_shape(
       batch_size, block_users, num_users, num_items
   )
@@ -134,10 +134,36 @@ def test_block_shape(batch_size, block_users, num_users, num_items):
     assert (items + 1) * users > batch_size
 
 
+@hypothesis.given(
+    st.integers(1, 3_000_000),
+    st.integers(0, 3000),
+    st.integers(1, 5000),
+    st.integers(1, 5000),
+)
+@SETTINGS
+def test_large_sides_split_over_any_usual_number_of_devices(
+    batch_size, block_users, num_users, num_items
+):
+  shape = batches.block_shape(batch_size, block_users, num_users, num_items)
+  root = block_users or batch_size**0.5
+  wanted = (root, batch_size / shape[0])
+  for side, aim, available in zip(shape, wanted, (num_users, num_items)):
+    assert 1 <= side <= available
+    if side > 128:
+      assert side % 128 == 0
+    if side + 64.5 < aim:  # more only where there is no more
+      assert available - side < 128
+    assert side <= max(1, aim + 64.5)
+
+
 def test_block_shape_is_about_square():
-  assert batches.block_shape(1_000_000, 0, 5551, 13_584) == (1000, 1000)
-  assert batches.block_shape(1_000_000, 0, 500, 13_584) == (500, 2000)
+  assert batches.block_shape(1_000_000, 0, 5551, 13_584) == (1024, 1024)
+  assert batches.block_shape(250_000, 0, 754, 1345) == (512, 512)
   assert batches.block_shape(12, 0, 100, 100) == (3, 4)
+  # Of 500 users 384 are the most that split, of 140 128, of 100 all.
+  assert batches.block_shape(1_000_000, 0, 500, 13_584) == (384, 2560)
+  assert batches.block_shape(1_000_000, 0, 140, 900) == (128, 896)
+  assert batches.block_shape(1_000_000, 0, 100, 13_584) == (100, 9984)
 
 
 def draw_pairs(rng):
@@ -145,7 +171,7 @@ def draw_pairs(rng):
   likes = rng.random((7, 9)) < rng.choice([0.0, 0.2, 0.7, 1.0])
   user, item = np.nonzero(likes)
   train = schema.Interactions(user.astype(np.int32), item.astype(np.int32))
-  index = histories.make_history(train, 7, 9, 'user').index
+  index = histories.make_history(train, 7, 9, 'user').padded()
   padded = np.pad(index, ((0, 0), (0, 9 - index.shape[1])), constant_values=-1)
   return set(zip(user.tolist(), item.tolist())), jnp.asarray(padded)
 

@@ -8,6 +8,8 @@ import pytest
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import citeulike
+from dropoutnet_jax.data import layer6
+from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import text
 
 A_TAGS = [[0, 0, 1], [0, 0, 0], [1, 1, 0], [0, 1, 0]]
@@ -175,7 +177,13 @@ BROKEN_A = [
     ('tags.dat', None, ' does not exist'),
     ('tags.dat', '', ': no rows'),
     ('tags.dat', 'a\n\nc\n', ':2: blank line'),
+    ('tags.dat', 'a\n\nc\n', 'or write the row that it stands for.'),
     ('mult.dat', '0\n0\n', ': 2 lines, but item-tag.dat has 4; line n of both'),
+    (
+        'mult.dat',
+        '0\n1 2000000000:1\n0\n0\n',
+        ':2: word 2000000000 is out of range; it must be from 0 to 9999999.',
+    ),
     ('mult.dat', '0\n1 5\n', ":2: found '5'; expected word:count"),
     ('cold/train.csv', None, ' does not exist'),
     ('cold/train.csv', '', ': no rows'),
@@ -189,6 +197,8 @@ BROKEN_A = [
         '1,1,1\n1,2\n',
         ":2: expected 3 field(s) with ',' between, found 2: '1,2'",
     ),
+    ('users.dat', b'\x1f\x8b\x08\x00', ' is packed with gzip; unpack it'),
+    ('users.dat', '<!DOCTYPE html>\n', 'It looks like a web page. Correct th'),
     ('cold/train.csv', '1;1;1\n', "It looks separated by ';'"),
     ('cold/train.csv', '1\t1\t1\n', 'It looks separated by tabs'),
     (
@@ -268,6 +278,36 @@ def test_broken_t(make_data, name, content, message):
   assert f'{folder / name}{message}' in _message(citeulike.load_t, folder)
 
 
+@pytest.mark.parametrize('name', ['citeulike-a', 'citeulike-t'])
+def test_a_published_list_of_users_that_is_cut_off(
+    make_data, monkeypatch, name
+):
+  load = {
+      'citeulike-a': lambda folder: citeulike.load_a(folder, 'random'),
+      'citeulike-t': citeulike.load_t,
+  }[name]
+  dataset = load(make_data(name))
+  (column,) = dataset.items.columns.values()
+  number = len(dataset.users)
+  shape = (column.matrix.shape[1], len(dataset.items))
+  monkeypatch.setitem(citeulike._PUBLISHED_USERS, shape, number)
+  load(make_data(name))
+  lines = (make_data(name) / 'users.dat').read_text().split('\n')
+  folder = make_data(name, {'users.dat': '\n'.join(lines[:-1])})
+  assert (
+      f'{folder / "users.dat"}: {number - 1} users, but the published data set '
+      f'with these {shape[1]} items has {number}; the file is cut off.'
+  ) in _message(load, folder)
+
+
+def test_ids_of_the_csv_files_are_told(make_data):
+  folder = make_data('citeulike-a')
+  dataset = citeulike.load_a(folder, 'published-cold')
+  files = tuple(str(folder / f'cold/{name}.csv') for name in ('train', 'test'))
+  assert dataset.origin == schema.Origin(files, 1)
+  assert citeulike.load_a(folder, 'random').origin is None
+
+
 def test_missing_files_can_be_told_from_broken_ones(make_data):
   folder = make_data('citeulike-t', {'vocabulary.dat': None})
   with pytest.raises(text.MissingFileError):
@@ -324,6 +364,29 @@ def test_real_a_without_split(data_dir):
   for item in (0, 1, 5_000, 16_979):
     found = tags.matrix[[item]].nonzero()[1].tolist()
     assert found == sorted(map(int, lines[item].split()[1:]))
+
+
+@pytest.mark.parametrize('name', ['citeulike-a', 'citeulike-t'])
+def test_half_of_the_real_users(data_dir, tmp_path, name):
+  for path in (data_dir / name).glob('*.dat'):
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  lines = (data_dir / name / 'users.dat').read_text().split('\n')
+  (tmp_path / 'users.dat').write_text('\n'.join(lines[:2_000]))
+  load = {
+      'citeulike-a': lambda: citeulike.load_a(tmp_path, 'random'),
+      'citeulike-t': lambda: citeulike.load_t(tmp_path),
+  }[name]
+  assert 'users.dat: 2000 users, but the published' in _message(load)
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'test_item_ids'])
+def test_half_of_a_real_split(data_dir, tmp_path, name):
+  for path in (data_dir / 'citeulike-a' / 'cold').iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  path = tmp_path / f'{name}.csv'
+  path.write_text('\n'.join(path.read_text().split('\n')[:1_000]))
+  found = _message(layer6.read_split, tmp_path, 'cold', 5_551, 16_980)
+  assert f'{path}: 1000 lines, but the published file has ' in found
 
 
 def test_real_t(data_dir):

@@ -9,6 +9,7 @@ import zipfile
 
 import pooch
 import pytest
+import requests
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import download
@@ -29,15 +30,16 @@ class _Server:
     self.contents = contents
     self.requests: list[str] = []
 
-  def __call__(self, url, known_hash, fname, path):
+  def __call__(self, url, known_hash, fname, path, downloader):
+    assert isinstance(downloader, pooch.HTTPDownloader)
     self.requests.append(url)
+    path.mkdir(parents=True, exist_ok=True)
     if url not in self.contents:
       raise ConnectionError('Name or\nservice not known')
     content = self.contents[url]
     kind, _, digest = known_hash.partition(':')
     if hashlib.new(kind, content).hexdigest() != digest:
       raise ValueError(f'{kind.upper()} hash of downloaded file does not match')
-    path.mkdir(parents=True, exist_ok=True)
     (path / fname).write_bytes(content)
     return str(path / fname)
 
@@ -139,6 +141,7 @@ def test_without_network(monkeypatch, cache, name):
   assert 'ConnectionError: Name or service not known' in message
   assert 'http' in message and f'into DATA_DIR/{name}.' in message
   assert message.endswith('Then give --data_dir=DATA_DIR.')
+  assert not cache.exists()  # no empty folders stay
 
 
 def test_another_content_than_the_known_one_is_refused(serve, cache):
@@ -161,12 +164,63 @@ def test_pooch_itself_refuses_another_content(monkeypatch, cache):
       pooch,
       'retrieve',
       lambda *args, **kwargs: original(
-          *args, **kwargs, downloader=download_page
+          *args, **{**kwargs, 'downloader': download_page}
       ),
   )
   with pytest.raises(errors.UserError, match='does not match'):
     download.fetch('ml-100k')
-  assert not list((cache / 'ml-100k').iterdir())
+  assert not cache.exists()
+
+
+class _Response:
+  """What the downloader of pooch uses of a response of requests."""
+
+  headers = {'content-length': '2'}
+
+  def __init__(self, content: bytes):
+    self._content = content
+
+  def raise_for_status(self) -> None:
+    pass
+
+  def iter_content(self, chunk_size):
+    del chunk_size
+    return iter([self._content[:1], self._content[1:]])
+
+
+def test_what_is_downloaded_is_said_once_it_comes(
+    monkeypatch, cache, serve, capfd
+):
+  original = pooch.retrieve
+  contents = {f'http://x/{name}': name.encode() for name in ('aa', 'bb')}
+  serve('citeulike-t', contents)
+  monkeypatch.setattr(pooch, 'retrieve', original)
+  get = lambda url, **options: _Response(contents[url])
+  monkeypatch.setattr(requests, 'get', get)
+  folder = download.fetch('citeulike-t')
+  assert (folder / 'aa').read_text() + (folder / 'bb').read_text() == 'aabb'
+  assert capfd.readouterr() == ('', 'Downloading citeulike-t (5 MB).\n')
+
+
+def test_without_network_the_message_is_all_that_is_said(
+    monkeypatch, cache, capfd
+):
+  def refuse(*args, **kwargs):
+    raise requests.ConnectionError('Name or service not known')
+
+  monkeypatch.setattr(requests, 'get', refuse)
+  with pytest.raises(errors.UserError, match='could not be downloaded'):
+    download.fetch('ml-100k')
+  assert capfd.readouterr() == ('', '')
+  assert not cache.exists()
+
+
+def test_what_came_before_a_failure_stays(serve, cache):
+  server = serve('citeulike-t', {'http://x/a': b'1', 'http://x/b': b'2'})
+  del server.contents['http://x/b']
+  with pytest.raises(errors.UserError, match='could not be downloaded'):
+    download.fetch('citeulike-t')
+  assert [path.name for path in (cache / 'citeulike-t').iterdir()] == ['a']
 
 
 def test_a_cache_that_cannot_be_written(cache):

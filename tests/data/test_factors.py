@@ -74,9 +74,16 @@ def test_the_published_packages_are_read_by_the_same_function():
         ('1 2\n3\n', ':2: 1 numbers, but 2 in the lines above'),
         ('1 2\n3 4 5\n', ':2: 3 numbers, but 2 in the lines above'),
         ('1 2\n\n3 4\n', ':2: blank line'),
-        ('1 2\n3 x\n', ":2: factor 'x' is not a finite number"),
+        (
+            '1 2\n3 x\n',
+            ":2: factor 'x' is not a finite number. Correct the line, or fetch",
+        ),
         ('1 2\n3 -\n', ":2: factor '-' is not a finite number"),
         ('1 2\n3 4 # end\n', ":2: factor '#' is not a finite number"),
+        ('1 2\n3,4\n5 6\n', ":2: factor '3,4' is not a finite number. It look"),
+        ('1,2\n3,4\n5 6\n', ":3: factor '5 6' is not a finite number. It look"),
+        ('1,2\n3;4\n', ":2: factor '3;4' is not a finite number. It looks se"),
+        ('0 0\n0 0\n', ': every number is 0, so there is not one factor'),
         ('1,2\n3,\n', ':2: a number is missing'),
         ('1,2\n3,4 5\n', ":2: factor '4 5' is not a finite number"),
         ('1;2\n', ":1: factor '1;2' is not a finite number"),
@@ -91,6 +98,12 @@ def test_broken_text(tmp_path, content, message):
   path = tmp_path / 'U.txt'
   path.write_bytes(content if isinstance(content, bytes) else content.encode())
   assert f'{path}{message}' in _message(path)
+
+
+def test_a_blank_line_of_factors_stands_for_no_empty_list(tmp_path):
+  path = tmp_path / 'U.txt'
+  path.write_text('1 2\n\n3 4\n')
+  assert _message(path).endswith('or write the row that it stands for.')
 
 
 def test_a_sum_that_overflows_is_no_infinite_factor(tmp_path):
@@ -115,6 +128,7 @@ def _save(path: pathlib.Path, **arrays: np.ndarray) -> pathlib.Path:
         ({'a': TABLE[0]}, ': the array is float32 [2]; expected numbers'),
         ({'a': np.array([['x']])}, ': the array is <U1 [1, 1]; expected'),
         ({'a': TABLE[:0]}, ': no rows'),
+        ({'a': np.zeros((2, 2))}, ': every number is 0, so there is not one'),
         ({'a': np.float64([[1.0, 1e300]])}, ': row 0 (from 0) holds inf in'),
         ({'a': np.array([[0, 1], [np.nan, 1]])}, ': row 1 (from 0) holds nan'),
         ({'a': np.array([[object()]])}, 'cannot be read as a NumPy file'),

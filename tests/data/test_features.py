@@ -21,6 +21,8 @@ ALL_KINDS = [
     Feature(column='year', kind='numeric'),
     Feature(column='country', kind='category'),
     Feature(column='image', kind='dense'),
+    Feature(column='blurb', kind='text', counts='log', rank=2),
+    Feature(column='shelf', kind='category'),
 ]
 
 
@@ -41,8 +43,17 @@ def make_world(seed=0, num_rows=40):
       'year': year,
       'country': country,
       'image': image,
+      'blurb': make_texts(rng, num_rows),
+      'shelf': rng.integers(1, 4, num_rows),
   }
   return schema.Entities(np.arange(num_rows), columns)
+
+
+def make_texts(rng, num_rows):
+  """Up to six words each, some of them found in a single world."""
+  known = np.array(['Sun', 'moon,', 'STAR', "don't", str(rng.integers(999))])
+  texts = [' '.join(rng.choice(known, n)) for n in rng.integers(0, 7, num_rows)]
+  return np.array([text or None for text in texts], object)
 
 
 def select(entities, rows):
@@ -267,6 +278,8 @@ def test_a_row_with_nothing_known_is_zero():
           'year': np.array([NAN]),
           'country': np.array(['atlantis'], object),
           'image': np.zeros((1, 4)),
+          'blurb': np.array(['never read before'], object),
+          'shelf': np.array([77]),
       },
   )
   content = encoder.transform(stranger)
@@ -331,3 +344,73 @@ def test_names_of_any_script_survive(tmp_path):
   loaded = features.load(str(tmp_path), 'item')
   assert loaded.sparse_names == [f'tags={name}' for name in names]
   assert_same(encoder.transform(table), loaded.transform(table))
+
+
+def test_texts_by_hand(tmp_path):
+  """Strings as they are in a table; saved encoders read those of new rows."""
+  films = schema.Entities(
+      np.arange(4),
+      {
+          'plot': np.array(
+              [
+                  "A dog. A cat, a dog's life",
+                  'CAT; cafe\u0301',
+                  None,
+                  'cat dog',
+              ],
+              object,
+          )
+      },
+  )
+  settings = [Feature('plot', 'text', idf='none', counts='raw', min_rows=2)]
+  encoder = features.fit(settings, 'row', films, np.arange(4))
+  assert encoder.sparse_names == ['plot=cat', 'plot=dog']
+  half = math.sqrt(0.5)
+  expected = [[half, half], [1, 0], [0, 0], [half, half]]
+  content = encoder.transform(films)
+  np.testing.assert_allclose(content.sparse.toarray(), expected, rtol=1e-6)
+  np.testing.assert_allclose(content.dense, expected, rtol=1e-6)
+  assert encoder.notes == (
+      "Feature of items 'plot': 2 of 6 words are used (too rare or in every "
+      'row: 4); 1 of 4 training rows have no word.',
+  )
+  encoder.save(str(tmp_path), 'item')
+  new = schema.Entities(
+      np.array(['x', 'y']), {'plot': np.array(['Dog dog CAT', 'zebra'], object)}
+  )
+  content = features.load(str(tmp_path), 'item').transform(new)
+  norm = math.sqrt(5)
+  expected = [[1 / norm, 2 / norm], [0, 0]]
+  np.testing.assert_allclose(content.sparse.toarray(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['int64', 'int8', 'float32', 'bool', 'object'])
+def test_whole_numbers_are_categories(kind, tmp_path):
+  """However a table holds them: 1, 1.0, True and '1' are one category."""
+  values = np.array([1, 0, 1, 0]).astype(kind)
+  table = schema.Entities(np.arange(4), {'shelf': values})
+  settings = [Feature('shelf', 'category')]
+  encoder = features.fit(settings, 'row', table, np.arange(3))
+  assert encoder.sparse_names == ['shelf=0', 'shelf=1']
+  expected = [[0, 1], [1, 0], [0, 1], [1, 0]]
+  np.testing.assert_array_equal(encoder.transform(table).dense, expected)
+  encoder.save(str(tmp_path), 'item')
+  loaded = features.load(str(tmp_path), 'item')
+  for new in (
+      np.array(['1', None, '2'], object),
+      np.array([1, NAN, 2]),
+      np.array([np.int64(1), None, 2], object),
+  ):
+    rows = schema.Entities(np.arange(3), {'shelf': new})
+    expected = [[0, 1], [0, 0], [0, 0]]
+    np.testing.assert_array_equal(loaded.transform(rows).dense, expected)
+
+
+def test_large_integers_stay_apart():
+  ids = np.array([2**62, 2**62 + 1, 2**62])
+  table = schema.Entities(np.arange(3), {'maker': ids})
+  encoder = features.fit(
+      [Feature('maker', 'category')], 'row', table, np.arange(3)
+  )
+  expected = [[1, 0], [0, 1], [1, 0]]
+  np.testing.assert_array_equal(encoder.transform(table).dense, expected)

@@ -116,8 +116,38 @@ def with_weight(value):
         (Feature('tags', 'category'), {}, "use kind='tags'"),
         (Feature('year', 'tags'), {}, "use kind='numeric'"),
         (Feature('year', 'dense'), {}, "use kind='numeric'"),
-        (Feature('year', 'category'), {}, 'holds one number per row'),
-        (Feature('country', 'numeric'), {}, "use kind='category'"),
+        (Feature('year', 'text'), {}, 'holds one number per row'),
+        (Feature('image', 'category'), {}, 'holds several numbers per row'),
+        (
+            Feature('country', 'numeric'),
+            {},
+            "holds strings, ... use kind='category' or kind='text'",
+        ),
+        (
+            Feature('country', 'tags'),
+            {},
+            "use kind='category' or kind='text'",
+        ),
+        (
+            Feature('year', 'category'),
+            {'year': np.array([1, 2.5, math.nan], np.float32)},
+            'no whole number below 2**24 in 1 rows, like that of id 12',
+        ),
+        (
+            Feature('year', 'category'),
+            {'year': np.array([1, 2, 2.0**24], np.float32)},
+            'no whole number below 2**24 in 1 rows, like that of id 13',
+        ),
+        (
+            Feature('year', 'category'),
+            {'year': np.array([np.inf, 2, 3])},
+            'no whole number below 2**24 in 1 rows, like that of id 11',
+        ),
+        (
+            Feature('country', 'text'),
+            {'country': np.array([None, 'de', 7], object)},
+            'a text that is no string in 1 rows, like that of id 13',
+        ),
         (Feature('image', 'tags'), {}, "use kind='dense' or kind='numeric'"),
         (
             Feature('x', 'dense'),
@@ -137,7 +167,7 @@ def with_weight(value):
         (
             Feature('country', 'category'),
             {'country': np.array(['de', 7, 7.5], object)},
-            'a category that is no string in 2 rows, like that of id 12',
+            'neither a string nor a whole number in 1 rows, like that of id 13',
         ),
         (
             Feature('tags'),
@@ -183,7 +213,7 @@ def test_negative_weights_are_fine_without_a_logarithm():
     [
         ({'image': np.ones((3, 5))}, 'has 5 numbers per row, but had 2'),
         ({'year': np.ones((3, 2))}, 'has 2 numbers per row, but had 1'),
-        ({'country': np.ones(3)}, r"features.user\[2\]: .*kind='numeric'"),
+        ({'country': np.ones((3, 1))}, r"user\[2\]: .*kind='dense' or"),
     ],
 )
 def test_other_tables_than_in_training(columns, message):

@@ -65,6 +65,10 @@ def test_lines_are_counted_across_blank_ones(tmp_path):
             ":1: user 'user' is not a whole number. The file has no "
             'heading line.',
         ),
+        (
+            '<p>,<p>\n',
+            ":1: user '<p>' is not a whole number. It looks like a w",
+        ),
         ('user,item\n1,2\n', ":1: user 'user' is not a whole number"),
         ('1,2\nx,2\n', ":2: user 'x' is not a whole number."),
         (
@@ -125,6 +129,12 @@ def test_lists(tmp_path, content):
     [
         ('', ': no rows'),
         ('1 2\n\n1 3\n', ':2: blank line, but line n of this file is row n'),
+        ('1 2\n\n1 3\n', "it stands for ('0' for an empty list)."),
+        (
+            '<!DOCTYPE html>\n',
+            ":1: the count '<!DOCTYPE' is not a whole number. It looks like a "
+            'web page. Correct the line, or fetch the file again.',
+        ),
         ('1 2\n2 3\n', ':2: the line says 2 and lists 1 item(s).'),
         ('1 2\n0 3\n', ':2: the line says 0 and lists 1 item(s).'),
         ('2 1\n0 2\n', ':1: the line says 2 and lists 1 item(s).'),
@@ -180,7 +190,7 @@ def test_counted_lists(tmp_path, content):
         ('1 2:1\n1 10:1\n', ':2: item 10 is out of range'),
         ('1 2: 1\n', ':1: the line says 1 and lists 2 item(s).'),
         ('1:1 2\n', ":1: the count '1:1' is not a whole number"),
-        ('1 2,1\n', ":1: found '2,1'; expected item:count. It looks separated"),
+        ('1 2,1\n', ":1: found '2,1'; expected item:count. Correct the line"),
         ('1 2:1\n\n0\n', ':2: blank line'),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import layer6
+from dropoutnet_jax.data import schema
 
 CONTENT = [[1, 0, 3], [0, 0, 0], [0, 2, 0], [0.5, 0, 1]]
 CITEULIKE = 'layer6-citeulike'
@@ -116,6 +117,8 @@ def test_recsys(make_data, split):
       'test_cold_item_item_ids.csv.',
       '1 of 3 users have no like.',
       '1 of 4 items have no like.',
+      '1 of 3 users have no published factor.',
+      '1 of 4 items have no published factor.',
   )
 
 
@@ -144,13 +147,35 @@ BROKEN_CITEULIKE = [
     (WORDS, '', ': no rows'),
     (WORDS, '0\n0 0:1\n0\n', ': 3 lines, but the factors have 5 rows (row 0'),
     (WORDS, '0\n0 0:1\n\n0\n0\n0\n', ':3: blank line'),
+    # Such widths would be reserved before anything is found out.
+    (
+        WORDS,
+        '0\n0 2000000000:1\n0\n0\n0\n',
+        ':2: index 2000000000 is out of range; it must be from 0 to 9999999.',
+    ),
+    (
+        WORDS,
+        '0\n0 99999999999:1\n0\n0\n0\n',
+        ':2: index 99999999999 is out of range; it must be',
+    ),
+    (WORDS, '0\n0 10000000:1\n0\n0\n0\n', ':2: index 10000000 is out of'),
+    (
+        WORDS,
+        '0\n0 qid:3 1:1\n0\n0\n0\n',
+        ":2: index 'qid' is not a whole number. Correct the line, or fetch",
+    ),
+    (WORDS, '<!DOCTYPE html>\n', 'is not a finite number. It looks like a web'),
     (WORDS, '0\n0 0:1\n0 5\n0\n0\n', ":3: found '5'; expected index:value."),
     (WORDS, '0\n0 0:1 2:\n0\n0\n0\n', ":2: found '2:'; expected index:value."),
     (WORDS, '0\n0,0:1\n', ":2: label '0,0:1' is not a finite number"),
     (WORDS, '0\n0 0:nan\n0\n0\n0\n', ":2: value 'nan' is not a finite number"),
     (WORDS, '0\n0 0:inf\n0\n0\n0\n', ":2: value 'inf' is not a finite number"),
     (WORDS, '0\n0 0:1e39\n0\n0\n0\n', ":2: value '1e39' is not a finite"),
-    (WORDS, '0\n0 0:x\n0\n0\n0\n', ":2: value 'x' is not a finite number"),
+    (
+        WORDS,
+        '0\n0 0:x\n0\n0\n0\n',
+        ":2: value 'x' is not a finite number. Correct the line, or fetch",
+    ),
     (WORDS, '0\n0 x:1\n0\n0\n0\n', ":2: index 'x' is not a whole number"),
     (WORDS, '0\nx 0:1\n0\n0\n0\n', ":2: label 'x' is not a finite number"),
     (WORDS, '0\n0 -1:1\n0\n0\n0\n', ':2: index -1 where one above -1 belongs'),
@@ -164,7 +189,8 @@ BROKEN_CITEULIKE = [
     (WORDS, '0\n0 0:1'.encode('utf-16'), ':1: the file is UTF-16'),
     (USERS, None, None),
     (USERS, '', ': no rows'),
-    (USERS, '0 0\n', ': one row; row 0 stands for nobody'),
+    (USERS, '1 1\n', ': one row; row 0 stands for nobody'),
+    (ITEMS, '0 0\n' * 5, ': every number is 0, so there is not one factor'),
     (USERS, '0 0\n1 2 3\n', ':2: 3 numbers, but 2 in the lines above'),
     (USERS, '0 0\n1 nan\n', ': row 1 (from 0) holds nan in column 1'),
     (ITEMS, '0 0\n1 x\n', ":2: factor 'x' is not a finite number"),
@@ -181,11 +207,59 @@ def test_broken_citeulike(make_data, name, content, message):
   if message is None:  # the name of the file is free within a pattern
     assert f'{folder}/trained/cold holds neither WRMF_cold_rank*.U.txt' in found
   else:
-    assert f'{folder / name}{message}' in found
+    assert str(folder / name) in found and message in found
+
+
+def test_the_largest_index_is_read(make_data):
+  changes = {'eval/item_features_0based.txt': '0\n0 9999999:1\n0\n0\n0\n'}
+  folder = make_data(CITEULIKE, changes) / 'eval'
+  words = layer6.load_citeulike(folder, 'published-cold').items.columns['words']
+  assert words.matrix.shape == (4, 10_000_000) and words.matrix.nnz == 1
+
+
+@pytest.mark.parametrize('kind', ['cold', 'warm'])
+def test_rows_without_a_factor_are_counted(make_data, kind):
+  folder = make_data(CITEULIKE) / 'eval'
+  dataset = layer6.load_citeulike(folder, f'published-{kind}')
+  absent = {'cold': '1 of 4 items', 'warm': '1 of 3 users'}[kind]
+  assert dataset.notes[-1] == f'{absent} have no published factor.'
+  files = tuple(str(folder / kind / f'{n}.csv') for n in ('train', 'test'))
+  assert dataset.origin == schema.Origin(files)
+  assert layer6.load_citeulike(folder, 'random').origin is None
+
+
+@pytest.mark.parametrize(
+    'name, keep, message',
+    [
+        ('train.csv', 8, ': 8 lines, but the published file has 10; it is cut'),
+        ('test.csv', 4, ': 4 lines, but the published file has 5; it is cut'),
+        ('test_item_ids.csv', 1, ': 1 lines, but the published file has 2'),
+    ],
+)
+def test_a_published_split_that_is_cut_off(
+    tmp_path, monkeypatch, name, keep, message
+):
+  lines = {'train.csv': 10, 'test_item_ids.csv': 2, 'test.csv': 5}
+  monkeypatch.setattr(layer6, '_CITEULIKE', (10, 3))
+  monkeypatch.setattr(layer6, '_LINES', {'cold': lines})
+  contents = {
+      'train.csv': [f'{user},1,1' for user in range(1, 11)],
+      'test.csv': [f'{user},{2 + user % 2},1' for user in range(1, 6)],
+      'test_item_ids.csv': ['2', '3'],
+  }
+  for file_name, content in contents.items():
+    (tmp_path / file_name).write_text('\n'.join(content) + '\n')
+  split = layer6.read_split(tmp_path, 'cold', 10, 3)
+  assert (len(split.train), len(split.likes)) == (10, 15)
+  contents[name] = contents[name][:keep]
+  (tmp_path / name).write_text('\n'.join(contents[name]))
+  found = _message(layer6.read_split, tmp_path, 'cold', 10, 3)
+  assert f'{tmp_path / name}{message}' in found
+  layer6.read_split(tmp_path, 'cold', 11, 3)  # another data set may be smaller
 
 
 def test_factors_must_belong_together(make_data):
-  wide = '0 0 0\n' * 5
+  wide = '1 0 0\n' * 5
   folder = make_data(CITEULIKE, {f'eval/{ITEMS}': wide}) / 'eval'
   found = _message(layer6.load_citeulike, folder, 'published-cold')
   assert f'{folder}/trained/cold: user factors have 2 columns' in found

@@ -118,6 +118,12 @@ def test_utf_8_is_read_as_well(make_data, tiny_files):
     )
 
 
+def test_totals_with_blanks(make_data):
+  info = '3 users \n  4  items\n4\tratings\n'
+  dataset = movielens.load_100k(make_data('ml-100k', {'u.info': info}))
+  assert len(dataset.users) == 3
+
+
 BROKEN = [
     ('u.data', None, ' does not exist'),
     ('u.data', '', ': no rows'),
@@ -157,6 +163,13 @@ BROKEN = [
     ('u.user', '1|24|M|t|8\n1|25|F|o|9\n', ':2: id 1 is already in line 1'),
     ('u.user', '1|24|M|t|8\n2|-|F|o|9\n', ":2: age '-' is not a finite number"),
     ('u.user', '1|24|M|t|8\n2|nan|F|o|9\n', ":2: age 'nan' is not a finite"),
+    (
+        'u.user',
+        '1|24|M|t|8\n2|-5|F|o|9\n',
+        ':2: age -5 is out of range; it must be from 0 to 150.',
+    ),
+    ('u.user', '1|1e38|M|t|8\n', ':1: age 1e38 is out of range; it must be'),
+    ('u.user', '1|24|M|t|8\n2|-|F|o|9\n', 'Leave the field empty where the'),
     ('u.user', 'x|24|M|t|8\n', ":1: id 'x' is not a whole number"),
     ('u.user', b'1|24|M|t\0|8\n', ':1: found a NUL byte'),
     ('u.item', None, ' does not exist'),
@@ -169,6 +182,11 @@ BROKEN = [
         'u.item',
         '1|A (1995)||||0|1|2\n',
         ":1: genre 'Film-Noir' is '2'; it must be 0 or 1",
+    ),
+    (
+        'u.item',
+        '1|A | B (1995)||||0|1|0\n',
+        "found 9: '1|A | B (1995)||||0|1|0'. Correct the line, or fetch",
     ),
     ('u.item', '1|A||||0|1|0\n1|B||||0|1|0\n', ':2: id 1 is already in line 1'),
     ('u.genre', None, ' does not exist'),

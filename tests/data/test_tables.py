@@ -140,7 +140,7 @@ def test_tables_know_who_is_trained_on():
           ('item', 'user', ITEMS),
       )
   ]
-  history = histories.make_history(train, USERS, ITEMS, 'user')
+  history = histories.make_history(train, USERS, ITEMS, 'user').padded()
   made = tables.make_tables(
       *sides,
       schema.Split(train, {}),

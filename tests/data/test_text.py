@@ -63,6 +63,8 @@ def test_only_line_ends_end_a_line(tmp_path):
         ('1 2\n3'.encode('utf-16-be'), ':1: found a NUL byte'),
         (b'\xfe\xff\x00a', ':1: the file is UTF-16'),
         (b'a\nb\r\nc\0d\n', ':3: found a NUL byte, so the file is not text'),
+        (b'\x1f\x8b\x08\x00\x00', ' is packed with gzip; unpack it and put'),
+        (b'PK\x03\x04\x14\x00', ' is packed with zip; unpack it and put'),
         (b'a\nAm\xe9lie\n', ':2: byte 0xe9 is not UTF-8; save the file as'),
         (b'\xef\xbb\xbfa\r\nb\r\n\xff', ':3: byte 0xff is not UTF-8'),
     ],
@@ -95,6 +97,20 @@ def test_rows_are_never_renumbered(tmp_path, content, message):
   assert f'{path}{message}' in _message(text.iterate_rows, path)
 
 
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        ((), 'Delete it, or write the row that it stands for.'),
+        (("'0' for no tag",), "write the row that it stands for ('0' for no"),
+    ],
+)
+def test_a_blank_line_says_how_an_empty_row_is_written(
+    tmp_path, arguments, message
+):
+  path = _write(tmp_path, b'1\n\n2\n')
+  assert message in _message(text.iterate_rows, path, *arguments)
+
+
 def test_blank_lines_at_the_end_are_no_rows(tmp_path):
   path = _write(tmp_path, b'1\n2\n\n \n\n')
   assert list(text.iterate_rows(path)) == [(1, '1'), (2, '2')]
@@ -111,6 +127,12 @@ def test_records_skip_blank_lines_and_keep_their_line(tmp_path):
   assert text.read_records(path, 2, '|') == records
 
 
+def test_blanks_may_be_several_where_they_separate(tmp_path):
+  path = _write(tmp_path, b'30 users \n 4  items\n5\tratings\n')
+  records = [(1, ['30', 'users']), (2, ['4', 'items']), (3, ['5', 'ratings'])]
+  assert text.read_records(path, 2, ' ') == records
+
+
 @pytest.mark.parametrize(
     'separator, content, message',
     [
@@ -125,7 +147,11 @@ def test_records_skip_blank_lines_and_keep_their_line(tmp_path):
         ('\t', b'1 2\n', 'It looks separated by spaces.'),
         ('|', b'1,2\n', "It looks separated by ','."),
         (',', b'1,2\n\n1,2,3\n', ':3: expected 2 field(s)'),
-        (',', b'1,2\n1,2,3\n', "found 3: '1,2,3'."),
+        (',', b'1,2\n1,2,3\n', "found 3: '1,2,3'. Correct the line, or fetch"),
+        # No other separator where the right one is there, or none would do.
+        ('|', b'1|A B|C (1995)\n', "found 3: '1|A B|C (1995)'. Correct the"),
+        ('|', b'1 2 3\n', "found 1: '1 2 3'. Correct the line"),
+        (',', b'<html> <p>\n', "'<html> <p>'. It looks like a web page. Corr"),
         (',', b'\n\n', ': no rows'),
     ],
 )
@@ -145,7 +171,10 @@ def test_whole_numbers_are_read(token):
 )
 def test_anything_else_is_no_whole_number(token):
   found = _message(text.parse_integer, token, pathlib.Path('f'), 7, 'user')
-  assert found.startswith(f'f:7: user {token!r} is not a whole number')
+  assert found == (
+      f'f:7: user {token!r} is not a whole number. Correct the line, or fetch '
+      'the file again.'
+  )
 
 
 @pytest.mark.parametrize('token', ['0', '-3', '+.5', '2.', '1e3', '1.25E-2'])
@@ -155,12 +184,37 @@ def test_numbers_are_read(token):
 
 
 def test_an_empty_number_is_missing():
-  assert math.isnan(text.parse_number('', pathlib.Path('f'), 1, 'age'))
+  arguments = ('', pathlib.Path('f'), 1, 'age')
+  assert math.isnan(text.parse_number(*arguments, may_be_empty=True))
+  found = _message(text.parse_number, *arguments)
+  assert found.startswith("f:1: age '' is not a finite number. Correct the")
 
 
 @pytest.mark.parametrize(
     'token', ['-', 'inf', 'nan', '1,200', '1_0', 'NULL', '1e999', '1e39', '0x1']
 )
 def test_anything_else_is_no_number(token):
-  found = _message(text.parse_number, token, pathlib.Path('f'), 7, 'age')
-  assert found.startswith(f'f:7: age {token!r} is not a finite number')
+  arguments = (token, pathlib.Path('f'), 7, 'age', ' A hint.')
+  for may_be_empty, remedy in (
+      (False, 'Correct the line, or fetch the file again.'),
+      (True, 'Leave the field empty where the value is missing.'),
+  ):
+    assert _message(text.parse_number, *arguments, may_be_empty) == (
+        f'f:7: age {token!r} is not a finite number. A hint. {remedy}'
+    )
+
+
+@pytest.mark.parametrize(
+    'line, expected, num_fields, hint',
+    [
+        ('1,2', ' \t', 0, " It looks separated by ','."),
+        ('1,2', ' \t', 3, ''),
+        ('1,2;3;4', '\t', 3, " It looks separated by ';'."),
+        ('1 2,3', ' \t', 0, ''),
+        ('word', ',', 0, ''),
+        ('word', ',', 1, ''),
+        (' <!DOCTYPE html>', ' \t', 0, ' It looks like a web page.'),
+    ],
+)
+def test_separator_hint(line, expected, num_fields, hint):
+  assert text.separator_hint(line, expected, num_fields) == hint

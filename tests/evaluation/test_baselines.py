@@ -8,6 +8,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import ridge_method
+from dropoutnet_jax.model import embeddings
 
 _SETTINGS = config.EvaluationConfig(
     cutoffs=(3,), ridge_lambdas=(1.0,), ridge_smoothings=(0.0,)
@@ -154,3 +155,21 @@ def test_without_content_the_mean_factor_is_predicted():
       np.zeros((9, 0), np.float32), factors, np.arange(9)
   )
   assert np.ptp(found, axis=0).max() == 0
+
+
+@pytest.mark.parametrize(
+    'make', [baselines.make_linear_content, baselines.make_teacher]
+)
+def test_scores_of_factors_are_exact_products(problem, monkeypatch, make):
+  """All through the one product that accelerators may not round."""
+  calls = []
+  exact = embeddings.dense_scores
+
+  def dense_scores(user, item):
+    calls.append((user.shape, item.shape))
+    return exact(user, item)
+
+  monkeypatch.setattr(embeddings, 'dense_scores', dense_scores)
+  _, rows, candidates = _scores(make(problem), problem, 'cold_item')
+  width = problem.factors.user.shape[1]
+  assert calls == [((len(rows), width), (len(candidates), width))]

@@ -116,11 +116,23 @@ def test_history_of_only_the_pair_is_absent():
 
 
 @pytest.mark.parametrize(
-    'step, ramp_steps, expected',
-    [(0, 0, 1.0), (0, 10, 0.0), (5, 10, 0.5), (10, 10, 1.0), (99, 10, 1.0)],
+    'schedule, start, expected',
+    [
+        ('linear', 0.0, {0: 0, 4: 0.4, 5: 0.5, 10: 1, 99: 1}),
+        ('linear', 0.5, {0: 0.5, 4: 0.7, 10: 1, 99: 1}),
+        # Half a period: 3 of 12 steps are 45 degrees.
+        ('cosine', 0.0, {0: 0, 2.5: 0.5 - 0.125**0.5, 5: 0.5, 10: 1, 99: 1}),
+        ('cosine', 0.2, {0: 0.2, 5: 0.6, 10: 1, 99: 1}),
+        ('constant', 0.0, {0: 1, 99: 1}),
+    ],
 )
-def test_ramp(step, ramp_steps, expected):
-  assert float(lib.ramp(jnp.int32(step), ramp_steps)) == pytest.approx(expected)
+def test_share_of_rates(schedule, start, expected):
+  length = 0 if schedule == 'constant' else 20
+  found = [
+      lib.share_of_rates(jnp.int32(2 * step), schedule, length, start)
+      for step in expected
+  ]
+  np.testing.assert_allclose(found, list(expected.values()), atol=1e-6)
 
 
 def test_same_key_same_states():

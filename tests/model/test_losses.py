@@ -90,6 +90,44 @@ def test_gradients_match_finite_differences():
   )
 
 
+def _rounded(x):
+  return np.asarray(jnp.asarray(x).astype(jnp.bfloat16), np.float64)
+
+
+def test_block_scores_and_their_gradients_round_factors_and_nothing_else():
+  rng = np.random.default_rng(2)
+  user, item = (jnp.float32(rng.normal(size=(n, 6))) for n in (4, 5))
+  cotangent = jnp.float32(rng.normal(size=(4, 5)))
+  dtype = jnp.dtype('bfloat16')
+  score, vjp = jax.vjp(
+      lambda u, i: losses.block_scores(u, i, dtype), user, item
+  )
+  assert score.dtype == jnp.float32
+  np.testing.assert_allclose(
+      score, _rounded(user) @ _rounded(item).T, rtol=1e-5, atol=1e-6
+  )
+  assert np.abs(score - np.asarray(user) @ item.T).max() > 1e-4
+  user_grad, item_grad = vjp(cotangent)
+  assert user_grad.dtype == item_grad.dtype == jnp.float32
+  expected = _rounded(cotangent) @ _rounded(item)
+  np.testing.assert_allclose(user_grad, expected, rtol=1e-5, atol=1e-6)
+  expected = _rounded(cotangent).T @ _rounded(user)
+  np.testing.assert_allclose(item_grad, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_all_three_products_of_a_block_are_of_the_asked_type():
+  loss = lambda u, i: losses.teacher_block(
+      u, i, jnp.ones((3, 5)), jnp.ones((3, 5)), jnp.dtype('bfloat16')
+  )
+  grad = jax.jit(jax.grad(loss, argnums=(0, 1)))
+  text = grad.lower(jnp.ones((3, 2)), jnp.ones((5, 2))).as_text()
+  products = [line for line in text.splitlines() if 'dot_general' in line]
+  assert len(products) == 3
+  for line in products:
+    operands = line.split(' : ')[-1].split('->')[0]
+    assert operands.count('bf16') == 2 and 'f32' not in operands
+
+
 def test_positive_weight_by_hand():
   got = losses.positive_weight(jnp.array([-1.0, 0.0, 0.5]), 30.0)
   np.testing.assert_allclose(got, [1.0, 1.0, 16.0])

@@ -15,9 +15,19 @@ from dropoutnet_jax.model import towers
 
 ROWS, FACTORS, CONTENT, RANK = 6, 3, 5, 4
 PAPER = config.ModelConfig(tower='paper', hidden=(8, 7), rank=RANK)
-MODERN = config.ModelConfig(hidden=(8, 7), rank=RANK)
+MODERN = config.ModelConfig(
+    tower='modern',
+    hidden=(8, 7),
+    rank=RANK,
+    layer_norm=False,
+    residual_content=False,
+)
 RESIDUAL = config.ModelConfig(
-    hidden=(8,), rank=RANK, layer_norm=True, residual_content=True
+    tower='modern',
+    hidden=(8,),
+    rank=RANK,
+    layer_norm=True,
+    residual_content=True,
 )
 TOWERS = pytest.mark.parametrize(
     'settings', [PAPER, MODERN, RESIDUAL], ids=['paper', 'modern', 'residual']
@@ -147,6 +157,7 @@ def test_number_of_parameters_of_the_modern_tower(hidden, layer_norm, residual):
       rank=RANK,
       layer_norm=layer_norm,
       residual_content=residual,
+      tower='modern',
   )
   variables = shapes(settings)
   first = hidden[0] if hidden else RANK
@@ -265,7 +276,9 @@ def test_modern_rows_do_not_depend_on_their_batch(settings):
 @pytest.mark.parametrize('rank', [3, 8])
 def test_residual_content_starts_as_the_identity(rank):
   """The content, cut or padded to the rank, but for a small first guess."""
-  settings = config.ModelConfig(hidden=(8,), rank=rank, residual_content=True)
+  settings = config.ModelConfig(
+      tower='modern', hidden=(8,), rank=rank, residual_content=True
+  )
   model, variables = first_model(settings)
   tower = variables['params']['item_tower']
   np.testing.assert_array_equal(
@@ -277,8 +290,27 @@ def test_residual_content_starts_as_the_identity(rank):
   got = embed(model, variables, make_rows()).dense
   expected = np.zeros((ROWS, rank), np.float32)
   width = min(rank, CONTENT)
-  expected[:, :width] = content[:, :width]
-  np.testing.assert_array_equal(got, expected)
+  norm = np.sqrt((np.asarray(content) ** 2).sum(axis=1, keepdims=True))
+  expected[:, :width] = (content / norm)[:, :width]
+  np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize('scale', [1.0, CONTENT**0.5, 100.0])
+def test_residual_content_starts_as_cosines_at_any_scale_of_the_content(scale):
+  """Tables hold content of unit entries: its rows are longer than 1."""
+  settings = config.ModelConfig(
+      tower='modern', hidden=(8,), rank=CONTENT, residual_content=True
+  )
+  model, variables = first_model(settings)
+  variables['params']['item_tower']['output']['kernel'] *= 0
+  preference, content = make_rows()
+  content = (content * scale).at[1].set(0.0)  # a row without content
+  emb = embed(model, variables, (preference, content)).dense
+  rows = np.asarray(content, float)
+  norm = np.sqrt((rows**2).sum(axis=1))
+  norm[1] = 1.0
+  cosine = rows @ rows.T / np.outer(norm, norm)
+  np.testing.assert_allclose(emb @ emb.T, cosine, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('settings', [PAPER, MODERN])

@@ -172,10 +172,19 @@ def test_damage_is_told_with_the_number_and_the_folder(tmp_path, damage):
     saved.restore(2, template)
   message = str(caught.value)
   assert 'Checkpoint 2 in' in message and str(tmp_path) in message
-  assert 'remove its folder to fall back to an older one' in message
+  assert 'remove its folder (' in message and message.endswith('an older one.')
+  assert '\n' not in message and len(message) < 500 + 2 * len(str(tmp_path))
   saved.close()
   saved = reopen(tmp_path)  # the older one is whole
   assert int(saved.restore(1, make_state()).step) == 1
   saved.close()
   del caught
   gc.collect()
+
+
+def test_damaged_metrics_are_told_with_the_folder(tmp_path):
+  save_all(tmp_path, [0.5, 0.25])
+  path = tmp_path / 'checkpoints' / '2' / 'metrics' / 'metrics'
+  path.write_text('x')
+  with pytest.raises(errors.UserError, match='metrics of a checkpoint are dam'):
+    reopen(tmp_path)

@@ -319,7 +319,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_cause(
   }
   for side in ('user', 'item'):
     named = re.search(f'{side}s ((?:[^;.]|\\.\\d)+)', message)[1]
-    found = re.findall(r'([\w-]+) \(embedding \S+, input ([\d.]+)\)', named)
+    found = re.findall(r'([\w-]+) \(embedding \S+, input ([\d.]+),', named)
     assert len(found) == 3, message
     assert {name for name, _ in found} <= ids[side]
   assert 'train.learning_rate 1e+30 too high' in message

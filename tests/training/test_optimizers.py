@@ -23,6 +23,11 @@ def rates(steps, **settings):
     'settings, expected',
     [
         ({'schedule': 'constant'}, {0: 1, 50: 1, 100: 1}),
+        ({'schedule': 'linear'}, {0: 1, 25: 0.75, 100: 0}),
+        (
+            {'schedule': 'linear', 'warmup_steps': 20},
+            {0: 0, 10: 0.5, 20: 1, 60: 0.5, 100: 0},
+        ),
         ({'schedule': 'cosine'}, {0: 1, 25: 0.85355, 50: 0.5, 100: 0}),
         (
             {'schedule': 'exponential', 'decay_every': 10, 'decay_rate': 0.5},
@@ -48,6 +53,11 @@ def test_schedules(settings, expected):
   np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-7)
 
 
+def test_every_name_of_the_config_is_made_and_no_other():
+  assert set(optimizers.OPTIMIZERS) == set(config.OPTIMIZERS)
+  assert set(optimizers.SCHEDULES) == set(config.SCHEDULES)
+
+
 def update(gradient, **settings):
   settings = config.TrainConfig(
       **({'schedule': 'constant', 'learning_rate': PEAK} | settings)
@@ -70,6 +80,17 @@ def test_first_updates_by_hand():
   np.testing.assert_allclose(  # decay shrinks: - rate * decay * parameter
       update([3.0, -4.0], optimizer='adamw', weight_decay=0.5),
       [-0.1 - PEAK * 0.5 * 2, 0.1],
+      rtol=1e-4,
+  )
+  # Adagrad: over the root of 0.1, its start, and the squares so far.
+  np.testing.assert_allclose(
+      update([3.0, -4.0], optimizer='adagrad'),
+      [-0.1 * 3 / 9.1**0.5, 0.1 * 4 / 16.1**0.5],
+      rtol=1e-4,
+  )
+  np.testing.assert_allclose(  # as long as the parameters, [2, 0]
+      np.linalg.norm(update([3.0, -4.0], optimizer='lamb')),
+      PEAK * 2,
       rtol=1e-4,
   )
 

@@ -8,12 +8,13 @@ import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import schema
 from dropoutnet_jax.training import prepare
 from tests import tiny_run
 
 
 def _from_files(tmp_path, user, item, rank=4):
-  cfg = tiny_run.get_config()
+  cfg = tiny_run.changed(data={'validation': 'return'})
   np.savez(tmp_path / 'user.npz', user=user)
   np.savez(tmp_path / 'item.npz', item=item)
   cfg.teacher = config.TeacherConfig(
@@ -46,6 +47,7 @@ def test_factors_of_a_file_that_know_cold_rows_are_a_leak(tmp_path):
   cfg.data.drop_leaks = True
   problem = prepare.prepare(cfg, None, None)
   users, items = problem.split.train_rows()
+  assert any('cannot be audited' in note for note in problem.notes)
   np.testing.assert_array_equal(problem.factors.item[items], item[items])
   assert not np.any(np.delete(problem.factors.item, items, axis=0))
   assert not np.any(np.delete(problem.factors.user, users, axis=0))
@@ -78,20 +80,156 @@ def test_a_factor_file_must_be_named(tmp_path, side):
 
 
 def test_published_factors_need_a_data_set_that_has_them():
-  cfg = tiny_run.get_config()
-  cfg.teacher.source = 'published'
+  cfg = tiny_run.changed(
+      data={'validation': 'return'}, teacher={'source': 'published'}
+  )
   with pytest.raises(errors.UserError, match='comes without factors'):
     prepare.prepare(cfg, None, None)
+
+
+@pytest.mark.parametrize('source', ['file', 'published'])
+@pytest.mark.parametrize('split', ['random', 'time', 'published-warm'])
+def test_factors_from_elsewhere_must_not_be_validated(
+    source, split, monkeypatch
+):
+  """They were fitted to the very pairs that the best step is chosen on."""
+  monkeypatch.setattr(prepare, '_load_data', lambda *_: pytest.fail('too late'))
+  cfg = tiny_run.changed(data={'split': split}, teacher={'source': source})
+  with pytest.raises(errors.UserError) as caught:
+    prepare.prepare(cfg, None, None)
+  message = str(caught.value)
+  assert f"config.teacher.source is '{source}'" in message
+  assert '--config.data.validation=return' in message
+  assert '--config.teacher.source=als' in message
+
+
+def _published_world(**held_out):
+  """Published splits and factors that know one pair of each set too well.
+
+  Users 0-5 and items 0-7; item 7 is cold.
+  """
+  user, item = np.divmod(np.arange(0, 42, 2, dtype=np.int32), 7)
+  factors = schema.Factors(
+      np.ones((6, 2), np.float32),
+      np.float32([[1, 2]] * 7 + [[0, 0]]),
+      np.ones(6, bool),
+      np.arange(8) < 7,
+  )
+  entities = lambda count: schema.Entities(
+      np.arange(count),
+      {name: np.arange(count) % 3 for name in ('region', 'genre')},
+  )
+  cold = schema.EvaluationSet(
+      np.int32([1, 2]), np.int32([7, 7]), np.int32([7]), False
+  )
+  return schema.Dataset(
+      'made-up',
+      entities(6),
+      entities(8),
+      schema.Interactions(user, item),
+      {'cold_item': cold} | held_out,
+      factors,
+  )
+
+
+def _prepare_world(monkeypatch, world, **sections):
+  """The problem of a data set that is no file."""
+  monkeypatch.setattr(prepare, '_load_data', lambda *_: (world, None))
+  data = {'split': 'published-cold', 'validation': 'return'}
+  sections['data'] = data | sections.get('data', {})
+  return prepare.prepare(tiny_run.changed(**sections), None, None)
+
+
+@pytest.mark.parametrize(
+    'data', [{}, {'validation': 'keep_out', 'validation_share': 0.0}]
+)
+def test_published_factors_serve_where_nothing_is_validated(data, monkeypatch):
+  world = _published_world()
+  problem = _prepare_world(
+      monkeypatch, world, data=data, teacher={'source': 'published', 'rank': 2}
+  )
+  np.testing.assert_array_equal(problem.factors.item, world.factors.item)
+  assert list(problem.split.evaluation) == ['cold_item']
+  assert not any('cannot be audited' in note for note in problem.notes)
+
+
+def test_a_teacher_that_knows_cold_rows_is_never_used(monkeypatch):
+  """Also one of our own, whatever drop_leaks says: that would be a defect."""
+  train = prepare.teacher.train
+
+  def leaky(*arguments):
+    factors = train(*arguments)
+    item = np.array(factors.item)
+    item[7] = 1.0
+    return dataclasses.replace(factors, item=item)
+
+  monkeypatch.setattr(prepare.teacher, 'train', leaky)
+  for drop in (False, True):
+    with pytest.raises(errors.UserError, match=r'factors of 1 item \(7\)'):
+      _prepare_world(monkeypatch, _published_world(), data={'drop_leaks': drop})
+
+
+def test_cold_targets_are_refused_or_told(monkeypatch):
+  world = _published_world()
+  problem = _prepare_world(monkeypatch, world)
+  assert not any('targets' in note for note in problem.notes)
+  problem = _prepare_world(
+      monkeypatch, world, objective={'target_items': 'all'}
+  )
+  told = [note for note in problem.notes if 'Targets as published' in note]
+  assert len(told) == 1
+  assert '1 of 8 training targets and negatives belong to 1 item (7)' in told[0]
+  every = lambda cfg, split, num_items: np.arange(num_items)
+  monkeypatch.setattr(prepare, 'target_items', every)
+  with pytest.raises(errors.UserError, match='that training must not know'):
+    _prepare_world(monkeypatch, world)
 
 
 def test_targets_are_training_items_unless_as_published(problem):
   cfg = tiny_run.get_config()
   _, train_items = problem.split.train_rows()
-  np.testing.assert_array_equal(prepare.target_items(cfg, problem), train_items)
+  found = prepare.target_items(cfg, problem.split, 80)
+  np.testing.assert_array_equal(found, train_items)
   cfg.objective.target_items = 'all'
   np.testing.assert_array_equal(
-      prepare.target_items(cfg, problem), np.arange(80)
+      prepare.target_items(cfg, problem.split, 80), np.arange(80)
   )
+
+
+def test_padded_histories_are_made_only_where_a_step_reads_them(problem):
+  off = {'user_transform_rate': 0.0, 'item_transform_rate': 0.0}
+  for dropout, is_made in (
+      (off, False),
+      (off | {'item_transform_rate': 0.1}, True),
+      (off | {'user_transform': 0.1}, False),  # exclusive only
+  ):
+    cfg = tiny_run.changed(dropout=dropout)
+    tables = prepare.make_tables(cfg, problem)
+    assert (tables.user_history.size > 0) == is_made
+    assert np.any(tables.user.history_total)
+
+
+def test_histories_too_large_are_cut_on_both_sides_alike(monkeypatch):
+  """Else a pair would be left out of a mean that it is no part of."""
+  world = _published_world()
+  monkeypatch.setattr(prepare, '_MAX_HISTORY_ENTRIES', 6 * 2 + 5)
+  problem = _prepare_world(monkeypatch, world)
+  told = [note for note in problem.notes if 'Means over histories' in note]
+  assert len(told) == 1 and '2 pairs of each user at most: 12 of 21' in told[0]
+  assert len(problem.split.train) == 21  # what is trained on stays
+  cfg = tiny_run.get_config()
+  tables = prepare.make_tables(cfg, problem)
+  assert tables.user_history.shape == (6, 2)
+  assert tables.user.history_count.tolist() == [2] * 6
+  kept = np.zeros((6, 8), np.float32)
+  np.put_along_axis(kept, tables.user_history, 1, axis=1)
+  np.testing.assert_array_equal(tables.item.history_count, kept.sum(axis=0))
+  np.testing.assert_allclose(
+      tables.item.history_total, kept.T @ problem.factors.user, rtol=1e-5
+  )
+  monkeypatch.setattr(prepare, '_MAX_HISTORY_ENTRIES', 6 * 4)
+  problem = _prepare_world(monkeypatch, world)
+  assert not any('Means over histories' in note for note in problem.notes)
 
 
 def test_top_items_are_the_teachers_best_targets(problem):
@@ -99,7 +237,7 @@ def test_top_items_are_the_teachers_best_targets(problem):
   cfg.objective.pairing = 'published'
   cfg.objective.top_items = 5
   tables = prepare.make_tables(cfg, problem)
-  targets = prepare.target_items(cfg, problem)
+  targets = prepare.target_items(cfg, problem.split, 80)
   scores = problem.factors.user @ problem.factors.item[targets].T
   for user in problem.split.train_rows()[0][:10]:
     best = targets[np.argsort(-scores[user], kind='stable')[:5]]

@@ -5,12 +5,12 @@ import builtins
 import errno
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax.training import run_folder
 from tests import tiny_run
@@ -29,11 +29,16 @@ def refusal(folder, cfg=EXPERIMENT):
   return str(caught.value)
 
 
+def begin(folder, cfg=EXPERIMENT):
+  """Makes a folder in which a checkpoint has been written."""
+  open_and_close(folder, cfg)
+  (folder / 'checkpoints' / '0').mkdir(parents=True)
+
+
 def test_a_new_folder_keeps_its_experiment(tmp_path):
   folder = tmp_path / 'runs' / 'new'
   open_and_close(folder)
-  tree = run_folder.read_config(str(folder))
-  assert config_tree.from_dict(tree) == EXPERIMENT
+  assert run_folder.read_config(str(folder)) == EXPERIMENT
   before = (folder / 'config.json').stat().st_mtime_ns
   open_and_close(folder)
   assert (folder / 'config.json').stat().st_mtime_ns == before
@@ -45,7 +50,7 @@ def test_an_empty_folder_will_do(tmp_path):
 
 
 def test_another_experiment_is_refused_with_the_fields_that_differ(tmp_path):
-  open_and_close(tmp_path)
+  begin(tmp_path)
   other = tiny_run.changed(
       train={'learning_rate': 0.5}, model={'hidden': (8, 9)}
   )
@@ -59,7 +64,7 @@ def test_another_experiment_is_refused_with_the_fields_that_differ(tmp_path):
 
 
 def test_many_differences_are_counted(tmp_path):
-  open_and_close(tmp_path)
+  begin(tmp_path)
   other = tiny_run.changed(
       train={
           name: getattr(EXPERIMENT.train, name) + 1
@@ -72,12 +77,76 @@ def test_many_differences_are_counted(tmp_path):
 
 
 def test_a_feature_more_is_another_experiment(tmp_path):
-  open_and_close(tmp_path)
+  begin(tmp_path)
   other = tiny_run.get_config()
   other.features.item = other.features.item[:0]
   assert "features.item.0.column ('genre' there, None now)" in refusal(
       tmp_path, other
   )
+
+
+# What a start that was killed while it prepared leaves.
+PREPARED = (
+    'config.json',
+    'features.json',
+    'features_user.npz',
+    'problem.npz',
+    'sparse_part.npz',
+)
+
+
+def test_what_was_only_prepared_makes_room_for_another_experiment(tmp_path):
+  """SIGKILL can't be answered, and nothing that cost time is lost."""
+  open_and_close(tmp_path)
+  for name in PREPARED[1:]:
+    (tmp_path / name).write_text('of the first')
+  (tmp_path / 'metrics.jsonl').touch()  # made with the first checkpoint
+  (tmp_path / 'checkpoints' / '0.orbax-checkpoint-tmp').mkdir(parents=True)
+  open_and_close(tmp_path)  # the same experiment keeps it
+  assert (tmp_path / 'problem.npz').read_text() == 'of the first'
+  other = tiny_run.changed(train={'seed': 5})
+  open_and_close(tmp_path, other)
+  assert run_folder.read_config(str(tmp_path)) == other
+  for name in PREPARED[1:]:
+    assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize(
+    'name, content',
+    [
+        ('results.json', '{}'),
+        ('metrics.jsonl', '{"step": 2}\n'),
+        ('checkpoints/0/state', ''),
+    ],
+)
+def test_what_was_trained_is_kept_even_without_the_rest(
+    tmp_path, name, content
+):
+  open_and_close(tmp_path)
+  (tmp_path / 'problem.npz').write_text('precious')
+  (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+  (tmp_path / name).write_text(content)
+  other = tiny_run.changed(train={'seed': 5})
+  assert 'train.seed (0 there, 5 now)' in refusal(tmp_path, other)
+  assert (tmp_path / 'problem.npz').read_text() == 'precious'
+  assert (tmp_path / name).read_text() == content
+
+
+def test_a_removal_that_is_killed_leaves_a_run_folder(tmp_path, monkeypatch):
+  """config.json goes last; without it the rest would be somebody else's."""
+  open_and_close(tmp_path)
+  for name in PREPARED[1:]:
+    (tmp_path / name).touch()
+  gone = []
+  real = pathlib.Path.unlink
+
+  def unlink(path, **options):
+    gone.append(path.name)
+    real(path, **options)
+
+  monkeypatch.setattr(pathlib.Path, 'unlink', unlink)
+  run_folder.remove_prepared(str(tmp_path))
+  assert set(gone) == set(PREPARED) and gone[-1] == 'config.json'
 
 
 @pytest.mark.parametrize('name', ['photo.jpg', 'results.json'])
@@ -98,6 +167,30 @@ def test_what_a_kill_leaves_is_no_foreign_folder_and_goes_away(tmp_path):
   (tmp_path / 'problem.npz.77.tmp').write_bytes(b'half')
   open_and_close(tmp_path)
   assert sorted(os.listdir(tmp_path)) == ['.lock', 'config.json']
+
+
+FOREIGN = (
+    'thesis.tmp',
+    'thesis.12.tmp',
+    'config.json.tmp',
+    'problem.npz.x.tmp',
+)
+
+
+@pytest.mark.parametrize('name', FOREIGN)
+def test_temporary_files_of_others_are_theirs(tmp_path, name):
+  mine = tmp_path / name
+  mine.write_text('all of it')
+  assert f'it has no config.json, but it holds {name}' in refusal(tmp_path)
+  assert os.listdir(tmp_path) == [name]
+  mine.unlink()
+  open_and_close(tmp_path)
+  mine.write_text('all of it')
+  open_and_close(tmp_path)
+  open_and_close(tmp_path, tiny_run.changed(train={'seed': 5}))
+  run_folder.remove_prepared(str(tmp_path))
+  assert mine.read_text() == 'all of it'
+  assert sorted(os.listdir(tmp_path)) == sorted(['.lock', name])
 
 
 def test_one_run_at_a_time(tmp_path):
@@ -153,6 +246,55 @@ def test_a_missing_or_damaged_config_is_told(tmp_path):
   with pytest.raises(errors.UserError, match='config.json is damaged'):
     run_folder.read_config(str(tmp_path))
   assert 'config.json is damaged' in refusal(tmp_path)
+
+
+@pytest.mark.parametrize('trained', [False, True])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ('[]', 'config is []; expected a section'),
+        ('null', 'config is None; expected a section'),
+        ('{}', "config lacks the field 'name'"),
+        ('{"train": {"seed": 1}}', "config.train lacks the field 'batch_size'"),
+    ],
+)
+def test_half_a_config_is_damaged_and_no_other_experiment(
+    tmp_path, content, message, trained
+):
+  """Nor are its missing fields the defaults of today."""
+  if trained:
+    begin(tmp_path)
+  (tmp_path / 'config.json').write_text(content)
+  damaged = f'{tmp_path}/config.json is damaged: {message}'
+  assert refusal(tmp_path).startswith(damaged)
+  with pytest.raises(errors.UserError, match='is damaged'):
+    run_folder.load_config(str(tmp_path))
+
+
+def test_a_config_is_validated_before_anything_is_computed_from_it(tmp_path):
+  open_and_close(tmp_path)
+  path = tmp_path / 'config.json'
+  path.write_text(path.read_text().replace('"seed": 0', '"seed": -1'))
+  with pytest.raises(errors.UserError, match='damaged: config.*seed is -1'):
+    run_folder.load_config(str(tmp_path))
+
+
+def test_a_folder_of_a_sweep_points_at_its_runs(tmp_path):
+  for seed in (1, 0):
+    open_and_close(tmp_path / f'train.seed={seed}')
+  with pytest.raises(errors.UserError) as caught:
+    run_folder.read_config(str(tmp_path))
+  assert str(caught.value).endswith(
+      f'It holds 2 runs of a sweep; name --workdir={tmp_path}/train.seed=0.'
+  )
+
+
+@pytest.mark.parametrize('name', ['file/run', 'x' * 300])
+def test_no_folder_at_all_has_a_remedy(tmp_path, name):
+  (tmp_path / 'file').touch()
+  message = 'is no run folder: .*Name the folder of a training with --workdir'
+  with pytest.raises(errors.UserError, match=message):
+    run_folder.read_config(str(tmp_path / name))
 
 
 def test_flatten_names_every_leaf():

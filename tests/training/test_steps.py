@@ -39,11 +39,12 @@ def make_bowl(**settings):
   train_steps = steps.make_train_steps(bowl, optimizer, settings)
   params = lambda: {'x': jnp.array(START)}
   start = lambda: state_lib.TrainState(
-      jnp.int32(0),
-      params(),
-      jnp.int32(0),
-      optimizer.init(params()),
-      params() if settings.ema else {},
+      step=jnp.int32(0),
+      params=params(),
+      batch_stats=jnp.float32(0),
+      opt_state=optimizer.init(params()),
+      ema_params=params() if settings.ema else {},
+      ema_batch_stats=jnp.float32(0) if settings.ema else {},
   )
   return train_steps, start
 
@@ -65,11 +66,13 @@ def slow_bowl(count, rate=0.1, momentum=0.9, clip=None, ema=0.0):
       gradient = gradient * clip / norm
     v = gradient + momentum * v
     x = x - rate * v
-    average = ema * average + (1 - ema) * x
+    n = len(losses)
+    decay = min(ema, n / (9 + n))
+    average = decay * average + (1 - decay) * x
   return x, losses, norms, average
 
 
-@pytest.mark.parametrize('clip, ema', [(0.0, 0.0), (1.5, 0.75)])
+@pytest.mark.parametrize('clip, ema', [(0.0, 0.0), (1.5, 0.2), (1.5, 0.99)])
 def test_steps_match_descent_by_hand(clip, ema):
   train_steps, start = make_bowl(gradient_clip=clip, ema=ema)
   state, metrics = train_steps(start(), bowl_tables(), 4)
@@ -79,7 +82,9 @@ def test_steps_match_descent_by_hand(clip, ema):
   np.testing.assert_allclose(metrics['gradient_norm'][:4], norms, rtol=1e-5)
   if ema:
     np.testing.assert_allclose(state.ema_params['x'], average, rtol=1e-5)
-    assert state.eval_variables()['params'] is state.ema_params
+    variables = state.eval_variables()
+    assert variables['params'] is state.ema_params
+    assert variables['batch_stats'] is state.ema_batch_stats
   else:
     assert state.ema_params == {}
     assert state.eval_variables()['params'] is state.params
@@ -216,6 +221,37 @@ def test_eight_devices_train_like_one(problem, variant):
   )
 
 
+def average_state(params, stats):
+  """A state before its first step, averages on."""
+  return state_lib.TrainState(jnp.int32(0), params, stats, (), params, stats)
+
+
+@pytest.mark.parametrize('decay', [0.5, 0.995])
+def test_averages_hold_statistics_too_and_forget_the_start(decay):
+  """A constant is its own average, but for what is left of the start."""
+  state = average_state({'x': jnp.float32(1e3)}, {'mean': jnp.float32(-1e3)})
+  left = 1.0
+  for n in range(1, 61):
+    left *= min(decay, n / (9 + n))
+    state = state.replace(
+        step=jnp.int32(n),
+        params={'x': jnp.float32(2.0)},
+        batch_stats={'mean': jnp.float32(3.0)},
+    ).average(decay)
+  assert left < 1e-6
+  found = state.eval_variables()
+  expected = 2.0 + left * 998, 3.0 - left * 1003
+  np.testing.assert_allclose(
+      (found['params']['x'], found['batch_stats']['mean']), expected, rtol=1e-4
+  )
+
+
+def test_the_first_average_is_nearly_the_first_step():
+  state = average_state({'x': jnp.float32(0.0)}, {'mean': jnp.float32(0.0)})
+  state = state.replace(step=jnp.int32(1), params={'x': jnp.float32(1.0)})
+  assert float(state.average(0.999).ema_params['x']) == pytest.approx(0.9)
+
+
 def side_with(content_width):
   class Side:
     content = np.zeros((2, content_width))
@@ -233,10 +269,34 @@ def rates_of(user_width, item_width, **dropout):
 def test_a_side_without_content_is_never_dropped():
   rates = rates_of(0, 3, user_rate=0.4, item_rate=0.7)
   assert rates.user.drop == 0 and rates.item.drop == 0.7
-  assert rates.pair[:3] == (0, 0.2, 0)
   rates = rates_of(3, 0, user_rate=0.4, item_rate=0.7)
   assert rates.user.drop == 0.4 and rates.item.drop == 0
-  assert rates.pair[:3] == (0.2, 0, 0)
+
+
+@pytest.mark.parametrize(
+    'user_width, item_width, expected',
+    [
+        (3, 3, (0.05, 0.1, 0.6)),
+        (0, 3, (0, 0.7, 0)),
+        (3, 0, (0.65, 0, 0)),
+        (0, 0, (0, 0, 0)),
+    ],
+)
+def test_dropping_both_drops_the_side_with_content(
+    user_width, item_width, expected
+):
+  found = rates_of(
+      user_width,
+      item_width,
+      kind='exclusive',
+      drop_user=0.05,
+      drop_item=0.1,
+      drop_both=0.6,
+      user_transform=0.02,
+      item_transform=0.03,
+  )
+  np.testing.assert_allclose(found.pair[:3], expected, atol=1e-12)
+  assert found.pair[3:] == (0.02, 0.03)
 
 
 def test_a_side_without_content_is_dropped_if_asked_for():

@@ -219,11 +219,14 @@ def test_dropped_sides_are_independent_unless_exclusive():
   assert len(set(modes)) == 4
 
 
-def test_rates_grow_from_nothing():
+@pytest.mark.parametrize('schedule', ['linear', 'cosine'])
+def test_rates_grow_from_nothing(schedule):
   """Through the whole loss: only towers of dropped rows see no preference."""
   tables = make_tables(*make_world())
   cfg = config.Config(
-      dropout=config.DropoutConfig(user_rate=1.0, item_rate=1.0, ramp_steps=4),
+      dropout=config.DropoutConfig(
+          user_rate=1.0, item_rate=1.0, schedule=schedule, ramp_steps=4
+      ),
       train=config.TrainConfig(batch_size=12),
   )
   seen = []

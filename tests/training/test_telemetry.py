@@ -46,10 +46,14 @@ def test_what_json_does_not_know_is_left_out(tmp_path):
   assert set(row) == {'step', 'seconds', 'c'}
 
 
-@pytest.mark.parametrize('torn', ['', '{', '{"step": 5, "seconds"', '\0\0\0'])
+@pytest.mark.parametrize(
+    'torn',
+    [b'', b'{', b'{"step": 5, "seconds"', b'\0\0\0', b'\xff\xfe']
+    + [b'{"step": 4}\n', b'[1]\n', b'{"step": "x", "seconds": 1}\n', b'\n'],
+)
 def test_a_torn_line_ends_the_reading_and_goes_away(tmp_path, torn):
   write_rows(tmp_path, [1, 2, 3])
-  with (tmp_path / 'metrics.jsonl').open('a') as file:
+  with (tmp_path / 'metrics.jsonl').open('ab') as file:
     file.write(torn)
   assert steps_of(tmp_path) == [1, 2, 3]
   write_rows(tmp_path, [4], start=3)
