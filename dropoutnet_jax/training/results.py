@@ -11,6 +11,7 @@ import sys
 import time
 from typing import Any
 
+import dropoutnet_jax
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 from dropoutnet_jax.evaluation import baselines
@@ -21,7 +22,6 @@ from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
 
 _PACKAGES = (
-    'dropoutnet_jax',
     'flax',
     'jax',
     'jaxlib',
@@ -142,7 +142,11 @@ def peak_memory() -> int:
 
 def versions() -> dict[str, str]:
   """Versions of Python and of the packages that numbers depend on."""
-  found = {'python': platform.python_version()}
+  found = {
+      'python': platform.python_version(),
+      # Also where it runs from a checkout and is not installed.
+      'dropoutnet_jax': dropoutnet_jax.__version__,
+  }
   for name in _PACKAGES:
     try:
       found[name] = importlib.metadata.version(name)
