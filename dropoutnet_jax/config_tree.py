@@ -26,6 +26,11 @@ def swept(config: config_lib.Config, value: float) -> config_lib.Config:
     UserError: if the field does not exist, or the value is out of its range.
   """
   check_field(config, config.sweep.field)
+  if config.sweep.field.startswith('sweep.'):
+    raise errors.UserError(
+        f'config.sweep.field is {config.sweep.field!r}; a sweep cannot sweep '
+        'itself. Name a field of another section, such as train.seed.'
+    )
   if '[' in config.sweep.field:
     raise errors.UserError(
         f'config.sweep.field is {config.sweep.field!r}; fields of list entries '

@@ -288,6 +288,8 @@ def solve(fixed: Whitened, plan: Plan) -> jax.Array:
   A half-step of ALS is `solve(whiten(factors, regularization), plan)`.
   """
   solved = [_solve_rows(fixed.rows, chunk, plan.mesh) for chunk in plan.chunks]
+  # Else XLA may give up collectives that wait while few cores solve for many.
+  solved = jax.block_until_ready(solved)
   return _assemble(solved, plan.position, fixed.inverse, plan.mesh)
 
 
@@ -304,8 +306,7 @@ def fold_in(
     config: as in training; gives the confidence and the regularisation.
 
   Returns:
-    float32 [B, P]: what a half-step of training gives rows with these likes. A
-    row without likes is zero: absent, not a preference for nothing.
+    float32 [B, P]: what a half-step gives rows with these likes; zero without.
 
   Raises:
     UserError: a weight is negative or not finite.
@@ -370,9 +371,8 @@ def train(
   config.validate()
   if not len(interactions):
     raise errors.UserError(
-        'The teacher has no training interactions to learn from. Hold out '
-        'less (config.data), or read factors from files '
-        "(config.teacher.source='file')."
+        'The teacher has no training interactions to learn from. Hold out less '
+        "(config.data), or read factors (config.teacher.source='file')."
     )
   likes = interactions.matrix(num_users, num_items)
   liked_by = likes.T.tocsr()

@@ -19,5 +19,8 @@ _COLD = os.path.join(os.path.dirname(__file__), 'citeulike_a_cold.py')
 def get_config() -> config.Config:
   cfg = runpy.run_path(_COLD)['get_config']()
   cfg.name = 'citeulike_a_cold_sparse'
-  cfg.model.sparse = config.SparseConfig(enabled=True)
+  # Chosen on held-out training papers (data.validation='keep_out').
+  cfg.model.sparse = config.SparseConfig(
+      enabled=True, regularization=1.5, history_size=300, tower_weight=0.5
+  )
   return cfg

@@ -8,6 +8,16 @@ import hypothesis
 import jax
 import pytest
 
+# Eight devices on few and busy cores may be late for a collective, and XLA
+# would abort the process after 40 s. Read with the first use of a device, here
+# and in the processes that tests start.
+os.environ['XLA_FLAGS'] = ' '.join(
+    [
+        os.environ.get('XLA_FLAGS', ''),
+        '--xla_cpu_collective_call_terminate_timeout_seconds=600',
+        '--xla_cpu_collective_timeout_seconds=600',
+    ]
+)
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')

@@ -345,3 +345,5 @@ def test_a_sweep_sets_one_field(train):
   assert '1.5; it must be' in _raises(config_tree.swept, cfg, 1.5)
   cfg.sweep.field = 'features.item[0].rank'
   assert 'cannot be swept' in _raises(config_tree.swept, cfg, 1)
+  cfg.sweep.field = 'sweep.field'
+  assert 'cannot sweep itself' in _raises(config_tree.swept, cfg, 1)

@@ -37,8 +37,9 @@ def block_shape(
 ) -> tuple[int, int]:
   """Users and items of a block of about `batch_size` pairs.
 
-  A side of more than 128 rows is rounded to the nearest multiple of 128 that
-  there is, so the number of pairs may be somewhat above or below.
+  A side of more than 128 rows is rounded to the nearest multiple of 128, so the
+  number of pairs may be somewhat above or below; `block_users` is taken as it
+  is, and so is a side that holds all rows that there are.
 
   Args:
     batch_size: pairs per step.
@@ -50,17 +51,21 @@ def block_shape(
     (users, items), each at least 1 and at most what there is: a small data set
     gives smaller blocks.
   """
-  users = _round_side(block_users or round(batch_size**0.5), num_users)
+  if block_users:
+    users = min(block_users, batch_size, num_users)
+  else:
+    users = _round_side(round(batch_size**0.5), num_users)
   return users, _round_side(batch_size // users, num_items)
 
 
 def _round_side(wanted: int, available: int) -> int:
   """Rows of one side: at least 1, at most what there is."""
-  wanted = max(1, min(wanted, available))
+  if wanted >= available:
+    return available
   if wanted <= _SIDE_MULTIPLE:
-    return wanted
+    return max(1, wanted)
   nearest = (wanted + _SIDE_MULTIPLE // 2) // _SIDE_MULTIPLE
-  return min(nearest, available // _SIDE_MULTIPLE) * _SIDE_MULTIPLE
+  return min(nearest * _SIDE_MULTIPLE, available)
 
 
 def draw_block(

@@ -88,8 +88,8 @@ def sparse_scores(user: SparseRows, item: SparseRows) -> jax.Array:
   """
   largest = max(user.num_columns, item.num_rows, 1)
   size = min(_power_of_two(_BLOCK_BYTES // (4 * largest)), user.num_rows)
-  if not size:
-    return jnp.zeros((0, item.num_rows), user.value.dtype)
+  if not (size and item.num_rows and user.num_columns):
+    return jnp.zeros((user.num_rows, item.num_rows), user.value.dtype)
   chunk = _power_of_two(_BLOCK_BYTES // (4 * size))
   users, items = _chunks(user, chunk), _chunks(item, chunk)
 

@@ -85,7 +85,10 @@ class Checkpoints:
     for step in self._manager.all_steps():
       metrics = self._manager.metrics(step)
       if metrics:
-        scored.append((metrics[_METRIC], step))
+        try:
+          scored.append((float(metrics[_METRIC]), step))
+        except (TypeError, KeyError, ValueError) as error:
+          raise self._damaged(step, error) from error
     return max(scored)[1] if scored else self.latest_step()
 
   def restore(self, step: int, template: Any) -> Any:

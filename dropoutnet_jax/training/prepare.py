@@ -180,11 +180,10 @@ def _make_factors(
   factors, notes = audit.check_factors(
       dataset, split, factors, drop=cfg.data.drop_leaks
   )
-  if not dataset.held_out:
+  if settings.source == 'file' or not dataset.held_out:
     notes.append(
-        'The factors come from elsewhere and the test sets were drawn here: '
-        'whether the factors of training rows know the test pairs cannot be '
-        'audited.'
+        'The factors come from elsewhere: whether those of training rows know '
+        'the test pairs cannot be audited.'
     )
   return factors, notes
 

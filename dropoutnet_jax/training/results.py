@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any
 
-import dropoutnet_jax
+from dropoutnet_jax import __version__
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 from dropoutnet_jax.evaluation import baselines
@@ -145,7 +145,7 @@ def versions() -> dict[str, str]:
   found = {
       'python': platform.python_version(),
       # Also where it runs from a checkout and is not installed.
-      'dropoutnet_jax': dropoutnet_jax.__version__,
+      'dropoutnet_jax': __version__,
   }
   for name in _PACKAGES:
     try:

@@ -29,7 +29,8 @@ _PREPARED = (
     'problem.npz',
     'sparse_part.npz',
     'features.json',
-    'features_*.npz',
+    'features_user.npz',
+    'features_item.npz',
     _CONFIG,
 )
 _LATER = ('metrics.jsonl', 'results.json')

@@ -39,8 +39,8 @@ class TrainState:
     """Moves the averages towards parameters and statistics, after a step.
 
     The decay grows with the step n as min(decay, n / (9 + n)), so that the
-    random start has no weight after the first step and little is forgotten
-    later; as in tf.train.ExponentialMovingAverage with `num_updates`.
+    random start is soon forgotten (a tenth of it is left after one step) and
+    little else later, as in tf.train.ExponentialMovingAverage.
     """
     done = self.step.astype(jnp.float32)
     share = 1.0 - jnp.minimum(decay, done / (9.0 + done))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import contextlib
 import json
 import math
+import operator
 import os
 import sys
 import time
@@ -31,7 +32,7 @@ def read_metrics(
     for line in file:
       try:
         row = json.loads(line)
-        step, _ = int(row['step']), float(row['seconds'])
+        step, _ = operator.index(row['step']), math.fabs(row['seconds'])
       except (ValueError, TypeError, KeyError):
         break  # killed while it was written, or damaged later
       if up_to is None or step <= up_to:

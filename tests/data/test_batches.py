@@ -129,7 +129,7 @@ def test_small_block_shape(batch_size, block_users, num_users, num_items):
   assert 1 <= items <= num_items
   assert users * items <= max(batch_size, users)
   if block_users:
-    assert users == min(block_users, num_users)
+    assert users == min(block_users, batch_size, num_users)
   if items < num_items:  # nothing of the batch is given away
     assert (items + 1) * users > batch_size
 
@@ -144,15 +144,18 @@ def test_small_block_shape(batch_size, block_users, num_users, num_items):
 def test_large_sides_split_over_any_usual_number_of_devices(
     batch_size, block_users, num_users, num_items
 ):
+  """But for those that hold all rows, and those that were asked for."""
   shape = batches.block_shape(batch_size, block_users, num_users, num_items)
   root = block_users or batch_size**0.5
   wanted = (root, batch_size / shape[0])
+  if block_users:
+    assert shape[0] == min(block_users, batch_size, num_users)
   for side, aim, available in zip(shape, wanted, (num_users, num_items)):
     assert 1 <= side <= available
-    if side > 128:
+    if 128 < side < available and side != block_users and side != batch_size:
       assert side % 128 == 0
-    if side + 64.5 < aim:  # more only where there is no more
-      assert available - side < 128
+    if side + 64.5 < aim:
+      assert side in (available, batch_size)
     assert side <= max(1, aim + 64.5)
 
 
@@ -160,9 +163,9 @@ def test_block_shape_is_about_square():
   assert batches.block_shape(1_000_000, 0, 5551, 13_584) == (1024, 1024)
   assert batches.block_shape(250_000, 0, 754, 1345) == (512, 512)
   assert batches.block_shape(12, 0, 100, 100) == (3, 4)
-  # Of 500 users 384 are the most that split, of 140 128, of 100 all.
-  assert batches.block_shape(1_000_000, 0, 500, 13_584) == (384, 2560)
-  assert batches.block_shape(1_000_000, 0, 140, 900) == (128, 896)
+  # All rows that there are, if a block has room for them.
+  assert batches.block_shape(1_000_000, 0, 500, 13_584) == (500, 2048)
+  assert batches.block_shape(1_000_000, 0, 140, 900) == (140, 900)
   assert batches.block_shape(1_000_000, 0, 100, 13_584) == (100, 9984)
 
 

@@ -231,9 +231,17 @@ def test_rows_without_a_factor_are_counted(make_data, kind):
 @pytest.mark.parametrize(
     'name, keep, message',
     [
-        ('train.csv', 8, ': 8 lines, but the published file has 10; it is cut'),
-        ('test.csv', 4, ': 4 lines, but the published file has 5; it is cut'),
-        ('test_item_ids.csv', 1, ': 1 lines, but the published file has 2'),
+        ('train.csv', 8, ': 8 different rows, but the published file has 10'),
+        (
+            'test.csv',
+            4,
+            ': 4 different rows, but the published file has 5; it is',
+        ),
+        (
+            'test_item_ids.csv',
+            1,
+            ': 1 different rows, but the published file has 2',
+        ),
     ],
 )
 def test_a_published_split_that_is_cut_off(
@@ -256,6 +264,10 @@ def test_a_published_split_that_is_cut_off(
   found = _message(layer6.read_split, tmp_path, 'cold', 10, 3)
   assert f'{tmp_path / name}{message}' in found
   layer6.read_split(tmp_path, 'cold', 11, 3)  # another data set may be smaller
+  # Another fold of the same data is no cut file.
+  for file_name in ('train.csv', 'test.csv'):
+    (tmp_path / file_name).write_text('\n'.join(contents[file_name][:4]))
+  assert len(layer6.read_split(tmp_path, 'cold', 10, 3).train) == 4
 
 
 def test_factors_must_belong_together(make_data):

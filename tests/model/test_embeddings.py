@@ -18,7 +18,10 @@ def _random_csr(rng, rows, columns, density):
 
 
 @pytest.mark.parametrize('seed', range(3))
-@pytest.mark.parametrize('shape', [(1, 1, 1), (5, 7, 11), (20, 3, 50)])
+@pytest.mark.parametrize(
+    'shape',
+    [(1, 1, 1), (5, 7, 11), (20, 3, 50), (0, 2, 3), (3, 0, 2), (3, 2, 0)],
+)
 def test_sparse_scores_equal_dense_product(seed, shape):
   users, items, columns = shape
   rng = np.random.default_rng(seed)

@@ -188,3 +188,12 @@ def test_damaged_metrics_are_told_with_the_folder(tmp_path):
   path.write_text('x')
   with pytest.raises(errors.UserError, match='metrics of a checkpoint are dam'):
     reopen(tmp_path)
+
+
+@pytest.mark.parametrize('content', ['[1]', '{"validation": "x"}', '{"a": 1}'])
+def test_metrics_of_another_kind_are_told_with_the_number(tmp_path, content):
+  save_all(tmp_path, [0.5, 0.25])
+  path = tmp_path / 'checkpoints' / '2' / 'metrics' / 'metrics'
+  path.write_text(content)
+  with pytest.raises(errors.UserError, match='heckpoint.* damaged'):
+    reopen(tmp_path).best_step()

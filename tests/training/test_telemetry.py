@@ -49,7 +49,8 @@ def test_what_json_does_not_know_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     'torn',
     [b'', b'{', b'{"step": 5, "seconds"', b'\0\0\0', b'\xff\xfe']
-    + [b'{"step": 4}\n', b'[1]\n', b'{"step": "x", "seconds": 1}\n', b'\n'],
+    + [b'{"step": 4}\n', b'[1]\n', b'{"step": "x", "seconds": 1}\n', b'\n']
+    + [b'{"step": 1e999, "seconds": 1}\n', b'{"step": 4, "seconds": "1"}\n'],
 )
 def test_a_torn_line_ends_the_reading_and_goes_away(tmp_path, torn):
   write_rows(tmp_path, [1, 2, 3])
