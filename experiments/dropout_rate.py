@@ -2,7 +2,10 @@
 r"""Warm and cold recall against the dropout rate: the paper's figure.
 
 One split of CiteULike-a with cold papers and held-out warm pairs, so that both
-curves are of the same models. Writes runs/dropout_rate/sweep.png.
+curves are of the same models. Writes runs/dropout_rate/sweep.png. Recall@100 of
+warm pairs and of cold papers (seed 0): rate 0 0.648 and 0.403, 0.25 0.643 and
+0.568, 0.5 0.638 and 0.574, 0.75 0.613 and 0.577, 0.9 0.589 and 0.575, 1 0.458
+and 0.575; the teacher 0.640 and chance.
 
 python run.py --config=experiments/dropout_rate.py --data_dir=DIR
 """

@@ -386,7 +386,7 @@ def test_half_of_a_real_split(data_dir, tmp_path, name):
   path = tmp_path / f'{name}.csv'
   path.write_text('\n'.join(path.read_text().split('\n')[:1_000]))
   found = _message(layer6.read_split, tmp_path, 'cold', 5_551, 16_980)
-  assert f'{path}: 1000 lines, but the published file has ' in found
+  assert f'{path}: 1000 different rows, but the published ' in found
 
 
 def test_real_t(data_dir):
