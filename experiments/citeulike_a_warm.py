@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Warm papers on CiteULike-a: does input dropout cost what is known?
 
-Recall@100 over all 16,980 papers, training papers masked (seed 0): model 0.594,
-teacher 0.593. 110 s of training on two busy CPU cores.
+Recall@100 over all 16,980 papers, training papers masked (mean and standard
+deviation of train.seed 0, 1, 2): model 0.590 (0.002), teacher 0.592 (0.001).
 
 python run.py --config=experiments/citeulike_a_warm.py --data_dir=DIR
 """
