@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Cold papers on CiteULike-t: 20 % of the papers, words of the abstracts.
 
-On held-out training papers (data.validation='keep_out', seed 0): NDCG@20 0.146,
-recall@100 0.500; ridge from content to the teacher's factors 0.147 and 0.506.
+NDCG@20, recall@100 over 5,195 cold papers (seed 0): content ridge 0.214, 0.548,
+content kNN 0.197, 0.523, ridge from content to the teacher's factors 0.153,
+0.521, towers alone 0.150, 0.520: on texts the towers gain nothing over ridge.
 
 python run.py --config=experiments/citeulike_t_cold.py --data_dir=DIR
 """
