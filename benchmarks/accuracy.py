@@ -24,9 +24,9 @@ from dropoutnet_jax.training import runtime as runtime_lib
 RECALL = 0.479
 _SEEDS = (0, 1, 2)
 # Pairs in a block, a quarter of the experiment's. Chosen on held-out training
-# papers: recall@100 of 0.50 there takes a quarter less CPU time (three seeds);
-# 90,000 pairs, twice or four times the learning rate and oblong blocks take
-# more.
+# papers: recall@100 of 0.50 there takes a fifth to a third less CPU time (three
+# seeds); 90,000 pairs, twice or four times the learning rate and oblong blocks
+# are slower or no better.
 _OUR_BATCH_SIZE = 250_000
 _OUR_TURNS = (2, 3)  # before and after the other's race, with each seed
 _OUR_STEPS_PER_LOOK = 2

@@ -8,16 +8,17 @@ content, teacher), and are scored by the same code.
 import functools
 import os
 import pathlib
-import runpy
 from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import config
+from dropoutnet_jax import experiment
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.training import prepare
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -39,7 +40,7 @@ class Contestant(Protocol):
 
 def load_config() -> config.Config:
   """The experiment that is compared on."""
-  return runpy.run_path(str(ROOT / EXPERIMENT))['get_config']()
+  return experiment.load(str(ROOT / EXPERIMENT))
 
 
 @functools.lru_cache(maxsize=1)
@@ -83,4 +84,6 @@ def _score_fn(
   users, _ = np.unique(held_out.user, return_inverse=True)
   user = jnp.asarray(contestant.embed('user', users))
   item = jnp.asarray(contestant.embed('item', held_out.candidates))
-  return lambda rows: user[np.searchsorted(users, rows)] @ item.T
+  return lambda rows: embeddings.dense_scores(
+      user[np.searchsorted(users, rows)], item
+  )

@@ -59,6 +59,13 @@ class DropoutConfig:
   # A side without content is not dropped: nothing would be left to learn from.
   drop_without_content: bool = False
 
+  @property
+  def uses_history(self) -> bool:
+    """Whether some rows become the mean over their history."""
+    if self.kind == 'exclusive':
+      return bool(self.user_transform or self.item_transform)
+    return bool(self.user_transform_rate or self.item_transform_rate)
+
   def validate(self) -> None:
     kinds = ('independent', 'exclusive')
     checks.check_choice('dropout.kind', self.kind, kinds)

@@ -8,12 +8,13 @@ import json
 import typing
 from typing import Any
 
+from absl import flags
+
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
 
-_YES_NO = ('true', 't', '1', 'false', 'f', '0')  # as absl has it
 _VALUES: dict[Any, tuple[Callable[[str], object], str]] = {
-    bool: (lambda text: _YES_NO.index(text.lower()), 'true or false'),
+    bool: (flags.BooleanParser().parse, 'true or false'),
     int: (int, 'a whole number'),
     float: (float, 'a number'),
 }

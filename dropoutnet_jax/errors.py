@@ -25,6 +25,15 @@ class Interrupted(Exception):
     self.number = number  # of the signal
 
 
+def cause(error: BaseException) -> str:
+  """What a library says of an error, short enough for a message.
+
+  On one line, of at most 200 characters; its kind where it says nothing.
+  """
+  line = ' '.join(str(error).split()) or type(error).__name__
+  return line if len(line) <= 200 else f'{line[:200]} …'
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
   """Returns ' Did you mean X?' for the nearest known name, or ''."""
   close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.65)

@@ -69,11 +69,10 @@ def initialize(
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id)
   except RuntimeError as error:
-    why = (str(error).splitlines() or [type(error).__name__])[0]
     raise errors.UserError(
         f'--coordinator={coordinator}: the processes cannot be joined '
-        f'({why[:200]}). Start all of them with the same address, where '
-        'process 0 can be reached.'
+        f'({errors.cause(error)}). Start all of them with the same address, '
+        'where process 0 can be reached.'
     ) from error
 
 

@@ -60,8 +60,7 @@ def run(
     What sweep.json holds; None on processes that write no files. `splits` is
     {split: {'users': [per run], 'candidates': [per run], 'methods': {method:
     {metric: [per run]}}}}; over seeds also 'mean' and 'deviation', {method:
-    {metric: value}}. A run without a split or
-    a method has None there.
+    {metric: value}}. A run without a split or a method has None there.
 
   Raises:
     UserError: for a value that the field can't have, a folder of something

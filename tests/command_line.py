@@ -5,13 +5,12 @@ To start Python and JAX takes longer than most of what is tested; here every
 call gets run.py anew, with flags of its own, and nothing else.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import contextlib
 import importlib.util
 import io
 import os
 import pathlib
-import runpy
 import shutil
 import sys
 from typing import Any, NamedTuple
@@ -19,9 +18,10 @@ import warnings
 
 from absl import flags
 from absl import logging
-import jax
 import numpy as np
 import pytest
+
+from tests import compilation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Factors from files: nothing has to be compiled before the first step.
@@ -87,11 +87,6 @@ def write_experiment(folder: pathlib.Path) -> None:
   np.savez(folder / 'factors.npz', user=draw(60), item=draw(80))
 
 
-def load_experiment(name: str) -> dict[str, Any]:
-  """What an experiment of the project defines."""
-  return runpy.run_path(str(ROOT / 'experiments' / f'{name}.py'))
-
-
 def load() -> Any:
   """run.py as a module of its own."""
   spec = importlib.util.spec_from_file_location('run', ROOT / 'run.py')
@@ -99,16 +94,6 @@ def load() -> Any:
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
-
-
-@contextlib.contextmanager
-def _quick_compilation() -> Iterator[None]:
-  """Half the compilation time; what is computed stays the same."""
-  name = 'jax_disable_most_optimizations'
-  before = jax.config.read(name)
-  jax.config.update(name, True)
-  yield
-  jax.config.update(name, before)
 
 
 def call(*arguments: str, compile_cache: str = '') -> Ended:
@@ -121,7 +106,7 @@ def call(*arguments: str, compile_cache: str = '') -> Ended:
   status: Any = 0
   try:
     with (
-        _quick_compilation(),
+        compilation.quick_compilation(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight CPU devices and no silent broadcasting, set before any test runs."""
 
+from collections.abc import Iterator
 import os
 import pathlib
+import shutil
 
 import hypothesis
 import jax
 import pytest
+
+from tests import command_line
+from tests import compilation
 
 # Eight devices on few and busy cores may be late for a collective, and XLA
 # would abort the process after 40 s. Read with the first use of a device, here
@@ -31,6 +36,13 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('project')
 
 
+@pytest.fixture(scope='module')
+def quick_compilation() -> Iterator[None]:
+  """For all tests of a file."""
+  with compilation.quick_compilation():
+    yield
+
+
 @pytest.fixture(scope='session')
 def data_dir() -> pathlib.Path:
   """The folder with real data sets; skips the test where there is none."""
@@ -45,3 +57,18 @@ def data_dir() -> pathlib.Path:
   if not folder.is_dir():
     pytest.fail(f'DROPOUTNET_DATA is {value!r}, which is not a folder')
   return folder
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> pathlib.Path:
+  """The current folder, with tiny.py in it."""
+  monkeypatch.chdir(tmp_path)
+  command_line.write_experiment(tmp_path)
+  return tmp_path
+
+
+@pytest.fixture
+def finished(folder, tmp_path_factory) -> pathlib.Path:
+  """run/, a finished run of tiny.py."""
+  shutil.copytree(command_line.finished_run(tmp_path_factory), folder / 'run')
+  return folder / 'run'

@@ -6,12 +6,12 @@ Needs the real data. One preparation serves all tests, with the settings of
 """
 
 import pathlib
-import runpy
 
 import jax.numpy as jnp
 import pytest
 
 from dropoutnet_jax import config
+from dropoutnet_jax import experiment
 from dropoutnet_jax.evaluation import content_ridge
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import protocol
@@ -24,9 +24,8 @@ _STEPS = 100
 _LAMBDA = 3.0  # the middle one of those that the experiment tries
 
 
-def _config(experiment: str) -> config.Config:
-  path = _EXPERIMENTS / f'{experiment}.py'
-  made = runpy.run_path(str(path))['get_config']()
+def _config(name: str) -> config.Config:
+  made = experiment.load(str(_EXPERIMENTS / f'{name}.py'))
   made.train.num_steps = made.train.steps_per_dispatch = _STEPS
   made.validate()
   return made

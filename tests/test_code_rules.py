@@ -9,11 +9,10 @@ import ast
 import configparser
 import pathlib
 import re
-import runpy
 
 import pytest
 
-from dropoutnet_jax import config
+from dropoutnet_jax import experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = 'dropoutnet_jax'
@@ -259,8 +258,7 @@ def test_there_are_experiments():
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=str)
 def test_every_experiment_is_valid(path):
-  made = runpy.run_path(str(ROOT / path))['get_config']()
-  assert isinstance(made, config.Config)
+  made = experiment.load(str(ROOT / path))
   made.validate()
   assert made.name == path.stem, 'an experiment is named after its file'
 

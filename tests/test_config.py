@@ -16,6 +16,7 @@ from dropoutnet_jax import commands
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
+from dropoutnet_jax import experiment
 from dropoutnet_jax import sweeps
 from tests import command_line
 
@@ -42,8 +43,8 @@ def train(monkeypatch, tmp_path):
 
 
 def _load(name: str) -> config.Config:
-  module = command_line.load_experiment(name)
-  return module['get_config']()
+  path = command_line.ROOT / 'experiments' / f'{name}.py'
+  return experiment.load(str(path))
 
 
 def _leaves(node: Any, path: str = '') -> dict[str, Any]:

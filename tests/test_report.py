@@ -4,7 +4,6 @@
 import io
 import itertools
 import os
-import runpy
 import sys
 
 from matplotlib import axes as axes_lib
@@ -12,6 +11,7 @@ from matplotlib import image
 import numpy as np
 import pytest
 
+from dropoutnet_jax import experiment
 from dropoutnet_jax import report
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import sparse_part
@@ -319,7 +319,7 @@ def test_description_of_the_sparse_part(papers, tmp_path, monkeypatch, kept):
   """Beside the towers: histories, both sides of the correction, content."""
   command, fitted = ['describe', '--workdir=run'], []
   if kept:
-    cfg = runpy.run_path('papers.py')['get_config']()
+    cfg = experiment.load('papers.py')
     cfg.model.sparse.enabled = True
     problem = prepare.prepare(cfg, 'data', None)
     with run_folder.open_folder('run', cfg):

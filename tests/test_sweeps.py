@@ -7,7 +7,6 @@ import shutil
 import socket
 import statistics
 
-import jax
 import numpy as np
 import pytest
 
@@ -24,6 +23,8 @@ from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import run_folder
 from tests import tiny_run
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def _sweep(**changes):
   cfg = tiny_run.get_config()
@@ -36,15 +37,6 @@ def _sweep(**changes):
 
 def _results(folder):
   return json.loads((folder / 'results.json').read_text())
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  """Half the compilation time; what is computed stays the same."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
 
 
 @pytest.fixture(scope='module')

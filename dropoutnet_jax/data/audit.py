@@ -119,7 +119,6 @@ def check_factors(
   Raises:
     UserError: there are such factors and `drop` is False.
   """
-  dataset = dataclasses.replace(dataset, origin=None)  # its files hold pairs
   found = list(_leaking_factors(dataset, split, factors))
   if not found:
     return factors, []
@@ -186,7 +185,6 @@ def check_targets(
   cold = np.flatnonzero(is_cold & is_target)
   if not cold.size:
     return []
-  dataset = dataclasses.replace(dataset, origin=None)
   found = (
       f'{np.count_nonzero(is_cold[rows]):,} of {rows.size:,} training '
       f'targets and negatives belong to {_rows(dataset, "item", cold)}'
@@ -240,7 +238,7 @@ def _held_out_leaks(
       column = getattr(train, side)
       leaked = np.isin(column, held_out)
       if leaked.any():
-        found = _rows(dataset, side, column[leaked])
+        found = _rows(dataset, side, column[leaked], dataset.origin)
         yield _Leak(
             f'{name}: {found} of {held_out.size:,} cold ones occur in '
             f'{_count(leaked, "training pair")}',
@@ -278,7 +276,7 @@ def _overlaps(dataset: schema.Dataset, split: schema.Split) -> Iterator[_Leak]:
       column = getattr(rows, side)
       shared = np.isin(column, np.concatenate(held_out))
       if shared.any():
-        found = _rows(dataset, side, column[shared])
+        found = _rows(dataset, side, column[shared], dataset.origin)
         yield _Leak(
             f'{name}: {found} in {_count(shared, "pair")} are cold in the '
             'test too',
@@ -294,7 +292,7 @@ def _missing_candidates(
   for name, rows in split.evaluation.items():
     missing = ~np.isin(rows.item, rows.candidates)
     if missing.any():
-      found = _rows(dataset, 'item', rows.item[missing])
+      found = _rows(dataset, 'item', rows.item[missing], dataset.origin)
       yield _Leak(
           f'{name}: {found} in {_count(missing, "held-out pair")} are not '
           f'among the {len(rows.candidates):,} candidates',
@@ -336,18 +334,24 @@ def _count(rows: np.ndarray, noun: str) -> str:
   return f'{count:,} {noun}{"" if count == 1 else "s"}'
 
 
-def _rows(dataset: schema.Dataset, side: str, rows: np.ndarray) -> str:
+def _rows(
+    dataset: schema.Dataset,
+    side: str,
+    rows: np.ndarray,
+    origin: schema.Origin | None = None,
+) -> str:
   """'2 items (7, 9)': distinct rows, counted, up to three ids.
 
-  Where the files number otherwise: '2 items (7, 9, in the files 8, 10)'.
+  Rows of pairs, whose files number otherwise, with the origin of these:
+  '2 items (7, 9, in the files 8, 10)'.
   """
   rows = np.unique(rows)
   table = dataset.users if side == 'user' else dataset.items
   more = ', ...' if rows.size > _EXAMPLES else ''
   ids = table.ids[rows[:_EXAMPLES]]
   listed = ', '.join(map(repr, ids.tolist())) + more
-  if dataset.origin and dataset.origin.offset:
-    there = map(repr, (ids + dataset.origin.offset).tolist())
+  if origin and origin.offset:
+    there = map(repr, (ids + origin.offset).tolist())
     listed += f', in the files {", ".join(there)}{more}'
   return f'{_count(np.ones(rows.size, bool), side)} ({listed})'
 

@@ -173,9 +173,9 @@ def fetch(name: str) -> pathlib.Path:
     with contextlib.suppress(OSError):  # of folders that are not empty
       folder.rmdir()
       folder.parent.rmdir()
-    reason = ' '.join(f'{type(error).__name__}: {error}'.split())[:200]
     raise errors.UserError(
-        f'{name} could not be downloaded into {folder} ({reason}). '
+        f'{name} could not be downloaded into {folder} '
+        f'({type(error).__name__}: {errors.cause(error)}). '
         + describe(name, f'DATA_DIR/{name}')
         + ' Then give --data_dir=DATA_DIR.'
     ) from None

@@ -130,8 +130,7 @@ def check_range(
     first = bad[0]
     raise errors.UserError(
         f'{path}:{line[first]}: {field.name} {value[first]} is out of range; '
-        f'it must be from {field.low} to {field.high}. Correct the line, or '
-        'fetch the file again.'
+        f'it must be from {field.low} to {field.high}. {text.REMEDY}'
     )
 
 
@@ -235,14 +234,14 @@ def _parse_lists(path: pathlib.Path, what: str, counted: bool) -> Lists:
     if length != len(tokens):
       raise errors.UserError(
           f'{path}:{line}: the line says {length} and lists {len(tokens)} '
-          f'{what}(s). Correct the line, or fetch the file again.{hint}'
+          f'{what}(s). {text.REMEDY}{hint}'
       )
     for token in tokens:
       left, colon, right = token.partition(':') if counted else (token, ':', '')
       if not colon:
         raise errors.UserError(
             f'{path}:{line}: found {token!r}; expected {what}:count.{hint} '
-            'Correct the line, or fetch the file again.'
+            + text.REMEDY
         )
       value.append(text.parse_integer(left, path, line, what, hint))
       if counted:

@@ -152,20 +152,23 @@ def read_split(
   if (num_users, num_items) == _CITEULIKE:
     test = split.held_out[quadrant]
     found = (len(split.train), len(test.candidates), len(test))
-    differ = [
-        (name, expected, number)
-        for (name, expected), number in zip(_LINES[kind].items(), found)
-        if number != expected
-    ]
-    # Another fold of the same data differs in train.csv and beside it.
-    is_other = len(differ) > 1 and differ[0][0] == 'train.csv'
-    name, expected, number = (*differ, ('', 0, 0))[0]
-    if number < expected and not is_other:
-      raise errors.UserError(
-          f'{folder / name}: {number} different rows, but the published file '
-          f'has {expected}; it is cut off. Fetch it again.'
-      )
+    _check_lines(folder, _LINES[kind], dict(zip(_LINES[kind], found)))
   return split
+
+
+def _check_lines(
+    folder: pathlib.Path, published: dict[str, int], found: dict[str, int]
+) -> None:
+  """Raises UserError for a file with fewer rows than the published one."""
+  differing = [name for name in published if found[name] != published[name]]
+  if 'train.csv' in differing and len(differing) > 1:
+    return  # another fold of the same data
+  for name in differing:
+    if found[name] < published[name]:
+      raise errors.UserError(
+          f'{folder / name}: {found[name]} different rows, but the published '
+          f'file has {published[name]}; it is cut off. Fetch it again.'
+      )
 
 
 def _to_dataset(

@@ -75,14 +75,13 @@ def _check_content(path: pathlib.Path) -> None:
       if not value:
         raise errors.UserError(
             f'{path}:{number}: found {pair[:60]!r}; expected index:value.{hint}'
-            ' Correct the line, or fetch the file again.'
+            f' {text.REMEDY}'
         )
       column = text.parse_integer(index, path, number, 'index')
       if column <= previous:
         raise errors.UserError(
             f'{path}:{number}: index {column} where one above {previous} '
-            'belongs; indices of a line increase, from 0. Correct the line, or '
-            'fetch the file again.'
+            f'belongs; indices of a line increase, from 0. {text.REMEDY}'
         )
       highest = integers.Field('index', 0, integers.MAX_COLUMNS - 1)
       integers.check_range(

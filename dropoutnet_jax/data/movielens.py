@@ -91,7 +91,7 @@ def _parse_age(token: str, path: pathlib.Path, line: int) -> float:
   if age < 0 or age > _MAX_AGE:
     raise errors.UserError(
         f'{path}:{line}: age {token} is out of range; it must be from 0 to '
-        f'{_MAX_AGE}. Correct the line, or fetch the file again.'
+        f'{_MAX_AGE}. {text.REMEDY}'
     )
   return age
 

@@ -20,7 +20,7 @@ _FLOAT32_LIMIT = 3.4e38
 _INTEGER = re.compile(r'-?\d+', re.ASCII)
 # Not str.strip(): a no-break space is a word of a published vocabulary.
 _BLANKS = ' \t'
-_REMEDY = 'Correct the line, or fetch the file again.'
+REMEDY = 'Correct the line, or fetch the file again.'
 _PACKED = {b'\x1f\x8b': 'gzip', b'PK\x03\x04': 'zip'}
 _SEPARATORS = {'\t': 'tabs', ';': "';'", '|': "'|'", ',': "','", ' ': 'spaces'}
 
@@ -141,7 +141,7 @@ def read_records(
           f'{path}:{number}: expected {num_fields} field(s) with '
           f'{_SEPARATORS[separator]} between, found {len(fields)}: '
           f'{line[:60]!r}.{separator_hint(line, separator, num_fields)} '
-          + _REMEDY
+          + REMEDY
       )
     records.append((number, fields))
   if not records:
@@ -168,7 +168,7 @@ def parse_integer(
   if not _INTEGER.fullmatch(token) or len(token) > 18:
     raise errors.UserError(
         f'{path}:{line}: {what} {token[:60]!r} is not a whole number.{hint} '
-        + _REMEDY
+        + REMEDY
     )
   return int(token)
 
@@ -199,7 +199,7 @@ def parse_number(
     return math.nan
   value = float(token) if _NUMBER.fullmatch(token) else math.nan
   if not abs(value) < _FLOAT32_LIMIT:
-    remedy = _REMEDY
+    remedy = REMEDY
     if may_be_empty:
       remedy = 'Leave the field empty where the value is missing.'
     raise errors.UserError(

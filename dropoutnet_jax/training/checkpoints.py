@@ -17,7 +17,6 @@ from orbax.checkpoint import checkpoint_managers
 from dropoutnet_jax import errors
 
 _METRIC = 'validation'
-_LONGEST_CAUSE = 200  # characters
 
 
 class Checkpoints:
@@ -106,14 +105,11 @@ class Checkpoints:
       raise self._damaged(step, error) from error
 
   def _damaged(self, step: int, error: Exception) -> errors.UserError:
-    # TensorStore puts a page of its own specification into the first line.
-    why = (str(error).splitlines() or [type(error).__name__])[0]
-    if len(why) > _LONGEST_CAUSE:
-      why = why[:_LONGEST_CAUSE] + ' …'
     return errors.BusyThreadsError(
         f'Checkpoint {step} in {self._manager.directory} cannot be restored: '
-        f'{why}. It is damaged, or of another model; remove its folder '
-        f'({self._manager.directory / str(step)}) to fall back to an older one.'
+        f'{errors.cause(error)}. It is damaged, or of another model; remove '
+        f'its folder ({self._manager.directory / str(step)}) to fall back to '
+        'an older one.'
     )
 
   def close(self) -> None:

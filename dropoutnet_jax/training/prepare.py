@@ -24,7 +24,6 @@ from dropoutnet_jax.data import splits
 from dropoutnet_jax.data import synthetic
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import top_k
-from dropoutnet_jax.training import steps
 
 # Entries of padded user histories, 4 bytes each; longer ones are cut.
 _MAX_HISTORY_ENTRIES = 2**27
@@ -261,13 +260,14 @@ def make_tables(
       scaling,
   )
   targets = target_items(cfg, problem.split, sizes[1])
-  uses_history = steps.uses_history(cfg.dropout)
   return tables_lib.make_tables(
       user,
       item,
       problem.split,
       targets,
-      user_history.padded() if uses_history else np.zeros((0, 0), np.int32),
+      user_history.padded()
+      if cfg.dropout.uses_history
+      else np.zeros((0, 0), np.int32),
       _top_items(cfg, problem, targets),
   )
 
@@ -280,11 +280,16 @@ def _history_pairs(
   All of them, unless steps read padded histories and these would be too large:
   then the same number of pairs per user, on both sides alike.
   """
-  if not steps.uses_history(cfg.dropout):
+  if not cfg.dropout.uses_history:
     return train
-  limit = max(_MAX_HISTORY_ENTRIES // num_users, 1)
+  limit = _history_limit(num_users)
   longest = np.bincount(train.user).max(initial=0)
   return histories.latest(train, limit) if longest > limit else train
+
+
+def _history_limit(num_users: int) -> int:
+  """Pairs of each user at most, so that padded histories fit."""
+  return max(_MAX_HISTORY_ENTRIES // num_users, 1)
 
 
 def _history_notes(
@@ -294,7 +299,7 @@ def _history_notes(
   kept = len(_history_pairs(cfg, train, num_users))
   if kept == len(train):
     return []
-  limit = max(_MAX_HISTORY_ENTRIES // num_users, 1)
+  limit = _history_limit(num_users)
   kind = 'a random' if train.time is None else 'the latest'
   return [
       f'Means over histories (dropout transforms) use {kind} {limit:,} pairs '

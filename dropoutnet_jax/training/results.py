@@ -129,9 +129,8 @@ def _evaluate(
 
 
 def write(workdir: str, results: dict[str, Any]) -> None:
-  """Writes results.json, whole or not at all."""
-  if parallel.is_writer():
-    files.write_json(os.path.join(workdir, 'results.json'), results)
+  """Writes results.json, whole or not at all; for the writing process."""
+  files.write_json(os.path.join(workdir, 'results.json'), results)
 
 
 def peak_memory() -> int:

@@ -8,7 +8,6 @@ a start that was killed while it prepared is no reason to refuse a change.
 
 import contextlib
 import fcntl
-import fnmatch
 import json
 import os
 import pathlib
@@ -106,8 +105,7 @@ def _is_half_written(name: str) -> bool:
   Other files that end like that are somebody else's.
   """
   stem = re.sub(rf'\.\d+{re.escape(files.TEMPORARY)}$', '', name)
-  known = (*_PREPARED, *_LATER)
-  return stem != name and any(fnmatch.fnmatch(stem, x) for x in known)
+  return stem != name and stem in (*_PREPARED, *_LATER)
 
 
 def _remove_half_written(workdir: str) -> None:
@@ -179,9 +177,10 @@ def _is_begun(workdir: str) -> bool:
 def remove_prepared(workdir: str) -> None:
   """Removes what is written before the first checkpoint."""
   _remove_half_written(workdir)
-  for pattern in _PREPARED:
-    for path in pathlib.Path(workdir).glob(pattern):
-      path.unlink(missing_ok=True)
+  for name in _PREPARED:
+    path = pathlib.Path(workdir, name)
+    if path.exists():
+      path.unlink()
 
 
 def load_config(workdir: str) -> config.Config:

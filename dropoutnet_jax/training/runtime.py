@@ -10,7 +10,6 @@ import optax
 
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
-from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
@@ -103,14 +102,6 @@ def build(
   """
   mesh = parallel.make_mesh(cfg.mesh, num_devices)
   tables = prepare.make_tables(cfg, problem)
-  shape: tuple[int, ...] = (cfg.train.batch_size,)
-  if cfg.objective.pairing == 'blocks':
-    shape = batches.block_shape(
-        cfg.train.batch_size,
-        cfg.objective.block_users,
-        len(tables.train_users),
-        len(tables.target_items),
-    )
   model = towers.TwoTower(cfg.model)
   return Runtime(
       cfg=cfg,
@@ -120,6 +111,6 @@ def build(
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
       embedder=model_scores.Embedder(model),
-      batch_shape=shape,
+      batch_shape=steps.batch_shape(cfg, tables),
       sparse=sparse,
   )

@@ -35,7 +35,6 @@ class Rates(NamedTuple):
   user: input_dropout.Rates
   item: input_dropout.Rates
   pair: input_dropout.ModeRates
-  uses_history: bool
 
 
 def effective_rates(
@@ -62,15 +61,21 @@ def effective_rates(
           s.user_transform,
           s.item_transform,
       ),
-      uses_history(settings),
   )
 
 
-def uses_history(settings: config.DropoutConfig) -> bool:
-  """Whether some rows become the mean over their history."""
-  if settings.kind == 'exclusive':
-    return bool(settings.user_transform or settings.item_transform)
-  return bool(settings.user_transform_rate or settings.item_transform_rate)
+def batch_shape(
+    cfg: config.Config, tables: tables_lib.Tables
+) -> tuple[int, ...]:
+  """Rows in a batch: (users, items) of a block, or (pairs,)."""
+  if cfg.objective.pairing != 'blocks':
+    return (cfg.train.batch_size,)
+  return batches.block_shape(
+      cfg.train.batch_size,
+      cfg.objective.block_users,
+      len(tables.train_users),
+      len(tables.target_items),
+  )
 
 
 def draw_batch(
@@ -78,15 +83,11 @@ def draw_batch(
 ) -> batches.Block | batches.Pairs:
   """The rows that the step of this key trains on."""
   rows_key = jax.random.split(key, 3)[0]  # the others draw dropout states
-  size, settings = cfg.train.batch_size, cfg.objective
+  shape, settings = batch_shape(cfg, tables), cfg.objective
   if settings.pairing == 'blocks':
-    shape = batches.block_shape(
-        size,
-        settings.block_users,
-        len(tables.train_users),
-        len(tables.target_items),
-    )
-    return batches.draw_block(rows_key, tables, shape)
+    users, items = shape
+    return batches.draw_block(rows_key, tables, (users, items))
+  (size,) = shape
   share = settings.random_items / (settings.top_items + settings.random_items)
   return batches.draw_published_pairs(rows_key, tables, size, share)
 
@@ -109,11 +110,9 @@ def make_loss_fn(
     factor = input_dropout.share_of_rates(
         step, dropout.schedule, dropout.ramp_steps, dropout.start_share
     )
-    scaled = jax.tree.map(lambda rate: rate * factor, rates[:3])
+    scaled = jax.tree.map(lambda rate: rate * factor, rates)
     embed = functools.partial(_embed, model, params)
-    terms, stats = make(
-        cfg, embed, batch_stats, tables, key, scaled, rates.uses_history, mesh
-    )
+    terms, stats = make(cfg, embed, batch_stats, tables, key, scaled, mesh)
     loss = objective.total(cfg.objective, terms)
     metrics = {f'loss/{name}': value for name, value in terms.items()}
     return loss, (stats, {'loss/total': loss} | metrics)
@@ -148,8 +147,7 @@ def _block_loss(
     stats: Any,
     tables: tables_lib.Tables,
     key: jax.Array,
-    rates: tuple[Any, ...],
-    uses_history: bool,
+    rates: Rates,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Any]:
   """Every user and item of a block embedded once, all pairs scored."""
@@ -158,7 +156,7 @@ def _block_loss(
   user = objective.preference(tables.user, block.user)
   item = objective.preference(tables.item, block.item)
   user_history, item_history = user, item
-  if uses_history:
+  if cfg.dropout.uses_history:
     likes = batches.block_likes(
         tables.user_history, block, len(tables.item.present)
     ).astype(jnp.float32)
@@ -174,8 +172,8 @@ def _block_loss(
         likes.T @ tables.user.factors[block.user],
         jnp.sum(likes, axis=0).astype(jnp.int32),
     )
-  user_state = input_dropout.draw_states(user_key, len(block.user), rates[0])
-  item_state = input_dropout.draw_states(item_key, len(block.item), rates[1])
+  user_state = input_dropout.draw_states(user_key, len(block.user), rates.user)
+  item_state = input_dropout.draw_states(item_key, len(block.item), rates.item)
   user_emb, stats = embed(
       stats,
       'embed_users',
@@ -207,8 +205,7 @@ def _pair_loss(
     stats: Any,
     tables: tables_lib.Tables,
     key: jax.Array,
-    rates: tuple[Any, ...],
-    uses_history: bool,
+    rates: Rates,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Any]:
   """Single pairs from the published distribution."""
@@ -219,7 +216,7 @@ def _pair_loss(
   user_factors = tables.user.factors[pairs.user]
   item_factors = tables.item.factors[pairs.item]
   user_history, item_history = user, item
-  if uses_history:
+  if cfg.dropout.uses_history:
     liked = batches.pair_likes(tables.user_history, pairs)
     left = liked[:, None].astype(jnp.float32)
     count = liked.astype(jnp.int32)
@@ -231,11 +228,15 @@ def _pair_loss(
     )
   if cfg.dropout.kind == 'exclusive':
     user_state, item_state = input_dropout.draw_pair_states(
-        user_key, len(pairs.user), rates[2]
+        user_key, len(pairs.user), rates.pair
     )
   else:
-    user_state = input_dropout.draw_states(user_key, len(pairs.user), rates[0])
-    item_state = input_dropout.draw_states(item_key, len(pairs.item), rates[1])
+    user_state = input_dropout.draw_states(
+        user_key, len(pairs.user), rates.user
+    )
+    item_state = input_dropout.draw_states(
+        item_key, len(pairs.item), rates.item
+    )
   user_emb, stats = embed(
       stats,
       'embed_users',

@@ -7,6 +7,7 @@ import scipy.sparse
 
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.model import embeddings
 
 USERS, ITEMS, TAGS, RANK = 30, 40, 25, 4
 
@@ -61,6 +62,20 @@ def make_problem(seed=0, user_content=True, item_content=True):
       schema.Split(train, evaluation),
       schema.Factors(*factors, *present),
   )
+
+
+@pytest.fixture
+def exact_products(monkeypatch):
+  """Shapes of all that goes through the product that is never rounded."""
+  calls = []
+  exact = embeddings.dense_scores
+
+  def dense_scores(user, item):
+    calls.append((user.shape, item.shape))
+    return exact(user, item)
+
+  monkeypatch.setattr(embeddings, 'dense_scores', dense_scores)
+  return calls
 
 
 @pytest.fixture(name='problem', scope='session')

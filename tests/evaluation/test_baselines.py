@@ -8,7 +8,6 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import ridge_method
-from dropoutnet_jax.model import embeddings
 
 _SETTINGS = config.EvaluationConfig(
     cutoffs=(3,), ridge_lambdas=(1.0,), ridge_smoothings=(0.0,)
@@ -160,16 +159,8 @@ def test_without_content_the_mean_factor_is_predicted():
 @pytest.mark.parametrize(
     'make', [baselines.make_linear_content, baselines.make_teacher]
 )
-def test_scores_of_factors_are_exact_products(problem, monkeypatch, make):
+def test_scores_of_factors_are_exact_products(problem, exact_products, make):
   """All through the one product that accelerators may not round."""
-  calls = []
-  exact = embeddings.dense_scores
-
-  def dense_scores(user, item):
-    calls.append((user.shape, item.shape))
-    return exact(user, item)
-
-  monkeypatch.setattr(embeddings, 'dense_scores', dense_scores)
   _, rows, candidates = _scores(make(problem), problem, 'cold_item')
   width = problem.factors.user.shape[1]
-  assert calls == [((len(rows), width), (len(candidates), width))]
+  assert exact_products == [((len(rows), width), (len(candidates), width))]

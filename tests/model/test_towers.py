@@ -13,6 +13,8 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import towers
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 ROWS, FACTORS, CONTENT, RANK = 6, 3, 5, 4
 PAPER = config.ModelConfig(tower='paper', hidden=(8, 7), rank=RANK)
 MODERN = config.ModelConfig(
@@ -32,15 +34,6 @@ RESIDUAL = config.ModelConfig(
 TOWERS = pytest.mark.parametrize(
     'settings', [PAPER, MODERN, RESIDUAL], ids=['paper', 'modern', 'residual']
 )
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  """Half the compilation time; what is computed stays the same."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
 
 
 def make_rows(seed=0, rows=ROWS, factors=FACTORS, content=CONTENT):

@@ -13,16 +13,15 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
+from tests import compilation
 from tests import tiny_run
 
 
 @pytest.fixture(scope='package', autouse=True)
 def quick_compilation() -> Iterator[None]:
-  """Half the compilation time; what is computed stays the same."""
-  before = jax.config.read('jax_disable_most_optimizations')
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', before)
+  """For all tests of training."""
+  with compilation.quick_compilation():
+    yield
 
 
 @pytest.fixture(scope='session')

@@ -319,4 +319,4 @@ def test_a_side_without_content_is_dropped_if_asked_for():
 def test_histories_are_computed_only_where_a_transform_needs_them(
     dropout, uses_history
 ):
-  assert rates_of(1, 1, **dropout).uses_history == uses_history
+  assert config.DropoutConfig(**dropout).uses_history == uses_history

@@ -92,7 +92,7 @@ def _look(tables, key, pairing, dropout):
   mesh = parallel.make_mesh(config.MeshConfig(), 1)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(batches, names[pairing], draw_and_tell)
-    step(cfg, embed, {}, tables, key, rates[:3], rates.uses_history, mesh)
+    step(cfg, embed, {}, tables, key, rates, mesh)
   return drawn['batch'], seen['user'], seen['item']
 
 

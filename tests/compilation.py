@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How tests compile: quickly, where a program runs only a few times."""
+
+from collections.abc import Iterator
+import contextlib
+
+import jax
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Iterator[None]:
+  """Half the compilation time; what is computed stays the same."""
+  name = 'jax_disable_most_optimizations'
+  before = jax.config.read(name)
+  jax.config.update(name, True)
+  yield
+  jax.config.update(name, before)
