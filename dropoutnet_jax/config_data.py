@@ -134,6 +134,7 @@ class TeacherConfig:
   regularization: float = 1.0
   confidence: float = 10.0  # a like counts 1 + confidence * weight
   num_iterations: int = 10
+  cg_steps: int = 0  # conjugate gradient steps per solve; 0 solves exactly
   user_file: str = ''  # npz, text or raw float32; source 'file'
   item_file: str = ''
 
@@ -144,6 +145,7 @@ class TeacherConfig:
     checks.check_at_least('teacher.rank', self.rank, 1)
     checks.check_at_least('teacher.confidence', self.confidence, 1e-6)
     checks.check_at_least('teacher.num_iterations', self.num_iterations, 1)
+    checks.check_at_least('teacher.cg_steps', self.cg_steps, 0)
     value = self.regularization
     ok = isinstance(value, (int, float)) and 0 < value < float('inf')
     checks.check(ok, 'teacher.regularization', value, 'positive')

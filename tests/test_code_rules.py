@@ -27,6 +27,7 @@ LAYERS = (
     'data',
     'model',
     'parallel',
+    'normal_equations',
     'teacher',
     'evaluation',
     'training',

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
+from dropoutnet_jax import normal_equations
 from dropoutnet_jax import parallel
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
@@ -79,9 +80,11 @@ def _slow_solve(factors, likes, confidence, regularization):
 
 
 def _fast_solve(factors, likes, confidence, regularization, num_rows=0):
-  plan = teacher.make_plan(likes, confidence, factors.shape[1])
-  fixed = teacher.whiten(jnp.asarray(factors), regularization, num_rows)
-  return np.asarray(teacher.solve(fixed, plan))
+  plan = normal_equations.make_plan(likes, confidence, factors.shape[1])
+  fixed = normal_equations.whiten(
+      jnp.asarray(factors), regularization, num_rows
+  )
+  return np.asarray(normal_equations.solve(fixed, plan))
 
 
 def _factors(num_rows, rank, seed, scale=0.3):
@@ -92,10 +95,10 @@ def _factors(num_rows, rank, seed, scale=0.3):
 @pytest.fixture
 def tiny_chunks(monkeypatch):
   """Makes rows of 50 likes long ones; traces must not outlive the constant."""
-  traced = (teacher._solve_chunk, teacher._solve_rows)
+  traced = (normal_equations._solve_chunk, normal_equations._solve_rows)
   for function in traced:
     function.clear_cache()
-  monkeypatch.setattr(teacher, '_CHUNK_FLOATS', 128)
+  monkeypatch.setattr(normal_equations, '_CHUNK_FLOATS', 128)
   yield
   for function in traced:
     function.clear_cache()
@@ -116,11 +119,48 @@ def test_solve_matches_the_formula_row_by_row(rank):
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize('rank', [1, 100])
+def test_conjugate_gradients_approach_the_exact_solution(rank):
+  likes = _likes(LENGTHS, 150, seed=rank)
+  factors = jnp.asarray(_factors(150, rank, seed=1))
+  plan = normal_equations.make_plan(likes, 1.0, rank)
+  fixed = normal_equations.whiten(factors, 1.0)
+  exact = np.asarray(normal_equations.solve(fixed, plan))
+  gaps = []
+  for cg_steps in (1, 3, 10, 40):
+    found = np.asarray(normal_equations.solve(fixed, plan, cg_steps))
+    np.testing.assert_array_equal(found[[0, 5]], np.zeros((2, rank)))
+    gaps.append(np.linalg.norm(found - exact) / np.linalg.norm(exact))
+  if rank == 1:  # there is one direction, and so one step
+    assert max(gaps) < 1e-4
+  else:
+    assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
+    assert gaps[1] < 0.3 and gaps[3] < 1e-4
+
+
+def test_rows_too_long_to_gather_at_once_are_solved_exactly(tiny_chunks):
+  likes = _likes([50, 3, 60], 150, seed=3)
+  factors = jnp.asarray(_factors(150, 16, seed=4))
+  plan = normal_equations.make_plan(likes, 10.0, 16)
+  fixed = normal_equations.whiten(factors, 1.0)
+  exact = np.asarray(normal_equations.solve(fixed, plan))
+  found = np.asarray(normal_equations.solve(fixed, plan, cg_steps=1))
+  np.testing.assert_array_equal(found[[0, 2]], exact[[0, 2]])
+  assert not np.allclose(found[1], exact[1], rtol=1e-4)
+
+
+def test_training_by_conjugate_gradients_minimises_the_same():
+  pairs = _interactions(_some_likes())
+  exact, gradients = (_train(pairs, cg_steps=steps) for steps in (0, 3))
+  best, found = (_objective(x, pairs, _config()) for x in (exact, gradients))
+  assert best != found and found == pytest.approx(best, rel=1e-2)
+
+
 def test_chunks_and_pieces_do_not_change_the_solution(tiny_chunks):
   rank = 16
   likes = _likes([5] * 7 + [50, 0, 60, 30], 150, seed=3)
   factors = _factors(150, rank, seed=4)
-  plan = teacher.make_plan(likes, 10.0, rank)
+  plan = normal_equations.make_plan(likes, 10.0, rank)
   assert len(plan.chunks) == 10
   longest = max(chunk.liked.shape[1] for chunk in plan.chunks)
   assert longest > 128 // rank  # so that some rows are gathered in pieces
@@ -176,7 +216,7 @@ def test_other_rows_and_padding_rows_do_not_matter():
 
 def test_plan_pads_little_and_compiles_little():
   lengths = np.random.default_rng(0).zipf(1.5, 3000).clip(0, 400).tolist()
-  plan = teacher.make_plan(_likes(lengths, 400, seed=0), 10.0, 200)
+  plan = normal_equations.make_plan(_likes(lengths, 400, seed=0), 10.0, 200)
   slots = sum(chunk.liked.size for chunk in plan.chunks)
   assert slots < 6 * sum(lengths)
   assert len({chunk.liked.shape for chunk in plan.chunks}) <= 12
@@ -189,9 +229,13 @@ def test_plan_pads_little_and_compiles_little():
 @pytest.mark.parametrize('length', [8, 16, 32, 64, 96, 256])
 def test_no_batch_of_lapack_calls_is_shared_out(length):
   """What XLA's CPU client shares out to its threads can wait forever."""
-  plan = teacher.make_plan(_likes([length] * 700, 300, seed=0), 10.0, 200)
+  plan = normal_equations.make_plan(
+      _likes([length] * 700, 300, seed=0), 10.0, 200
+  )
   rows = jnp.zeros((300, 200))
-  text = teacher._solve_rows.lower(rows, plan.chunks[0], None).as_text()
+  text = normal_equations._solve_rows.lower(
+      rows, plan.chunks[0], None
+  ).as_text()
   shapes = re.findall(r'@lapack_spotrf_ffi\(.*-> \(tensor<([\dx]+)xf32>', text)
   assert shapes, 'no Cholesky found: has its name changed?'
   for shape in shapes:
@@ -205,7 +249,10 @@ def test_both_ways_of_solving_agree():
   matrix = root @ root.swapaxes(1, 2) / 40 + np.eye(40, dtype=np.float32)
   right = rng.normal(size=(16, 40)).astype(np.float32)
   expected = np.linalg.solve(matrix.astype(np.float64), right[..., None])
-  for solve in (teacher._solve_all, jax.vmap(teacher._cholesky_solve)):
+  for solve in (
+      normal_equations._solve_all,
+      jax.vmap(normal_equations._cholesky_solve),
+  ):
     found = solve(jnp.asarray(matrix), jnp.asarray(right))
     np.testing.assert_allclose(found, expected[..., 0], rtol=1e-4, atol=1e-5)
 
@@ -302,22 +349,28 @@ def test_objective_never_grows(seed):
 
 def _spread(mesh, likes):
   """Rows of the arrays that hold a plan's likes, as a device has them."""
-  plan = teacher.make_plan(likes, 4.0, RANK, mesh)
+  plan = normal_equations.make_plan(likes, 4.0, RANK, mesh)
   return [
       {shard.data.shape[0] for shard in chunk.liked.addressable_shards}
       for chunk in plan.chunks
   ], [len(chunk.liked) for chunk in plan.chunks]
 
 
-@pytest.mark.parametrize('weighted', [True, False])
-def test_eight_devices_share_the_rows_and_solve_like_one(weighted):
+@pytest.mark.parametrize(
+    'weighted, cg_steps', [(True, 0), (False, 0), (True, 3)]
+)
+def test_eight_devices_share_the_rows_and_solve_like_one(weighted, cg_steps):
   likes = _some_likes(weighted=weighted)
   pairs = _interactions(likes)
-  one, eight = (_train(pairs, num_devices=number) for number in (1, 8))
+  one, eight = (
+      _train(pairs, num_devices=number, cg_steps=cg_steps) for number in (1, 8)
+  )
   for name in ('user', 'item'):
     expected = getattr(one, name)
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(getattr(eight, name), expected, atol=1e-5)
+    # Steps cut short keep what rounding does to their directions.
+    atol = 1e-4 if cg_steps else 1e-5
+    np.testing.assert_allclose(getattr(eight, name), expected, atol=atol)
   parts, sizes = _spread(parallel.local_mesh(), likes)
   assert [{size // 8} for size in sizes] == parts
 
@@ -327,10 +380,10 @@ def test_all_lengths_on_eight_devices(rank):
   """Both systems; more devices than rows of a length."""
   likes, factors = _likes(LENGTHS, 150, seed=rank), _factors(150, rank, seed=1)
   mesh = parallel.local_mesh()
-  plan = teacher.make_plan(likes, 10.0, rank, mesh)
-  fixed = teacher.whiten(jnp.asarray(factors), 1.0, 170, mesh)
+  plan = normal_equations.make_plan(likes, 10.0, rank, mesh)
+  fixed = normal_equations.whiten(jnp.asarray(factors), 1.0, 170, mesh)
   assert fixed.rows.shape[0] >= 170 and fixed.rows.is_fully_replicated
-  found = teacher.solve(fixed, plan)
+  found = normal_equations.solve(fixed, plan)
   assert found.is_fully_replicated and len(found.sharding.device_set) == 8
   expected = _slow_solve(factors, likes, 10.0, 1.0)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
@@ -338,13 +391,13 @@ def test_all_lengths_on_eight_devices(rank):
 
 def test_without_a_mesh_all_devices_of_the_process_take_part(monkeypatch):
   meshes = []
-  make_plan = teacher.make_plan
+  make_plan = normal_equations.make_plan
 
   def tell(*args):
     meshes.append(args[-1])
     return make_plan(*args)
 
-  monkeypatch.setattr(teacher, 'make_plan', tell)
+  monkeypatch.setattr(normal_equations, 'make_plan', tell)
   pairs = _interactions(_some_likes())
   teacher.train(pairs, USERS, ITEMS, _config(num_iterations=1), seed=0)
   assert [mesh.devices.size for mesh in meshes] == [8, 8]
@@ -396,6 +449,7 @@ def test_order_of_interactions_does_not_matter():
         (dict(regularization=0.0), 'config.teacher.regularization is 0.0'),
         (dict(confidence=-1.0), 'config.teacher.confidence is -1.0'),
         (dict(num_iterations=0), 'config.teacher.num_iterations is 0'),
+        (dict(cg_steps=-1), 'config.teacher.cg_steps is -1'),
     ],
 )
 def test_bad_config(fields, message):
