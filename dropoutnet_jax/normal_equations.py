@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One half-step of ALS: the rows of one side, solved with the other side fixed.
+
+The objective is that of `teacher`. With one side fixed, each row x of the other
+is a ridge regression:
+
+  (Y'Y + lambda I + Y_u' E Y_u) x = Y_u' (1 + e),   E = diag e, e = c - 1,
+
+Y_u [n, P] the factors of what the row likes, c their confidences. Three things
+make it fast:
+
+* Whitening. With L L' = Y'Y + lambda I, computed once for all rows, V = Y L^-T
+  and q = L' x, the system is (I + V_u' E V_u) q = V_u' (1 + e). As V'V < I, its
+  condition number is at most 1 + max e: float32 is enough.
+* The smaller of two systems. With S = E^1/2 V_u [n, P] and r = E^-1/2 (1 + e),
+  q = (I + S'S)^-1 S'r = S' (I + S S')^-1 r, and most rows are short: n < P.
+* Rows of similar length are padded to one length and solved together. Padding
+  has S = 0 and r = 0, which leaves the solution as it is, exactly.
+
+Rows are solved exactly, by Cholesky, or by a few steps of conjugate gradients
+(Takacs, Pilaszy & Tikk, RecSys 2011), for which whitening is the preconditioner
+and neither matrix is formed.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+
+# Floats gathered at a time: few enough to stay in a CPU's cache.
+_CHUNK_FLOATS = 1 << 19
+_SHORTEST = 8  # length that the shortest rows are padded to
+# A like of weight 0 counts 1, like this; e > 0 tells likes from padding.
+_LEAST_EXTRA = 1e-8
+# jaxlib 0.10 shares a batch of LAPACK calls of more operations than this out to
+# the threads of XLA's CPU pool and waits for them on one of these threads. Such
+# batches at the same time can take every thread to wait on, and wait forever.
+_MOST_LAPACK_OPERATIONS = 200_000
+_dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
+class Chunk(NamedTuple):
+  """Rows that are solved together, padded to one length n.
+
+  Attributes:
+    liked: int32 [B, n], rows of the other side that each row likes.
+    extra: float32 [B, n], e = confidence * weight; 0 is padding.
+  """
+
+  liked: jax.Array
+  extra: jax.Array
+
+
+class Plan(NamedTuple):
+  """One side's likes, arranged for `solve`.
+
+  Attributes:
+    chunks: rows by length, no longer in their order.
+    position: int32 [N], where row i is among the rows of all chunks; the number
+      of those rows where row i likes nothing.
+    mesh: devices that share the rows of each chunk; None is a single one.
+  """
+
+  chunks: tuple[Chunk, ...]
+  position: jax.Array
+  mesh: parallel.Mesh | None
+
+
+class Whitened(NamedTuple):
+  """The fixed side, prepared for `solve`.
+
+  Attributes:
+    rows: float32 [N or more, P], V = Y L^-T; zero rows at the end are padding.
+    inverse: float32 [P, P], L^-1.
+  """
+
+  rows: jax.Array
+  inverse: jax.Array
+
+
+def _power_of_two_up_to(value: int) -> int:
+  return 1 << (value.bit_length() - 1)
+
+
+def _padded_lengths(lengths: np.ndarray, rank: int) -> np.ndarray:
+  """Rounds int [N] up to a power of two, or to halfway between two.
+
+  Few lengths mean few compilations, so halfway is for lengths below the rank
+  alone, where time grows with the square of the length.
+  """
+  power = 2 ** np.ceil(np.log2(np.maximum(lengths, _SHORTEST))).astype(int)
+  halfway = power * 3 // 4
+  use_halfway = (power > 64) & (lengths <= halfway) & (halfway < rank)
+  return np.where(use_halfway, halfway, power)
+
+
+def _pad_rows(
+    likes: scipy.sparse.csr_array,
+    rows: np.ndarray,
+    length: int,
+    slots: int,
+    mesh: parallel.Mesh | None,
+) -> Chunk:
+  """The given rows of likes as arrays [slots, length], padded with zeros."""
+  liked = np.zeros((slots, length), np.int32)
+  extra = np.zeros((slots, length), np.float32)
+  start, stop = likes.indptr[rows], likes.indptr[rows + 1]
+  source = start[:, None] + np.arange(length)
+  real = source < stop[:, None]
+  liked[: len(rows)][real] = likes.indices[source[real]]
+  extra[: len(rows)][real] = likes.data[source[real]]
+  return Chunk(*parallel.place_rows((liked, extra), mesh))
+
+
+def make_plan(
+    likes: scipy.sparse.csr_array,
+    confidence: float,
+    rank: int,
+    mesh: parallel.Mesh | None = None,
+) -> Plan:
+  """Arranges likes [N, M] for solving for its rows.
+
+  Args:
+    likes: weights >= 0; what is stored is liked, a stored 0 as well.
+    confidence: a like counts 1 + confidence * weight.
+    rank: width P of the factors.
+    mesh: devices to share the rows over; None is a single one.
+
+  Raises:
+    UserError: a weight is negative or not finite.
+  """
+  with np.errstate(over='ignore'):
+    extra = np.float32(confidence) * likes.data.astype(np.float32)
+  bad = ~(np.isfinite(extra) & (extra >= 0))
+  if bad.any():
+    raise errors.UserError(
+        f'{bad.sum()} of {bad.size} likes have a negative or non-finite weight '
+        f'(or one too large for float32), like {likes.data[bad][0]}: a weight '
+        'says how much a like counts. Drop these interactions, or give them a '
+        'finite weight of 0 or more.'
+    )
+  extra = np.maximum(extra, _LEAST_EXTRA)
+  likes = scipy.sparse.csr_array(
+      (extra, likes.indices, likes.indptr), shape=likes.shape
+  )
+  lengths = np.diff(likes.indptr)
+  padded = np.where(lengths > 0, _padded_lengths(lengths, rank), 0)
+  chunks = []
+  position = np.full(len(lengths), -1, np.int32)
+  num_slots, parts = 0, parallel.num_parts(mesh)
+  for length in np.unique(padded[padded > 0]).tolist():
+    rows = np.flatnonzero(padded == length)
+    size = _power_of_two_up_to(max(1, _CHUNK_FLOATS // (length * rank)))
+    # Rather compile again than pad so much.
+    while len(rows) <= size * parts // 16 and size > 1:
+      size = max(1, size // 16)
+    slots = size * parts
+    for start in range(0, len(rows), slots):
+      part = rows[start : start + slots]
+      chunks.append(_pad_rows(likes, part, length, slots, mesh))
+      position[part] = num_slots + np.arange(len(part))
+      num_slots += slots
+  position[position < 0] = num_slots
+  return Plan(tuple(chunks), jnp.asarray(position), mesh)
+
+
+@functools.partial(jax.jit, static_argnames=('num_rows', 'mesh'))
+def whiten(
+    factors: jax.Array,
+    regularization: float,
+    num_rows: int = 0,
+    mesh: parallel.Mesh | None = None,
+) -> Whitened:
+  """Prepares the fixed side's factors [N, P]; pads V to num_rows rows."""
+  rank = factors.shape[1]
+  factors = parallel.split_padded(factors, mesh)
+  eye = jnp.eye(rank, dtype=factors.dtype)
+  gram = _dot('np,nq->pq', factors, factors) + regularization * eye
+  lower = jax.lax.linalg.cholesky(gram)
+  inverse = jax.lax.linalg.triangular_solve(
+      lower, eye, left_side=True, lower=True
+  )
+  rows = parallel.gather_rows(_dot('np,qp->nq', factors, inverse), mesh)
+  padding = max(0, num_rows - len(rows))
+  return Whitened(jnp.pad(rows, ((0, padding), (0, 0))), inverse)
+
+
+def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
+  """Solves matrix [n, n] (its lower half is read) for right [n]."""
+  linalg = jax.lax.linalg
+  lower = linalg.cholesky(matrix, symmetrize_input=False)
+  half = functools.partial(
+      linalg.triangular_solve, lower, left_side=True, lower=True
+  )
+  return half(half(right[:, None]), transpose_a=True)[:, 0]
+
+
+def _solve_all(matrix: jax.Array, right: jax.Array) -> jax.Array:
+  """Solves positive definite systems [B, n, n] for right [B, n]."""
+  size, length = right.shape
+  most = max(1, 3 * _MOST_LAPACK_OPERATIONS // length**3)
+  few = min(size, _power_of_two_up_to(most))
+  return jax.lax.platform_dependent(
+      matrix,
+      right,
+      cpu=lambda *systems: jax.lax.map(
+          lambda system: _cholesky_solve(*system), systems, batch_size=few
+      ),
+      default=jax.vmap(_cholesky_solve),
+  )
+
+
+def _scaled_rows(
+    rows: jax.Array, liked: jax.Array, extra: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """S [B, n, P] and r [B, n] of the module's docstring."""
+  root = jnp.sqrt(extra)
+  right = jnp.where(extra > 0, (1 + extra) / jnp.where(extra > 0, root, 1), 0)
+  return jnp.take(rows, liked, axis=0, mode='clip') * root[..., None], right
+
+
+def _conjugate_gradients(
+    scaled: jax.Array, right: jax.Array, num_steps: int
+) -> jax.Array:
+  """q of (I + S'S) q = S'r, each row with step sizes of its own.
+
+  The curvature along a direction d is |d|^2 + |S d|^2, so that the last step
+  reads S once: the compiler cuts it short, for which the loop is unrolled.
+
+  Args:
+    scaled: S, float32 [B, n, P].
+    right: r, float32 [B, n]; a row of zeros has the solution 0.
+    num_steps: from q = 0. Each lowers the objective of the row.
+
+  Returns:
+    float32 [B, P].
+  """
+
+  def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    solution, residual, direction, square = state
+    image = _dot('bnp,bp->bn', scaled, direction)
+    curvature = jnp.sum(direction**2, axis=1) + jnp.sum(image**2, axis=1)
+    # A solved row stays as it is: 0 / 0 would spoil it.
+    size = jnp.where(square > 0, square / curvature, 0)[:, None]
+    back = direction + _dot('bnp,bn->bp', scaled, image)
+    residual = residual - size * back
+    left = jnp.sum(residual**2, axis=1)
+    turn = jnp.where(square > 0, left / square, 0)[:, None]
+    return (
+        solution + size * direction,
+        residual,
+        residual + turn * direction,
+        left,
+    )
+
+  start = _dot('bnp,bn->bp', scaled, right)
+  state = (jnp.zeros_like(start), start, start, jnp.sum(start**2, axis=1))
+  return jax.lax.fori_loop(0, num_steps, step, state, unroll=True)[0]
+
+
+@functools.partial(jax.jit, static_argnames='cg_steps')
+def _solve_chunk(rows: jax.Array, chunk: Chunk, cg_steps: int = 0) -> jax.Array:
+  """q [B, P] of the rows of one chunk; rows is V [N, P]."""
+  length, rank = chunk.liked.shape[1], rows.shape[1]
+  longest = _power_of_two_up_to(_CHUNK_FLOATS // rank)
+  if cg_steps and length <= longest:
+    scaled, right = _scaled_rows(rows, chunk.liked, chunk.extra)
+    # Else XLA gathers again in each step.
+    scaled = jax.lax.optimization_barrier(scaled)
+    return _conjugate_gradients(scaled, right, cg_steps)
+  if length < rank:
+    scaled, right = _scaled_rows(rows, chunk.liked, chunk.extra)
+    gram = _dot('bip,bjp->bij', scaled, scaled)
+    dual = _solve_all(gram + jnp.eye(length, dtype=rows.dtype)[None], right)
+    return _dot('bip,bi->bp', scaled, dual)
+
+  def add_piece(
+      sums: tuple[jax.Array, jax.Array], piece: Chunk
+  ) -> tuple[tuple[jax.Array, jax.Array], None]:
+    scaled, right = _scaled_rows(rows, piece.liked, piece.extra)
+    gram = _dot('bip,biq->bpq', scaled, scaled)
+    return (sums[0] + gram, sums[1] + _dot('bip,bi->bp', scaled, right)), None
+
+  # A row with a million likes is gathered in pieces, for the memory's sake.
+  size = len(chunk.liked)
+  piece = min(length, longest)
+  pieces = jax.tree.map(
+      lambda x: x.reshape(size, -1, piece).swapaxes(0, 1), chunk
+  )
+  eye = jnp.broadcast_to(jnp.eye(rank, dtype=rows.dtype), (size, rank, rank))
+  start = (eye, jnp.zeros((size, rank), rows.dtype))
+  (gram, right), _ = jax.lax.scan(add_piece, start, pieces)
+  return _solve_all(gram, right)
+
+
+@functools.partial(jax.jit, static_argnames=('mesh', 'cg_steps'))
+def _solve_rows(
+    rows: jax.Array,
+    chunk: Chunk,
+    mesh: parallel.Mesh | None,
+    cg_steps: int = 0,
+) -> jax.Array:
+  """`_solve_chunk`, by each device for its own rows of the chunk."""
+  solve_chunk = functools.partial(_solve_chunk, cg_steps=cg_steps)
+  return parallel.over_rows(solve_chunk, mesh)(rows, chunk)
+
+
+@functools.partial(jax.jit, static_argnames='mesh')
+def _assemble(
+    solved: list[jax.Array],
+    position: jax.Array,
+    inverse: jax.Array,
+    mesh: parallel.Mesh | None,
+) -> jax.Array:
+  """Puts the rows of all chunks in order and takes the whitening back."""
+  nothing = jnp.zeros((1, inverse.shape[0]), inverse.dtype)
+  rows = jnp.concatenate([*parallel.gather_rows(solved, mesh), nothing])
+  own = rows[parallel.split_padded(position, mesh)]
+  factors = parallel.gather_rows(_dot('np,pq->nq', own, inverse), mesh)
+  return factors[: len(position)]
+
+
+def solve(fixed: Whitened, plan: Plan, cg_steps: int = 0) -> jax.Array:
+  """Factors [N, P] of one side, given the other; zero without likes.
+
+  A half-step of ALS is `solve(whiten(factors, regularization), plan)`.
+
+  Args:
+    fixed: the other side.
+    plan: likes of this side.
+    cg_steps: conjugate gradient steps for each row, from zero; 0 solves
+      exactly, as are rows too long to be gathered at once (thousands of likes).
+
+  Returns:
+    float32 [N, P].
+  """
+  solved = [
+      _solve_rows(fixed.rows, chunk, plan.mesh, cg_steps)
+      for chunk in plan.chunks
+  ]
+  # Else XLA may give up collectives that wait while few cores solve for many.
+  solved = jax.block_until_ready(solved)
+  return _assemble(solved, plan.position, fixed.inverse, plan.mesh)
