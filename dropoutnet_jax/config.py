@@ -265,6 +265,8 @@ class EvaluationConfig:
   ridge_lambdas: tuple[float, ...] = (1.0, 3.0, 10.0)
   ridge_smoothings: tuple[float, ...] = (0.0, 3.0)
   ridge_smoothing_l2: float = 100.0
+  # Interactions of each new row that the points of the warm-up curve show.
+  warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10)
   users_per_chunk: int = 512  # bounds the memory of a block of scores
 
   def validate(self) -> None:
@@ -285,6 +287,8 @@ class EvaluationConfig:
     checks.check_at_least(
         'evaluation.ridge_smoothing_l2', self.ridge_smoothing_l2, 1e-6
     )
+    for count in self.warm_up_counts:
+      checks.check_at_least('evaluation.warm_up_counts', count, 0)
     checks.check_at_least('evaluation.users_per_chunk', self.users_per_chunk, 1)
 
 

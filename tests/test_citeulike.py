@@ -46,7 +46,7 @@ def methods(problem):
       runtime.fresh_state(), runtime.tables, jnp.int32(_STEPS)
   )
   assert int(state.step) == _STEPS and jnp.isfinite(metrics['loss/total']).all()
-  return runtime.methods(state)
+  return runtime.scorer(state).methods()
 
 
 def _metrics(problem, method) -> dict[str, float]:

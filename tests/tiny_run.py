@@ -53,7 +53,9 @@ def get_config() -> config.Config:
           eval_every=20,
           checkpoint_every=2,
       ),
-      evaluation=config.EvaluationConfig(cutoffs=(5,), baselines=()),
+      evaluation=config.EvaluationConfig(
+          cutoffs=(5,), baselines=(), warm_up_counts=(0, 2)
+      ),
   )
 
 

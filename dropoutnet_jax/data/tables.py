@@ -64,7 +64,8 @@ class SideTable:
     history_total: float32 [N, P], sum of the other side's factors over the
       training history.
     history_count: int32 [N].
-    history_scaler: scales history means as `preference` is scaled.
+    preference_scaler: what scaled the factors to `preference`.
+    history_scaler: scales history means alike.
   """
 
   content: Any
@@ -73,6 +74,7 @@ class SideTable:
   factors: Any
   history_total: Any
   history_count: Any
+  preference_scaler: Scaler
   history_scaler: Scaler
 
 
@@ -119,6 +121,7 @@ def make_side(
       factors=factors.astype(np.float32),
       history_total=total,
       history_count=count,
+      preference_scaler=scaler,
       history_scaler=fit_scaler(mean, scaling),
   )
 

@@ -7,6 +7,7 @@ evaluation takes it away.
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import jax
@@ -72,16 +73,39 @@ class Embedder:
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
 
-def make_tower_method(
-    embedder: Embedder, variables: Any, tables: tables_lib.Tables
-) -> protocol.Method:
-  """The towers alone: one dense dot product."""
+@dataclasses.dataclass(frozen=True)
+class Scorer:
+  """A trained model on one process: all that its scores depend on.
 
-  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
+  Attributes:
+    embedder: of the towers.
+    variables: their parameters and statistics.
+    tables: content and preference of the rows.
+    sparse: the sparse part, or None for towers alone.
+    content: csr_array float32 [I, T], sparse content of the items.
+    tower_weight: of the towers beside the sparse part.
+  """
+
+  embedder: Embedder
+  variables: Any
+  tables: tables_lib.Tables
+  sparse: sparse_part.SparsePart | None = None
+  content: scipy.sparse.csr_array | None = None
+  tower_weight: float = 1.0
+
+  def methods(self) -> dict[str, protocol.Method]:
+    """'model', the whole embedding; and 'tower' where that is only a part."""
+    if self.sparse is None:
+      return {'model': self.score_towers}
+    return {'model': self.score_whole, 'tower': self.score_towers}
+
+  def score_towers(
+      self, quadrant: str, held_out: schema.EvaluationSet
+  ) -> protocol.ScoreFn:
+    """The towers alone, as a `protocol.Method`: one dense dot product."""
     del quadrant
-    items = embedder('item', variables, tables.item, held_out.candidates)
-    users, emb = _embed_users(embedder, variables, tables, held_out)
-    across = jnp.asarray(items)
+    across = jnp.asarray(self._embed_items(held_out.candidates))
+    users, emb = self._embed_users(held_out)
 
     def score_rows(rows: np.ndarray) -> jax.Array:
       user = jnp.asarray(emb[np.searchsorted(users, rows)])
@@ -89,45 +113,64 @@ def make_tower_method(
 
     return score_rows
 
-  return method
-
-
-def make_sparse_method(
-    embedder: Embedder,
-    variables: Any,
-    tables: tables_lib.Tables,
-    part: sparse_part.SparsePart,
-    content: scipy.sparse.csr_array,
-    tower_weight: float,
-) -> protocol.Method:
-  """The whole embedding: sparse part, its correction and the towers."""
-  score = jax.jit(embeddings.score)
-
-  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
+  def score_whole(
+      self, quadrant: str, held_out: schema.EvaluationSet
+  ) -> protocol.ScoreFn:
+    """Sparse part, its correction and the towers, as a `protocol.Method`."""
     del quadrant
+    part, content, weight = self.sparse, self.content, self.tower_weight
+    assert part is not None and content is not None
     candidates = held_out.candidates
-    items = part.embed_items(
-        content[candidates],
-        embedder('item', variables, tables.item, candidates),
-    )
-    users, emb = _embed_users(embedder, variables, tables, held_out)
+    items = part.embed_items(content[candidates], self._embed_items(candidates))
+    users, emb = self._embed_users(held_out)
+    score = jax.jit(embeddings.score)
 
     def score_rows(rows: np.ndarray) -> jax.Array:
       tower = emb[np.searchsorted(users, rows)]
-      user = part.embed_users(rows, tower, content, tower_weight)
-      return score(user, items)
+      return score(part.embed_users(rows, tower, content, weight), items)
 
     return score_rows
 
-  return method
+  def with_preference(
+      self, side: str, rows: np.ndarray, value: np.ndarray, present: np.ndarray
+  ) -> 'Scorer':
+    """The same model where rows [C] of a side have other preferences.
 
+    Args:
+      side: 'user' or 'item'.
+      rows: int [C].
+      value: float32 [C, P], scaled as in the tables.
+      present: bool [C].
+    """
+    table: Any = getattr(self.tables, side)
+    value = np.where(present[:, None], value, 0.0)
+    table = table.replace(
+        preference=jnp.asarray(table.preference).at[rows].set(value),
+        present=jnp.asarray(table.present).at[rows].set(present),
+    )
+    tables = dataclasses.replace(self.tables, **{side: table})
+    return dataclasses.replace(self, tables=tables)
 
-def _embed_users(
-    embedder: Embedder,
-    variables: Any,
-    tables: tables_lib.Tables,
-    held_out: schema.EvaluationSet,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The set's users, ascending, and their dense embeddings."""
-  users = np.unique(held_out.user)
-  return users, embedder('user', variables, tables.user, users)
+  def with_histories(
+      self, rows: np.ndarray, histories: scipy.sparse.csr_array
+  ) -> 'Scorer':
+    """The same model where users [C] have other histories [C, I].
+
+    They count in the sparse part alone, as they are: the towers see
+    preferences.
+    """
+    if self.sparse is None or self.content is None:
+      return self
+    part = self.sparse.with_histories(rows, histories, self.content)
+    return dataclasses.replace(self, sparse=part)
+
+  def _embed_items(self, rows: np.ndarray) -> np.ndarray:
+    return self.embedder('item', self.variables, self.tables.item, rows)
+
+  def _embed_users(
+      self, held_out: schema.EvaluationSet
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The set's users, ascending, and their dense embeddings."""
+    users = np.unique(held_out.user)
+    emb = self.embedder('user', self.variables, self.tables.user, users)
+    return users, emb

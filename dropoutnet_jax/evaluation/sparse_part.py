@@ -79,6 +79,37 @@ class SparsePart:
         jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(content)
     )
 
+  def with_histories(
+      self,
+      rows: np.ndarray,
+      histories: scipy.sparse.csr_array,
+      content: scipy.sparse.csr_array,
+  ) -> 'SparsePart':
+    """The same correction for users [C] with other histories, unsmoothed.
+
+    Args:
+      rows: int [C].
+      histories: csr_array [C, I], over all items.
+      content: csr_array float32 [I, T] of all items.
+    """
+    number = self.history.shape[0]
+    keep = np.ones(number, np.float32)
+    keep[rows] = 0
+    place = scipy.sparse.csr_array(
+        (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))),
+        shape=(number, len(rows)),
+    )
+    history = scipy.sparse.diags_array(keep) @ self.history + place @ histories
+    user_dense = self.user_dense.copy()
+    user_dense[rows] = woodbury.user_dense(
+        histories, woodbury.item_dense(content, self.correction.weights)
+    )
+    return dataclasses.replace(
+        self,
+        history=scipy.sparse.csr_array(history, dtype=np.float32),
+        user_dense=user_dense,
+    )
+
 
 def fit(
     problem: problem_lib.Problem, settings: config.SparseConfig, seed: int

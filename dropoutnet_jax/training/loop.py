@@ -171,7 +171,7 @@ def validate(
     runtime: runtime_lib.Runtime, state: state_lib.TrainState
 ) -> dict[str, float]:
   """Metrics of the model on the validation sets: 'cold_item/ndcg@20'."""
-  method = runtime.methods(state)['model']
+  method = runtime.scorer(state).methods()['model']
   likes = runtime.problem.likes()
   values: dict[str, float] = {}
   for name, held_out in runtime.problem.split.evaluation.items():

@@ -15,8 +15,10 @@ from dropoutnet_jax import __version__
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 from dropoutnet_jax.evaluation import baselines
+from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
+from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
@@ -67,23 +69,23 @@ def evaluate(
   Returns:
     The same on all processes, which must all call this; one of them computes.
   """
-  models = runtime.methods(state)
+  scorer = runtime.scorer(state)
   step = int(state.step)
-  found = parallel.on_writer(lambda: _evaluate(runtime, models, step, outcome))
+  found = parallel.on_writer(lambda: _evaluate(runtime, scorer, step, outcome))
   text = parallel.from_writer(None if found is None else json.dumps(found))
   return json.loads(text)
 
 
 def _evaluate(
     runtime: runtime_lib.Runtime,
-    models: dict[str, protocol.Method],
+    scorer: model_scores.Scorer,
     step: int,
     outcome: loop.Outcome,
 ) -> dict[str, Any]:
   """`evaluate` on one process, without any collective operation."""
   begin = time.monotonic()
   cfg, problem = runtime.cfg, runtime.problem
-  methods = models | make_baselines(runtime)
+  methods = scorer.methods() | make_baselines(runtime)
   likes = problem.likes()
   splits: dict[str, Any] = {}
   for name, held_out in problem.split.evaluation.items():
@@ -106,6 +108,7 @@ def _evaluate(
       for label, method in methods.items()
       if isinstance(method, (ridge_method.ContentRidge, baselines.ContentKnn))
   }
+  curves = warm_up.evaluate(problem, scorer, cfg)
   trained = outcome.step * runtime.pairs_per_step
   return {
       'experiment': cfg.name,
@@ -125,6 +128,7 @@ def _evaluate(
       'notes': [*problem.notes, *runtime.notes()],
       'chosen': chosen,
       'splits': splits,
+      'warm_up': curves,
   }
 
 

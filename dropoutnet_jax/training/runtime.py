@@ -13,7 +13,6 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
-from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import optimizers
@@ -58,22 +57,16 @@ class Runtime:
     sharding = parallel.replicated(self.mesh)
     return jax.jit(create, out_shardings=sharding)(self.tables)
 
-  def methods(self, state: state_lib.TrainState) -> dict[str, protocol.Method]:
-    """'model', the whole embedding; and 'tower' where that is only a part."""
-    variables = parallel.local(state.eval_variables())
-    tables = parallel.local(self.tables)
-    tower = model_scores.make_tower_method(self.embedder, variables, tables)
-    if self.sparse is None:
-      return {'model': tower}
-    whole = model_scores.make_sparse_method(
+  def scorer(self, state: state_lib.TrainState) -> model_scores.Scorer:
+    """The model of a state, on this process; all processes must call this."""
+    return model_scores.Scorer(
         self.embedder,
-        variables,
-        tables,
+        parallel.local(state.eval_variables()),
+        parallel.local(self.tables),
         self.sparse,
         self.problem.item.sparse,
         self.cfg.model.sparse.tower_weight,
     )
-    return {'model': whole, 'tower': tower}
 
   def loss_fn(self) -> steps.LossFn:
     """Loss of the batch of a step."""

@@ -21,6 +21,7 @@ def _tables(problem):
       factors=None,
       history_total=None,
       history_count=None,
+      preference_scaler=None,
       history_scaler=None,
   )
   return tables_lib.Tables(side('user'), side('item'), None, None, None, None)
@@ -40,7 +41,7 @@ def test_towers_score_every_user_with_every_candidate(problem, exact_products):
   model, tables = towers.TwoTower(_MODEL), _tables(problem)
   variables = _variables(model, tables)
   embedder = model_scores.Embedder(model)
-  method = model_scores.make_tower_method(embedder, variables, tables)
+  method = model_scores.Scorer(embedder, variables, tables).methods()['model']
   held_out = problem.split.evaluation['cold_item']
   rows = np.unique(held_out.user)[[3, 0, 2]]
   found = method('cold_item', held_out)(rows)

@@ -48,7 +48,7 @@ def test_split_tables_train_and_score_like_one_device(problem, pairing):
       state, more = steps(state, runtime.tables, jnp.int32(2))
     assert steps._cache_size() == 1
     name, held_out = next(iter(problem.split.evaluation.items()))
-    score = runtime.methods(state)['model'](
+    score = runtime.scorer(state).methods()['model'](
         protocol.quadrant_of(name), held_out
     )
     scores = score(np.unique(held_out.user)[:8])

@@ -102,7 +102,7 @@ def cold_recalls(first, rate, seeds):
     assert losses['loss/total'][-1] < 0.1 * losses['loss/total'][0]
     held_out = problem.split.evaluation['cold_item']
     values = protocol.evaluate(
-        runtime.methods(trained)['model']('cold_item', held_out),
+        runtime.scorer(trained).methods()['model']('cold_item', held_out),
         held_out,
         problem.likes(),
         cfg.evaluation,

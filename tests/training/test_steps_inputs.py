@@ -38,6 +38,7 @@ def make_world(seed=0):
 
 def make_tables(likes, user_factors, item_factors):
   """Unscaled tables, also of factors that are being differentiated."""
+  unscaled = tables_lib.fit_scaler(np.zeros((0, WIDTH)), 'none')
 
   def side(mine, other, likes):
     present = likes.any(axis=1)
@@ -48,7 +49,8 @@ def make_tables(likes, user_factors, item_factors):
         factors=mine,
         history_total=likes.astype(np.float32) @ other,
         history_count=jnp.asarray(likes.sum(axis=1), jnp.int32),
-        history_scaler=tables_lib.fit_scaler(np.zeros((0, WIDTH)), 'none'),
+        preference_scaler=unscaled,
+        history_scaler=unscaled,
     )
 
   history = np.full((USERS, ITEMS), -1, np.int32)

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The warm-up curve: what the first interactions of a new row are worth.
+
+Of the held-out pairs of each cold user or item some are shown to a model that
+stays as it is: they become the row's preference, as at serving, and the model
+ranks for the pairs that stay hidden. These are the same for every number of
+shown pairs, and so the points of a curve compare.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax import teacher
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.model import embeddings
+
+SIDES = ('item', 'user')
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmUp:
+  """Held-out pairs of one side's cold rows: those to show and the others.
+
+  Attributes:
+    side: 'user' or 'item'.
+    rows: int32 [C], the cold rows, ascending.
+    showable: pairs that may be shown.
+    rank: int64 [E], which pair of its cold row each showable one is.
+    held_out: the pairs that stay hidden at every count.
+    likes: [U, I], training pairs and showable ones: no candidates.
+  """
+
+  side: str
+  rows: np.ndarray
+  showable: schema.Interactions
+  rank: np.ndarray
+  held_out: schema.EvaluationSet
+  likes: scipy.sparse.csr_array
+
+  def shown(self, count: int) -> scipy.sparse.csr_array:
+    """The first `count` pairs of each cold row: 1s, [C, rows of the other]."""
+    matrix = self.showable.select(self.rank < count).matrix(*self.likes.shape)
+    return (
+        matrix.T.tocsr()[self.rows]
+        if self.side == 'item'
+        else matrix[self.rows]
+    )
+
+
+def plan(
+    problem: problem_lib.Problem, side: str, most: int, seed: int
+) -> WarmUp | None:
+  """Draws the pairs to show, from `cold_item` or `cold_user`.
+
+  A row shows at most half of its pairs, so that every row with pairs keeps
+  some to be found.
+
+  Args:
+    problem: the data of the run.
+    side: 'user' or 'item'.
+    most: pairs of a row that are shown at most.
+    seed: of the draw.
+
+  Returns:
+    None where no pair of a cold row is held out.
+  """
+  held_out = problem.split.evaluation.get(f'cold_{side}')
+  if held_out is None:
+    return None
+  user, column = protocol.relevant_pairs(held_out)
+  item = held_out.candidates[column]
+  if not len(user):
+    return None
+  own = item if side == 'item' else user
+  order = np.lexsort((np.random.default_rng(seed).permutation(len(own)), own))
+  user, item, own = user[order], item[order], own[order]
+  rank = np.arange(len(own)) - np.searchsorted(own, own)
+  is_shown = rank < np.minimum(np.bincount(own)[own] // 2, most)
+  showable = schema.Interactions(user[is_shown], item[is_shown])
+  train = problem.likes()
+  return WarmUp(
+      side,
+      held_out.candidates if side == 'item' else np.unique(held_out.user),
+      showable,
+      rank[is_shown],
+      schema.EvaluationSet(
+          user[~is_shown],
+          item[~is_shown],
+          held_out.candidates,
+          exclude_train=True,
+      ),
+      scipy.sparse.csr_array(train + showable.matrix(*train.shape)),
+  )
+
+
+def history_means(
+    table: tables_lib.SideTable,
+    shown: scipy.sparse.csr_array,
+    factors: np.ndarray,
+    present: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The transform of Algorithm 1 for rows of that histories.
+
+  Args:
+    table: the rows' side, for its scaler.
+    shown: 1s, [C, M], the histories.
+    factors: float32 [M, P] of the other side.
+    present: bool [M], rows of it that have factors; others do not count.
+
+  Returns:
+    Preference float32 [C, P] and whether it is present, bool [C].
+  """
+  count = shown @ present.astype(np.float32)
+  mean = (shown @ factors) / np.maximum(count, 1)[:, None]
+  return np.asarray(table.history_scaler(mean)), count > 0
+
+
+def teacher_method(
+    problem: problem_lib.Problem, warm_up: WarmUp, folded: np.ndarray
+) -> protocol.Method:
+  """Scores by the teacher's factors; the cold rows have folded ones, [C, P]."""
+  user, item = problem.factors.user.copy(), problem.factors.item.copy()
+  (user if warm_up.side == 'user' else item)[warm_up.rows] = folded
+
+  def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
+    del quadrant
+    across = jnp.asarray(item[held_out.candidates])
+
+    def score(rows: np.ndarray) -> jax.Array:
+      return embeddings.dense_scores(jnp.asarray(user[rows]), across)
+
+    return score
+
+  return method
+
+
+def evaluate(
+    problem: problem_lib.Problem,
+    scorer: model_scores.Scorer,
+    cfg: config.Config,
+) -> dict[str, Any]:
+  """The `warm_up` of results.json.
+
+  Args:
+    problem: the data of the run.
+    scorer: the trained model.
+    cfg: the experiment.
+
+  Returns:
+    By side and number of shown pairs what a split has: counts and 'methods'.
+    'model' sees the mean of the shown partners' factors (the transform),
+    'model, folded in' and 'teacher' the teacher's fold-in of them.
+  """
+  most = max(cfg.evaluation.warm_up_counts, default=0)
+  plans = {side: plan(problem, side, most, cfg.train.seed) for side in SIDES}
+  return {
+      side: _curve(problem, scorer, cfg, warm_up) if warm_up else {}
+      for side, warm_up in plans.items()
+  }
+
+
+def _curve(
+    problem: problem_lib.Problem,
+    scorer: model_scores.Scorer,
+    cfg: config.Config,
+    warm_up: WarmUp,
+) -> dict[str, Any]:
+  """One side's part of `evaluate`."""
+  curve, held_out = {}, warm_up.held_out
+  for count in cfg.evaluation.warm_up_counts:
+    methods = make_methods(problem, scorer, cfg.teacher, warm_up, count)
+    point: dict[str, Any] = protocol.describe_set(held_out)
+    point['methods'] = {
+        name: protocol.evaluate(
+            method(f'cold_{warm_up.side}', held_out),
+            held_out,
+            warm_up.likes,
+            cfg.evaluation,
+            f'{name}, {count} interactions of each new {warm_up.side} shown',
+        )
+        for name, method in methods.items()
+    }
+    curve[str(count)] = point
+  return curve
+
+
+def make_methods(
+    problem: problem_lib.Problem,
+    scorer: model_scores.Scorer,
+    settings: config.TeacherConfig,
+    warm_up: WarmUp,
+    count: int,
+) -> dict[str, protocol.Method]:
+  """The methods of one point: they know `count` pairs of each cold row."""
+  side, factors = warm_up.side, problem.factors
+  other = 'item' if side == 'user' else 'user'
+  others = getattr(factors, other)
+  shown, table = warm_up.shown(count), getattr(scorer.tables, side)
+  means = history_means(
+      table, shown, others, getattr(factors, f'{other}_present')
+  )
+  folded = teacher.fold_in(others, shown, settings)
+  scaled = np.asarray(table.preference_scaler(folded))
+  methods = {'teacher': teacher_method(problem, warm_up, folded)}
+  if side == 'user':
+    scorer = scorer.with_histories(warm_up.rows, shown)
+  for suffix, preference in (
+      ('', means),
+      (', folded in', (scaled, np.any(folded != 0, axis=1))),
+  ):
+    told = scorer.with_preference(side, warm_up.rows, *preference)
+    methods |= {
+        name + suffix: method for name, method in told.methods().items()
+    }
+  return methods

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The warm-up curve: what is shown, what stays hidden, what the model sees."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax import teacher
+from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import warm_up
+from dropoutnet_jax.model import towers
+from dropoutnet_jax.training import prepare
+
+MOST = 3
+CONFIG = config.Config(
+    name='curve',
+    teacher=config.TeacherConfig(rank=4),
+    model=config.ModelConfig(tower='paper', hidden=(6,), rank=5),
+    evaluation=config.EvaluationConfig(
+        cutoffs=(5,), warm_up_counts=(0, 1, MOST)
+    ),
+)
+
+
+def _pairs(interactions):
+  return set(zip(interactions.user.tolist(), interactions.item.tolist()))
+
+
+@pytest.fixture(name='scorer', scope='module')
+def fixture_scorer(problem):
+  tables = prepare.make_tables(CONFIG, problem)
+  model = towers.TwoTower(CONFIG.model)
+  row = lambda side: (
+      model_scores.input_dropout.Preference(
+          side.preference[:1], side.present[:1]
+      ),
+      side.content[:1],
+  )
+  variables = model.init(
+      jax.random.key(0), *row(tables.user), *row(tables.item)
+  )
+  return model_scores.Scorer(model_scores.Embedder(model), variables, tables)
+
+
+@pytest.mark.parametrize('side', ['user', 'item'])
+def test_pairs_are_shown_or_hidden(problem, side):
+  plan = warm_up.plan(problem, side, MOST, seed=0)
+  held_out = problem.split.evaluation[f'cold_{side}']
+  shown, hidden = _pairs(plan.showable), _pairs(plan.held_out)
+  assert not shown & hidden
+  assert shown | hidden == _pairs(held_out)
+  own = lambda pairs: getattr(pairs, side)
+  count = np.bincount(own(held_out))
+  expected = np.minimum(count // 2, MOST)
+  np.testing.assert_array_equal(
+      np.bincount(own(plan.showable), minlength=len(count)), expected
+  )
+  assert expected.max() == MOST and (expected < MOST).any()
+  np.testing.assert_array_equal(plan.held_out.candidates, held_out.candidates)
+
+
+@pytest.mark.parametrize('side', ['user', 'item'])
+def test_what_is_shown_grows(problem, side):
+  plan = warm_up.plan(problem, side, MOST, seed=0)
+  before = plan.shown(0)
+  assert before.nnz == 0 and before.shape[0] == len(plan.rows)
+  for count in range(1, MOST + 1):
+    now = plan.shown(count)
+    assert now.sum(axis=1).max() == count
+    assert (now - before).min() >= 0 and now.nnz > before.nnz
+    before = now
+  assert before.nnz == len(plan.showable)
+
+
+def test_shown_pairs_are_no_candidates(problem):
+  plan = warm_up.plan(problem, 'item', MOST, seed=0)
+  users = np.unique(plan.showable.user)
+  allowed = protocol.allowed_candidates(
+      plan.likes, users, plan.held_out.candidates
+  )
+  row = np.searchsorted(users, plan.showable.user)
+  column = np.searchsorted(plan.held_out.candidates, plan.showable.item)
+  assert not allowed[row, column].any()
+  assert allowed.sum() == allowed.size - len(plan.showable)
+
+
+def test_the_draw_is_the_seeds(problem):
+  one, same, other = (
+      warm_up.plan(problem, 'item', MOST, seed).showable for seed in (1, 1, 2)
+  )
+  assert _pairs(one) == _pairs(same) != _pairs(other)
+
+
+def test_no_curve_without_held_out_pairs(problem, scorer):
+  none = np.zeros(0, np.int32)
+  empty = schema.EvaluationSet(none, none, np.arange(30, dtype=np.int32))
+  evaluation = {'cold_item': empty}
+  bare = dataclasses.replace(
+      problem, split=dataclasses.replace(problem.split, evaluation=evaluation)
+  )
+  found = warm_up.evaluate(bare, scorer, CONFIG)
+  assert found == {'item': {}, 'user': {}}
+
+
+def test_history_means_by_hand():
+  scaler = tables_lib.Scaler(np.ones(2), np.full(2, 2.0), 'standard')
+  table = dataclasses.make_dataclass('Table', ['history_scaler'])(scaler)
+  shown = scipy.sparse.csr_array(
+      np.array([[1, 1, 1], [0, 0, 1], [0, 0, 0]], np.float32)
+  )
+  factors = np.array([[2.0, 4.0], [4.0, 0.0], [0.0, 0.0]], np.float32)
+  present = np.array([True, True, False])  # the last one has no factors
+  value, found = warm_up.history_means(table, shown, factors, present)
+  np.testing.assert_array_equal(found, [True, False, False])
+  np.testing.assert_allclose(value[0], [(3 - 1) / 2, (2 - 1) / 2])
+
+
+@pytest.mark.parametrize('side', ['user', 'item'])
+def test_models_see_the_shown_pairs(problem, scorer, side):
+  """As if the tables had been made with these preferences."""
+  plan = warm_up.plan(problem, side, MOST, seed=0)
+  other = 'item' if side == 'user' else 'user'
+  shown = plan.shown(MOST)
+  others = getattr(problem.factors, other)
+  table = getattr(scorer.tables, side)
+  mean = shown.toarray() @ others / np.maximum(shown.sum(axis=1), 1)[:, None]
+  folded = teacher.fold_in(others, shown, CONFIG.teacher)
+  found = warm_up.make_methods(problem, scorer, CONFIG.teacher, plan, MOST)
+  assert sorted(found) == ['model', 'model, folded in', 'teacher']
+  for name, value in (
+      ('model', table.history_scaler(mean)),
+      ('model, folded in', table.preference_scaler(folded)),
+  ):
+    preference, present = table.preference.copy(), table.present.copy()
+    knows = shown.sum(axis=1) > 0
+    preference[plan.rows] = np.asarray(value) * knows[:, None]
+    present[plan.rows] = knows
+    changed = dataclasses.replace(
+        scorer.tables,
+        **{side: table.replace(preference=preference, present=present)},
+    )
+    expected = dataclasses.replace(scorer, tables=changed).methods()['model']
+    users = np.unique(plan.held_out.user)
+    np.testing.assert_allclose(
+        found[name](f'cold_{side}', plan.held_out)(users),
+        expected(f'cold_{side}', plan.held_out)(users),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+  user, item = problem.factors.user.copy(), problem.factors.item.copy()
+  (user if side == 'user' else item)[plan.rows] = folded
+  users = np.unique(plan.held_out.user)
+  np.testing.assert_allclose(
+      found['teacher'](f'cold_{side}', plan.held_out)(users),
+      user[users] @ item[plan.held_out.candidates].T,
+      rtol=1e-4,
+      atol=1e-5,
+  )
+
+
+def test_nothing_shown_is_the_cold_model(problem, scorer):
+  curves = warm_up.evaluate(problem, scorer, CONFIG)
+  assert list(curves['item']) == list(curves['user']) == ['0', '1', str(MOST)]
+  for side, curve in curves.items():
+    plan = warm_up.plan(problem, side, MOST, CONFIG.train.seed)
+    cold = protocol.evaluate(
+        scorer.methods()['model'](f'cold_{side}', plan.held_out),
+        plan.held_out,
+        plan.likes,
+        CONFIG.evaluation,
+        'the cold model',
+    )
+    methods = curve['0']['methods']
+    assert methods['model'] == methods['model, folded in'] == cold
+    assert curve[str(MOST)]['methods']['model'] != cold
+    assert len({point['pairs'] for point in curve.values()}) == 1
+
+
+def test_sparse_part_of_users_with_other_histories(problem, scorer):
+  settings = config.SparseConfig(enabled=True, history_size=20)
+  part = sparse_part.fit(problem, settings, seed=0)
+  whole = dataclasses.replace(
+      scorer, sparse=part, content=problem.item.sparse, tower_weight=0.5
+  )
+  plan = warm_up.plan(problem, 'user', MOST, seed=0)
+  shown = plan.shown(MOST)
+  users, items = np.unique(plan.held_out.user), plan.held_out.candidates
+  told = whole.with_histories(plan.rows, shown)
+  method = lambda scorer: scorer.score_whole('cold_user', plan.held_out)(users)
+  # The closed form over the shown items, beside the unchanged towers.
+  content = problem.item.sparse
+  weights = part.correction.weights
+  profile = (shown @ content).toarray()
+  expected = profile @ content[items].toarray().T
+  expected -= (profile @ weights) @ (content[items] @ weights).T
+  expected /= part.correction.divisor
+  assert np.abs(expected).max() > 0.1
+  rows = np.searchsorted(plan.rows, users)
+  np.testing.assert_allclose(
+      np.asarray(method(told)) - np.asarray(method(whole)),
+      expected[rows],
+      rtol=1e-3,
+      atol=1e-4,
+  )
+  warm = np.setdiff1d(np.arange(len(problem.user.ids)), plan.rows)
+  assert (abs(told.sparse.history - part.history)[warm]).sum() == 0
+  assert scorer.with_histories(plan.rows, shown) is scorer
