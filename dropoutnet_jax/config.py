@@ -11,14 +11,21 @@ import dataclasses
 
 from dropoutnet_jax import checks
 from dropoutnet_jax import config_data
+from dropoutnet_jax import config_objective
+from dropoutnet_jax import config_train
 from dropoutnet_jax import errors
 
 DATASETS = config_data.DATASETS
+OPTIMIZERS = config_train.OPTIMIZERS
+SCHEDULES = config_train.SCHEDULES
 DataConfig = config_data.DataConfig
 Feature = config_data.Feature
 FeaturesConfig = config_data.FeaturesConfig
+ObjectiveConfig = config_objective.ObjectiveConfig
 SyntheticConfig = config_data.SyntheticConfig
+TablesConfig = config_data.TablesConfig
 TeacherConfig = config_data.TeacherConfig
+TrainConfig = config_train.TrainConfig
 
 BASELINES = (
     'random',
@@ -28,8 +35,6 @@ BASELINES = (
     'linear_content',
     'teacher',
 )
-OPTIMIZERS = ('adam', 'adamw', 'adagrad', 'lamb', 'sgd')
-SCHEDULES = ('constant', 'linear', 'cosine', 'exponential', 'piecewise')
 
 
 @dataclasses.dataclass
@@ -138,8 +143,12 @@ class ModelConfig:
   layer_norm: bool = True  # modern
   # modern: adds a linear map of the content, which starts as the identity.
   residual_content: bool = True
+  # modern: the same of the preference, for histories of content.
+  residual_preference: bool = False
   normalize: bool = False  # embeddings of norm 1
-  preference_scaling: str = 'standard'  # 'standard' (published), 'row', 'none'
+  # 'standard' (published), 'row' (norm 1), 'unit' (entries of unit variance) or
+  # 'none'.
+  preference_scaling: str = 'standard'
   # Of the products in towers and block losses: 'float32' or 'bfloat16'.
   dtype: str = 'float32'
   sparse: SparseConfig = dataclasses.field(default_factory=SparseConfig)
@@ -149,7 +158,7 @@ class ModelConfig:
     activations = ('gelu', 'relu', 'tanh')
     checks.check_choice('model.activation', self.activation, activations)
     checks.check_choice('model.dtype', self.dtype, ('float32', 'bfloat16'))
-    scalings = ('standard', 'row', 'none')
+    scalings = ('standard', 'row', 'unit', 'none')
     checks.check_choice(
         'model.preference_scaling', self.preference_scaling, scalings
     )
@@ -157,102 +166,6 @@ class ModelConfig:
     for width in self.hidden:
       checks.check_at_least('model.hidden', width, 1)
     self.sparse.validate()
-
-
-@dataclasses.dataclass
-class ObjectiveConfig:
-  """Which pairs are scored, against what, and how they are weighted."""
-
-  teacher: float = 1.0  # weight of the regression onto teacher scores
-  # 'blocks': some users times some items, every row embedded once.
-  # 'published': per user the top and as many random items of the teacher.
-  pairing: str = 'blocks'
-  block_users: int = 0  # blocks: 0 takes about the root of the batch size
-  positive_weight: float = 30.0  # blocks: weight 1 + this * max(target, 0)
-  top_items: int = 2500  # published: per user, by the teacher's score
-  random_items: int = 2500  # published: per user
-  # 'training' keeps cold items out of the targets; 'all' is as published.
-  target_items: str = 'training'
-
-  def validate(self) -> None:
-    checks.check_choice(
-        'objective.pairing', self.pairing, ('blocks', 'published')
-    )
-    checks.check_choice(
-        'objective.target_items', self.target_items, ('training', 'all')
-    )
-    name, weight = 'objective.teacher', self.teacher
-    checks.check(weight > 0, name, weight, 'positive; it is the only loss')
-    checks.check_at_least('objective.positive_weight', self.positive_weight, 0)
-    checks.check_at_least('objective.block_users', self.block_users, 0)
-    checks.check_at_least('objective.top_items', self.top_items, 0)
-    checks.check_at_least('objective.random_items', self.random_items, 0)
-    total = self.top_items + self.random_items
-    checks.check(
-        total > 0, 'objective.top_items + random_items', total, 'positive'
-    )
-
-
-@dataclasses.dataclass
-class TrainConfig:
-  """Optimiser, length, and what is written how often (in steps)."""
-
-  batch_size: int = 1_000_000  # pairs per step, over all devices together
-  num_steps: int = 1000
-  seed: int = 0
-  optimizer: str = 'adam'  # one of OPTIMIZERS; 'sgd' has momentum 0.9
-  learning_rate: float = 1e-3  # peak, after warm-up
-  schedule: str = 'cosine'  # one of SCHEDULES
-  warmup_steps: int = 0
-  decay_every: int = 0  # exponential, piecewise: steps between decays
-  decay_rate: float = 0.1
-  weight_decay: float = 0.0  # adamw, lamb
-  gradient_clip: float = 0.0  # global norm; 0 is off
-  ema: float = 0.0  # decay of the averages, less at first; 0 is off
-  steps_per_dispatch: int = 50  # optimiser steps in one call of the device
-  log_every: int = 50
-  eval_every: int = 0  # validation; 0 is at the end only
-  checkpoint_every: int = 500
-  keep_checkpoints: int = 2  # the newest; the best is kept beside them
-  select_by: str = ''  # validation metric 'cold_item/ndcg@20'; '' is automatic
-  patience: int = 0  # evaluations without a better one before stopping; 0: off
-
-  def validate(self) -> None:
-    checks.check_choice('train.optimizer', self.optimizer, OPTIMIZERS)
-    checks.check_choice('train.schedule', self.schedule, SCHEDULES)
-    for field in (
-        'batch_size',
-        'num_steps',
-        'steps_per_dispatch',
-        'log_every',
-        'checkpoint_every',
-        'keep_checkpoints',
-    ):
-      checks.check_at_least(f'train.{field}', getattr(self, field), 1)
-    for field in ('eval_every', 'patience', 'warmup_steps', 'decay_every'):
-      checks.check_at_least(f'train.{field}', getattr(self, field), 0)
-    for field in ('weight_decay', 'gradient_clip'):
-      checks.check_at_least(f'train.{field}', getattr(self, field), 0)
-    checks.check_seed('train.seed', self.seed)
-    checks.check_rate('train.ema', self.ema)
-    checks.check(self.ema < 1, 'train.ema', self.ema, 'below 1')
-    value = self.learning_rate
-    ok = isinstance(value, (int, float)) and 0 < value < float('inf')
-    checks.check(ok, 'train.learning_rate', value, 'positive')
-    checks.check(
-        0 < self.decay_rate <= 1,
-        'train.decay_rate',
-        self.decay_rate,
-        'in (0, 1]',
-    )
-    checks.check(
-        self.eval_every > 0 or not self.patience,
-        'train.eval_every',
-        self.eval_every,
-        'at least 1 where train.patience counts evaluations',
-    )
-    if self.schedule in ('exponential', 'piecewise'):
-      checks.check_at_least('train.decay_every', self.decay_every, 1)
 
 
 @dataclasses.dataclass
@@ -359,9 +272,45 @@ class Config:
           'so that nothing is held out and nothing could be evaluated; raise '
           'one of them.'
       )
-    if self.dropout.kind == 'exclusive' and self.objective.pairing == 'blocks':
+    self._check_pairing()
+
+  @property
+  def uses_history(self) -> bool:
+    """Whether steps look up who liked what."""
+    objective = self.objective
+    known = objective.pairing == 'interactions' and objective.mask_known
+    return (
+        self.dropout.uses_history
+        or self.features.preference == 'history'
+        or known
+    )
+
+  @property
+  def needs_teacher(self) -> bool:
+    """Whether anything asks for the teacher's factors."""
+    return bool(
+        self.objective.teacher
+        or self.features.preference == 'factors'
+        or {'teacher', 'linear_content'} & set(self.evaluation.baselines)
+    )
+
+  def _check_pairing(self) -> None:
+    pairing = self.objective.pairing
+    if self.dropout.kind == 'exclusive' and pairing == 'blocks':
       raise errors.UserError(
           "config.dropout.kind is 'exclusive', which belongs to single pairs, "
           "but config.objective.pairing is 'blocks', where a row has one state "
           "for all its pairs. Use pairing='published' or kind='independent'."
+      )
+    if self.objective.softmax:
+      name, number = 'objective.num_negatives', self.objective.num_negatives
+      size = self.train.batch_size
+      rule = f'below config.train.batch_size, {size}: they are its other rows'
+      checks.check(number < size, name, number, rule)
+    if self.features.preference == 'history' and self.objective.teacher:
+      raise errors.UserError(
+          "config.features.preference is 'history', where no factors are "
+          f'learnt from, but config.objective.teacher is '
+          f'{self.objective.teacher}. Set it to 0, or the preference to '
+          "'factors'."
       )

@@ -16,6 +16,8 @@ DATASETS = (
     'layer6-citeulike',
     'recsys2017',
 )
+# Beside them 'tables': the user's own, see TablesConfig.
+TABLE_FORMATS = ('parquet', 'csv', 'tsv', 'json', 'arrow')
 SPLITS = ('published-cold', 'published-warm', 'random', 'time')
 
 
@@ -40,6 +42,96 @@ class SyntheticConfig:
 
 
 @dataclasses.dataclass
+class TablesConfig:
+  """A user's own tables (data/own_tables.py), for data.name 'tables'.
+
+  The first four are a file, a folder, a glob or a URL that fsspec opens;
+  relative paths start in --data_dir if given, else in the current folder.
+  """
+
+  interactions: str = ''  # one row per pair of ids
+  users: str = ''  # one row per user: the id, other columns; may be left out
+  items: str = ''  # one row per item, likewise
+  samples: str = ''  # instead of all three: pairs with columns of both sides
+  format: str = ''  # one of TABLE_FORMATS; '' goes by the names of the files
+  # Names of columns. The last four may be missing, or '' to leave them alone;
+  # under another name than the default they have to be there.
+  user_id: str = 'user_id'
+  item_id: str = 'item_id'
+  label: str = 'label'  # above 0 for a like, 0 for one shown only; else all 1
+  weight: str = 'weight'  # at least 0; else all 1
+  time: str = 'time'  # seconds since 1970, or date and time
+  session_id: str = 'session_id'  # what was shown together
+  user_columns: tuple[str, ...] = ()  # of samples, beside the ids
+  item_columns: tuple[str, ...] = ()
+  # Delimited files: '' separates CSV by commas and TSV by tabs. The headers
+  # name the columns of files in which no line does.
+  separator: str = ''
+  header: tuple[str, ...] = ()  # of interactions or samples
+  users_header: tuple[str, ...] = ()
+  items_header: tuple[str, ...] = ()
+  # Columns of delimited files that hold lists ('a|b'); elsewhere they say how
+  # lists of whole numbers are meant.
+  tag_columns: tuple[str, ...] = ()
+  vector_columns: tuple[str, ...] = ()
+  list_separator: str = '|'
+  tag_weight_separator: str = ''  # ':' reads 'jazz:2' as jazz with weight 2
+
+  def validate(self) -> None:
+    """For data.name 'tables'. Whether the paths exist, reading them shows."""
+    if self.samples:
+      rule = 'empty where data.tables.samples holds both sides'
+      empty: tuple[str, ...] = ('interactions', 'users', 'items')
+    else:
+      rule = 'the path of a table, or data.tables.samples be one'
+      value = self.interactions
+      checks.check(bool(value), 'data.tables.interactions', value, rule)
+      rule = 'empty without data.tables.samples'
+      empty = ('user_columns', 'item_columns')
+    for name in empty:
+      value = getattr(self, name)
+      checks.check(not value, f'data.tables.{name}', value, rule)
+    if self.format:
+      checks.check_choice('data.tables.format', self.format, TABLE_FORMATS)
+    value = self.separator
+    ok = len(value) <= 1 and value not in ('"', '\n', '\r') and value.isascii()
+    rule = "one character, such as ';', or empty; format='tsv' stands for tabs"
+    checks.check(ok, 'data.tables.separator', value, rule)
+    for name in ('user_id', 'item_id', 'list_separator'):
+      value = getattr(self, name)
+      checks.check(bool(value), f'data.tables.{name}', value, 'not empty')
+    self._check_distinct()
+
+  def _check_distinct(self) -> None:
+    """No column has two meanings, and no name comes twice in a list."""
+    singles = ('user_id', 'item_id', 'label', 'weight', 'time', 'session_id')
+    lists = ('user_columns', 'item_columns')
+    used: dict[str, str] = {}
+    for field in singles + lists:
+      value = getattr(self, field)
+      for name in value if field in lists else (value,):
+        if not name:
+          continue
+        rule = f'another column than data.tables.{used.get(name)}'
+        checks.check(name not in used, f'data.tables.{field}', name, rule)
+        used[name] = field
+    for field in (
+        'header',
+        'users_header',
+        'items_header',
+        'tag_columns',
+        'vector_columns',
+    ):
+      value = getattr(self, field)
+      ok = len(set(value)) == len(value) and all(value)
+      checks.check(ok, f'data.tables.{field}', value, 'distinct names')
+    value = self.tag_columns
+    for name in self.vector_columns:
+      rule = f'without {name!r}, which data.tables.vector_columns names'
+      checks.check(name not in value, 'data.tables.tag_columns', value, rule)
+
+
+@dataclasses.dataclass
 class DataConfig:
   """Which data, and what is held out of training."""
 
@@ -59,9 +151,10 @@ class DataConfig:
   synthetic: SyntheticConfig = dataclasses.field(
       default_factory=SyntheticConfig
   )
+  tables: TablesConfig = dataclasses.field(default_factory=TablesConfig)
 
   def validate(self) -> None:
-    checks.check_choice('data.name', self.name, DATASETS)
+    checks.check_choice('data.name', self.name, (*DATASETS, 'tables'))
     checks.check_choice('data.split', self.split, SPLITS)
     checks.check_choice(
         'data.validation', self.validation, ('keep_out', 'return')
@@ -75,6 +168,13 @@ class DataConfig:
     checks.check_rate('data.validation_share', self.validation_share)
     checks.check_seed('data.seed', self.seed)
     self.synthetic.validate()
+    if self.name == 'tables':
+      self.tables.validate()
+    else:
+      for field in ('interactions', 'samples'):
+        rule = f"'tables' where data.tables.{field} is set"
+        unset = not getattr(self.tables, field)
+        checks.check(unset, 'data.name', self.name, rule)
 
 
 @dataclasses.dataclass
@@ -117,9 +217,16 @@ class FeaturesConfig:
   # 'row': each row of the dense content has norm 1. 'column': standardised
   # over training rows and clipped at 5, as published.
   scaling: str = 'row'
+  # What a row's preference is: 'factors', the teacher's; 'history', the mean of
+  # the dense content of what a user liked and of who liked an item, without the
+  # pair that is being trained on.
+  preference: str = 'factors'
 
   def validate(self) -> None:
     checks.check_choice('features.scaling', self.scaling, ('row', 'column'))
+    checks.check_choice(
+        'features.preference', self.preference, ('factors', 'history')
+    )
     for side in ('user', 'item'):
       for number, feature in enumerate(getattr(self, side)):
         feature.validate(f'features.{side}[{number}]')

@@ -42,6 +42,8 @@ _LEAST_EXTRA = 1e-8
 # the threads of XLA's CPU pool and waits for them on one of these threads. Such
 # batches at the same time can take every thread to wait on, and wait forever.
 _MOST_LAPACK_OPERATIONS = 200_000
+_ROUNDING = 1e-7  # share of a residual that conjugate gradients leave
+_MOST_UNROLLED = 4  # steps; compilation grows with them
 _dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -231,7 +233,9 @@ def _conjugate_gradients(
   """q of (I + S'S) q = S'r, each row with step sizes of its own.
 
   The curvature along a direction d is |d|^2 + |S d|^2, so that the last step
-  reads S once: the compiler cuts it short, for which the loop is unrolled.
+  reads S once: the compiler cuts it short where the loop is unrolled. A row is
+  left alone once its residual is down to rounding: what is left has no
+  direction, and its squares would run out of float32.
 
   Args:
     scaled: S, float32 [B, n, P].
@@ -241,27 +245,30 @@ def _conjugate_gradients(
   Returns:
     float32 [B, P].
   """
+  start = _dot('bnp,bn->bp', scaled, right)
+  square = jnp.sum(start**2, axis=1)
+  enough = _ROUNDING**2 * square
 
   def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     solution, residual, direction, square = state
+    go_on = square > enough
     image = _dot('bnp,bp->bn', scaled, direction)
     curvature = jnp.sum(direction**2, axis=1) + jnp.sum(image**2, axis=1)
-    # A solved row stays as it is: 0 / 0 would spoil it.
-    size = jnp.where(square > 0, square / curvature, 0)[:, None]
+    size = jnp.where(go_on, square / jnp.where(go_on, curvature, 1), 0)
     back = direction + _dot('bnp,bn->bp', scaled, image)
-    residual = residual - size * back
+    residual = residual - size[:, None] * back
     left = jnp.sum(residual**2, axis=1)
-    turn = jnp.where(square > 0, left / square, 0)[:, None]
+    turn = jnp.where(go_on, left / jnp.where(go_on, square, 1), 0)
     return (
-        solution + size * direction,
+        solution + size[:, None] * direction,
         residual,
-        residual + turn * direction,
+        residual + turn[:, None] * direction,
         left,
     )
 
-  start = _dot('bnp,bn->bp', scaled, right)
-  state = (jnp.zeros_like(start), start, start, jnp.sum(start**2, axis=1))
-  return jax.lax.fori_loop(0, num_steps, step, state, unroll=True)[0]
+  state = (jnp.zeros_like(start), start, start, square)
+  few = num_steps <= _MOST_UNROLLED
+  return jax.lax.fori_loop(0, num_steps, step, state, unroll=few or None)[0]
 
 
 @functools.partial(jax.jit, static_argnames='cg_steps')

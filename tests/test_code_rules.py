@@ -21,6 +21,8 @@ LAYERS = (
     'errors',
     'checks',
     'config_data',
+    'config_objective',
+    'config_train',
     'config',
     'config_tree',
     'experiment',

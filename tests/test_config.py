@@ -194,8 +194,23 @@ def test_every_field_refuses_another_type(name):
         ('data.synthetic.seed', -1, 'from 0 to 2147483647'),
         ('data.warm_share', 0.5, 'at most 0.45 (drawn twice)'),
         ('data.drop_leaks', 1, 'True or False'),
-        ('objective.teacher', 0.0, 'positive; it is the only loss'),
-        ('objective.teacher', -1.0, 'positive; it is the only loss'),
+        (
+            'objective.teacher',
+            0.0,
+            "positive; it is the only loss where pairing isn't 'interactions'",
+        ),
+        ('objective.teacher', -1.0, 'at least 0'),
+        (
+            'objective.softmax',
+            1.0,
+            "0 unless objective.pairing is 'interactions'",
+        ),
+        ('objective.log_q', 1.5, 'a probability in [0, 1]'),
+        ('objective.label_smoothing', 1.0, 'in [0, 1)'),
+        ('objective.hard_ratio', 0.0, 'in (0, 1]'),
+        ('objective.temperature', 0.0, 'at least 0.0001'),
+        ('objective.support_vector', 0.5, 'at least 1'),
+        ('objective.num_negatives', 0, 'at least 1'),
         ('dropout.user_rate', 1.2, 'a probability in [0, 1]'),
         ('dropout.user_transform_rate', 0.6, 'at most 1'),
         ('dropout.drop_both', 0.7, 'at most 1'),
@@ -239,6 +254,29 @@ def test_exclusive_dropout_belongs_to_single_pairs():
   assert "Use pairing='published'" in _raises(cfg.validate)
   cfg.objective.pairing = 'published'
   cfg.validate()
+
+
+def test_losses_on_labels_need_rows_with_labels():
+  cfg = config.Config()
+  cfg.objective.pairing = 'interactions'
+  cfg.objective.teacher = 0.0
+  message = _raises(cfg.validate)
+  assert message.endswith('positive, or the weight of another term must be.')
+  cfg.objective.softmax = 1.0
+  cfg.validate()
+  assert cfg.objective.terms() == ('softmax',)
+  cfg.train.batch_size = 32
+  message = _raises(cfg.validate)
+  assert 'config.objective.num_negatives is 32' in message
+  assert 'below config.train.batch_size, 32' in message
+
+
+def test_histories_are_no_factors():
+  cfg = config.Config()
+  cfg.features.preference = 'history'
+  message = _raises(cfg.validate)
+  assert "preference is 'history'" in message
+  assert 'config.objective.teacher is 1.0. Set it to 0' in message
 
 
 def test_attributes_that_are_no_fields():

@@ -191,7 +191,10 @@ CASES = [
         '--noconfig.train.seed',
         '--noconfig.train.seed: config.train.seed is not true or false; write',
     ),
-    _field('objective.teacher=0', 'it must be positive; it is the only loss'),
+    _field('objective.teacher=0', 'positive; it is the only loss where'),
+    _field('objective.softmax=1', '0 unless objective.pairing is'),
+    _field('train.accumulate=7', 'train.num_steps'),
+    _field('train.freeze=user', 'train.freeze'),
     _field('data.cold_item_share=0', 'nothing is held out and nothing could'),
     _field(
         'data.cold_item_share=0.00001',
@@ -208,7 +211,7 @@ CASES = [
     _field('train.seed=-1', 'config.train.seed is -1; it must be from 0 to'),
     _field(
         'train.optimizer=adm',
-        "one of adam, adamw, adagrad, lamb, sgd. Did you mean 'adam'?",
+        "lamb, lion, rmsprop, sgd. Did you mean 'adam'?",
     ),
     _field('model.tower=papr', "one of paper, modern. Did you mean 'paper'?"),
     _field('objective.pairing=block', "published. Did you mean 'blocks'?"),

@@ -138,6 +138,20 @@ def test_conjugate_gradients_approach_the_exact_solution(rank):
     assert gaps[1] < 0.3 and gaps[3] < 1e-4
 
 
+@pytest.mark.parametrize('cg_steps', [4, 5, 200])
+def test_far_more_steps_than_needed_stay_at_the_solution(cg_steps):
+  likes = _some_likes()
+  likes.data += 0.1
+  factors = _factors(ITEMS, RANK, seed=1)
+  plan = normal_equations.make_plan(likes, 10.0, RANK)
+  fixed = normal_equations.whiten(jnp.asarray(factors), 1.0)
+  found = np.asarray(normal_equations.solve(fixed, plan, cg_steps))
+  assert np.isfinite(found).all()
+  if cg_steps > RANK:  # then conjugate gradients are exact, up to rounding
+    expected = _slow_solve(factors, likes, 10.0, 1.0)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
 def test_rows_too_long_to_gather_at_once_are_solved_exactly(tiny_chunks):
   likes = _likes([50, 3, 60], 150, seed=3)
   factors = jnp.asarray(_factors(150, 16, seed=4))

@@ -103,21 +103,49 @@ def draw_published_pairs(
   return Pairs(user, item)
 
 
+def draw_rows(
+    key: jax.Array, rows: tables_lib.LabelledRows, batch_size: int
+) -> tables_lib.LabelledRows:
+  """Draws labelled rows uniformly, with replacement."""
+  index = jax.random.randint(key, (batch_size,), 0, len(rows.user))
+  return jax.tree.map(lambda column: column[index], rows)
+
+
 def block_likes(
     user_history: jax.Array, block: Block, num_items: int
 ) -> jax.Array:
   """Which pairs of a block are training pairs: bool [U, I]."""
-  size = len(block.item)
-  # Position of an item in the block; `size` is the bin for all others.
-  position = jnp.full(num_items + 1, size, jnp.int32)
-  position = position.at[block.item].set(jnp.arange(size, dtype=jnp.int32))
-  history = user_history[block.user]
-  where = position[jnp.where(history < 0, num_items, history)]
-  rows = jnp.arange(len(block.user))[:, None]
-  likes = jnp.zeros((len(block.user), size + 1), bool)
-  return likes.at[rows, where].set(True)[:, :size]
+  likes, _ = _first_likes(user_history[block.user], block.item, num_items)
+  return likes
 
 
-def pair_likes(user_history: jax.Array, pairs: Pairs) -> jax.Array:
+def batch_likes(
+    history: jax.Array, item: jax.Array, num_items: int
+) -> jax.Array:
+  """Which histories [A, L] of a batch have which of its items [B]: bool [A, B].
+
+  Items may occur more than once.
+  """
+  likes, first = _first_likes(history, item, num_items)
+  return jnp.take(likes, first, axis=1)
+
+
+def _first_likes(
+    history: jax.Array, item: jax.Array, num_items: int
+) -> tuple[jax.Array, jax.Array]:
+  """Likes bool [A, B] of each item's first place, and that place, int32 [B]."""
+  size = len(item)
+  # Place of an item in the batch; `size` is the bin for all others.
+  place = jnp.full(num_items + 1, size, jnp.int32)
+  place = place.at[item].min(jnp.arange(size, dtype=jnp.int32))
+  where = place[jnp.where(history < 0, num_items, history)]
+  rows = jnp.arange(len(history))[:, None]
+  likes = jnp.zeros((len(history), size + 1), bool)
+  return likes.at[rows, where].set(True)[:, :size], place[item]
+
+
+def pair_likes(
+    user_history: jax.Array, pairs: Pairs | tables_lib.LabelledRows
+) -> jax.Array:
   """Which pairs are training pairs: bool [B]."""
   return jnp.any(user_history[pairs.user] == pairs.item[:, None], axis=1)

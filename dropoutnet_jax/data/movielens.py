@@ -62,12 +62,24 @@ def load_100k(folder: pathlib.Path) -> schema.Dataset:
   )
   notes = [
       f'{np.sum(~is_like)} of {len(ratings)} ratings are below {LEAST_LIKED} '
-      'and left out.',
+      'and no likes.',
       *likes.describe_repeats(path.name, repeats),
       *likes.describe_gaps(interactions, len(users), len(items)),
   ]
+  # Who rates a film has seen it: a low rating is a view without a reaction.
+  impressions = schema.Interactions(
+      user.astype(np.int32),
+      item.astype(np.int32),
+      time=ratings.value[:, 3],
+      label=is_like.astype(np.float32),
+  )
   return schema.Dataset(
-      'ml-100k', users, items, interactions, notes=tuple(notes)
+      'ml-100k',
+      users,
+      items,
+      interactions,
+      notes=tuple(notes),
+      impressions=impressions,
   )
 
 

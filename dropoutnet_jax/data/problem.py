@@ -9,11 +9,13 @@ but that folder, and see exactly what the training saw.
 import dataclasses
 import json
 import os
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax.data import files
+from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import schema
 
 FILE = 'problem.npz'
@@ -40,6 +42,7 @@ class Problem:
     truth: float32 [U, I] scores of a synthetic world's oracle, or None.
     notes: what readers, split and audit have to say, one sentence each.
     seconds: how long each part of the preparation took.
+    labelled: rows with labels, or None where likes are all that there is.
   """
 
   user: Side
@@ -49,6 +52,7 @@ class Problem:
   truth: np.ndarray | None = None
   notes: tuple[str, ...] = ()
   seconds: dict[str, float] = dataclasses.field(default_factory=dict)
+  labelled: impressions.Labelled | None = None
 
   def likes(self) -> scipy.sparse.csr_array:
     """Training pairs as csr_array float32 [U, I]."""
@@ -79,9 +83,11 @@ def save(problem: Problem, workdir: str) -> None:
     arrays |= files.sparse_arrays(f'{name}/sparse', side.sparse)
   for field in dataclasses.fields(schema.Factors):
     arrays[f'factors/{field.name}'] = getattr(problem.factors, field.name)
-  for name, column in vars(problem.split.train).items():
-    if column is not None:
-      arrays[f'train/{name}'] = column
+  arrays |= _pair_arrays('train', problem.split.train)
+  if problem.labelled is not None:
+    arrays |= _pair_arrays('labelled/train', problem.labelled.train)
+    for name, rows in problem.labelled.evaluation.items():
+      arrays |= _pair_arrays(f'labelled/{name}', rows)
   for name, held in problem.split.evaluation.items():
     arrays[f'evaluation/{name}/user'] = held.user
     arrays[f'evaluation/{name}/item'] = held.item
@@ -89,6 +95,26 @@ def save(problem: Problem, workdir: str) -> None:
   if problem.truth is not None:
     arrays['truth'] = problem.truth
   files.save_arrays(os.path.join(workdir, FILE), arrays)
+
+
+def _pair_arrays(
+    prefix: str, pairs: schema.Interactions
+) -> dict[str, np.ndarray]:
+  """The columns of interactions that there are, by name in the file."""
+  return {
+      f'{prefix}/{name}': column
+      for name, column in vars(pairs).items()
+      if column is not None
+  }
+
+
+def _pairs_from(
+    prefix: str, arrays: dict[str, np.ndarray]
+) -> schema.Interactions:
+  """What `_pair_arrays` named."""
+  names = [field.name for field in dataclasses.fields(schema.Interactions)]
+  found: Any = {name: arrays.get(f'{prefix}/{name}') for name in names}
+  return schema.Interactions(**found)
 
 
 def exists(workdir: str) -> bool:
@@ -115,9 +141,6 @@ def load(workdir: str) -> Problem:
           for field in dataclasses.fields(schema.Factors)
       }
   )
-  columns = dataclasses.fields(schema.Interactions)
-  found = {c.name: arrays.get(f'train/{c.name}') for c in columns}
-  train = schema.Interactions(**found)  # type: ignore[arg-type]
   evaluation = {
       name: schema.EvaluationSet(
           arrays[f'evaluation/{name}/user'],
@@ -127,7 +150,15 @@ def load(workdir: str) -> Problem:
       )
       for name, exclude in text['evaluation'].items()
   }
-  split = schema.Split(train, evaluation, tuple(text['split_notes']))
+  split = schema.Split(
+      _pairs_from('train', arrays), evaluation, tuple(text['split_notes'])
+  )
+  labelled = None
+  if 'labelled/train/user' in arrays:
+    labelled = impressions.Labelled(
+        _pairs_from('labelled/train', arrays),
+        {name: _pairs_from(f'labelled/{name}', arrays) for name in evaluation},
+    )
   return Problem(
       side('user'),
       side('item'),
@@ -136,4 +167,5 @@ def load(workdir: str) -> Problem:
       arrays.get('truth'),
       tuple(text['notes']),
       text['seconds'],
+      labelled,
   )

@@ -46,19 +46,28 @@ class Entities:
 
 @dataclasses.dataclass(frozen=True)
 class Interactions:
-  """Likes as row numbers; a pair occurs once.
+  """Pairs as row numbers: likes, or what was shown.
+
+  As likes (`Dataset.interactions`, `Split.train`) a pair occurs once and has no
+  label. As labelled rows (`Dataset.impressions`) it may occur repeatedly, with
+  another label, time or session each time.
 
   Attributes:
     user: int32 [N], rows of the users.
     item: int32 [N], rows of the items.
     weight: float32 [N] >= 0, or None where all are 1.
     time: int64 [N], seconds since 1970, or None where unknown.
+    label: float32 [N] >= 0, 0 where the item was shown without a reaction; or
+      None where all are 1.
+    session: int64 [N] from 0, the same for what was shown together, or None.
   """
 
   user: np.ndarray
   item: np.ndarray
   weight: np.ndarray | None = None
   time: np.ndarray | None = None
+  label: np.ndarray | None = None
+  session: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.user)
@@ -67,7 +76,12 @@ class Interactions:
     """The pairs at the given positions (or where a bool mask is true)."""
     pick = lambda column: None if column is None else column[rows]
     return Interactions(
-        self.user[rows], self.item[rows], pick(self.weight), pick(self.time)
+        self.user[rows],
+        self.item[rows],
+        pick(self.weight),
+        pick(self.time),
+        pick(self.label),
+        pick(self.session),
     )
 
   def matrix(self, num_users: int, num_items: int) -> scipy.sparse.csr_array:
@@ -139,6 +153,10 @@ class Dataset:
     factors: published teacher factors, or None.
     notes: what the reader counted or repaired, one sentence each.
     origin: of the pairs where `held_out` is given, if known.
+    impressions: every labelled row of the source, likes among them, in the
+      order of the source and without merging; None where there are only likes.
+      `interactions` is what of it has a label above 0, each pair once. No split
+      is applied: `impressions.split` says what may be trained on.
   """
 
   name: str
@@ -149,6 +167,7 @@ class Dataset:
   factors: Factors | None = None
   notes: tuple[str, ...] = ()
   origin: Origin | None = None
+  impressions: Interactions | None = None
 
 
 @dataclasses.dataclass(frozen=True)

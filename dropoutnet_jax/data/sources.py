@@ -14,6 +14,7 @@ from dropoutnet_jax.data import citeulike
 from dropoutnet_jax.data import download
 from dropoutnet_jax.data import layer6
 from dropoutnet_jax.data import movielens
+from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import synthetic
 from dropoutnet_jax.data import text
@@ -28,7 +29,8 @@ def load(config: config.DataConfig, data_dir: str | None) -> schema.Dataset:
     config: `name` chooses the reader; `split` decides whether a published
       split or all likes are returned.
     data_dir: folder with one folder per data set, named like the data set.
-      Without it public data is downloaded into the user's cache.
+      Without it public data is downloaded into the user's cache. For the
+      user's own tables the folder, or its URL, in which their paths start.
 
   Raises:
     errors.UserError: for a split that the source does not have, for missing
@@ -45,6 +47,10 @@ def load(config: config.DataConfig, data_dir: str | None) -> schema.Dataset:
     )
   if config.name == 'synthetic':
     return synthetic.make_world(config.synthetic).dataset
+  if config.name == 'tables':
+    if data_dir is not None and '://' not in data_dir:
+      _check_folder(pathlib.Path(data_dir))
+    return own_tables.load(config.tables, data_dir)
   if data_dir is None:
     folder = download.fetch(config.name)
   else:
@@ -75,13 +81,18 @@ def _read(
   return layer6.load_recsys2017(folder, split)
 
 
-def _find_folder(name: str, data_dir: pathlib.Path) -> pathlib.Path:
-  """Returns the folder of the data set under data_dir."""
+def _check_folder(data_dir: pathlib.Path) -> None:
+  """Raises UserError unless it is a folder."""
   if not data_dir.is_dir():
     raise errors.UserError(
         f'--data_dir={data_dir} is no folder; give the folder that holds one '
         'folder per data set, or leave the flag out to download public data.'
     )
+
+
+def _find_folder(name: str, data_dir: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the data set under data_dir."""
+  _check_folder(data_dir)
   folder = data_dir / name
   if folder.is_dir():
     return download.find_root(folder, name)

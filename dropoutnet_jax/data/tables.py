@@ -22,8 +22,9 @@ class Scaler:
   """Scales preference rows [B, P] for the tower.
 
   'standard' standardises each column and clips at 5, as published; 'row'
-  gives rows of norm 1; 'none' leaves them. Kept with the run, so that entities
-  that come later are scaled the same way.
+  gives rows of norm 1; 'unit' rows whose entries have about unit variance;
+  'none' leaves them. Kept with the run, so that entities that come later are
+  scaled the same way.
   """
 
   mean: Any  # float32 [P]
@@ -35,9 +36,10 @@ class Scaler:
     if self.kind == 'standard':
       x = (x - self.mean[None, :]) / self.scale[None, :]
       return jnp.clip(x, -_CLIP, _CLIP)
-    if self.kind == 'row':
+    if self.kind in ('row', 'unit'):
       square = jnp.sum(x * x, axis=-1, keepdims=True)
-      return x / jnp.sqrt(jnp.where(square > 0, square, 1.0))
+      size = 1.0 if self.kind == 'row' else x.shape[-1] ** 0.5
+      return x * (size / jnp.sqrt(jnp.where(square > 0, square, 1.0)))
     return x
 
 
@@ -58,9 +60,12 @@ class SideTable:
 
   Attributes:
     content: float32 [N, F], dense content.
-    preference: float32 [N, P], scaled factors; zero where not present.
+    preference: float32 [N, P], scaled factors or history means; zero where not
+      present.
     present: bool [N].
-    factors: float32 [N, P], the teacher's, unscaled: targets and histories.
+    factors: float32 [N, Q], what targets and the other side's histories are
+      made of: the teacher's, or the dense content where preferences are
+      histories. Unscaled.
     history_total: float32 [N, P], sum of the other side's factors over the
       training history.
     history_count: int32 [N].
@@ -79,6 +84,16 @@ class SideTable:
 
 
 @flax.struct.dataclass
+class LabelledRows:
+  """N labelled pairs of users and items; label 1 is a reaction, 0 is none."""
+
+  user: Any  # int32 [N]
+  item: Any  # int32 [N]
+  label: Any  # float32 [N], in [0, 1]
+  weight: Any  # float32 [N] >= 0
+
+
+@flax.struct.dataclass
 class Tables:
   """Everything that a step reads.
 
@@ -91,6 +106,9 @@ class Tables:
       [0, 0] where no row ever becomes the mean over its history.
     top_items: int32 [U, N], each user's top target items by the teacher's
       score, published pairing only; else [0, 0].
+    rows: labelled training rows, for terms on labels; else None.
+    log_frequency: float32 [I], log of each item's share of the positive rows;
+      with `rows` only.
   """
 
   user: SideTable
@@ -99,6 +117,8 @@ class Tables:
   target_items: Any
   user_history: Any
   top_items: Any
+  rows: LabelledRows | None = None
+  log_frequency: Any = None
 
 
 def make_side(
@@ -108,10 +128,23 @@ def make_side(
     other_factors: np.ndarray,
     history: histories.History,
     scaling: str,
+    preference: np.ndarray | None = None,
 ) -> SideTable:
-  """Builds one side's table from its teacher factors and histories."""
-  scaler = fit_scaler(factors[present], scaling)
-  scaled = np.asarray(scaler(factors), np.float32)
+  """Builds one side's table from its factors and histories.
+
+  Args:
+    content: [N, F].
+    factors: [N, Q].
+    present: bool [N], rows that have a preference.
+    other_factors: [M, P] of the other side.
+    history: of the N rows.
+    scaling: kind of the scalers.
+    preference: [N, P] before scaling; None takes the factors.
+  """
+  if preference is None:
+    preference = factors
+  scaler = fit_scaler(preference[present], scaling)
+  scaled = np.asarray(scaler(preference), np.float32)
   total, count = history.total(other_factors), history.count
   mean = total[count > 0] / count[count > 0, None]
   return SideTable(
@@ -126,6 +159,36 @@ def make_side(
   )
 
 
+def label_rows(
+    pairs: schema.Interactions, label: np.ndarray, user_balance: float
+) -> LabelledRows:
+  """Training rows with their labels [N] and weights of mean 1.
+
+  A row counts 1 / (rows of its user) ** user_balance, times its own weight.
+  """
+  count = np.bincount(pairs.user)[pairs.user]
+  weight = count ** -float(user_balance)
+  if pairs.weight is not None:
+    weight = weight * pairs.weight
+  total = weight.sum()
+  weight = weight * (len(weight) / total if total > 0 else 1.0)
+  return LabelledRows(
+      pairs.user.astype(np.int32),
+      pairs.item.astype(np.int32),
+      label.astype(np.float32),
+      weight.astype(np.float32),
+  )
+
+
+def log_frequency(rows: LabelledRows, num_items: int) -> np.ndarray:
+  """Log of each item's share of the positive rows: float32 [num_items].
+
+  An item without any counts as if it had one, so that every value is finite.
+  """
+  count = np.bincount(rows.item[rows.label > 0], minlength=num_items)
+  return np.log(np.maximum(count, 1) / max(count.sum(), 1)).astype(np.float32)
+
+
 def make_tables(
     user: SideTable,
     item: SideTable,
@@ -133,6 +196,7 @@ def make_tables(
     target_items: np.ndarray,
     user_history: np.ndarray,
     top_items: np.ndarray,
+    rows: LabelledRows | None = None,
 ) -> Tables:
   """Joins both sides with the rows that are trained on."""
   train_users, _ = split.train_rows()
@@ -143,4 +207,6 @@ def make_tables(
       target_items=target_items.astype(np.int32),
       user_history=user_history.astype(np.int32),
       top_items=top_items.astype(np.int32),
+      rows=rows,
+      log_frequency=log_frequency(rows, len(item.present)) if rows else None,
   )

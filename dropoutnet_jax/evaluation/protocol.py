@@ -26,6 +26,10 @@ RULES = {
     'candidates': 'all candidates of the split, none sampled',
     'users': 'those with a relevant candidate; others are counted apart',
     'mask': "warm: a user's training items leave her candidates",
+    'warm_up': (
+        'of each cold row up to half of its held-out pairs are shown and leave '
+        'the candidates; the others are to be found at every point'
+    ),
     'ties': 'expected value over a random order of tied items',
     'recall': 'hits / number of relevant candidates',
     'ndcg': 'ideal DCG cut at K',

@@ -107,20 +107,18 @@ def history_means(
     table: tables_lib.SideTable,
     shown: scipy.sparse.csr_array,
     factors: np.ndarray,
-    present: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The transform of Algorithm 1 for rows of that histories.
 
   Args:
     table: the rows' side, for its scaler.
     shown: 1s, [C, M], the histories.
-    factors: float32 [M, P] of the other side.
-    present: bool [M], rows of it that have factors; others do not count.
+    factors: float32 [M, P] of the other side; rows of zeros do not count.
 
   Returns:
     Preference float32 [C, P] and whether it is present, bool [C].
   """
-  count = shown @ present.astype(np.float32)
+  count = shown @ np.any(factors != 0, axis=1).astype(np.float32)
   mean = (shown @ factors) / np.maximum(count, 1)[:, None]
   return np.asarray(table.history_scaler(mean)), count > 0
 
@@ -157,7 +155,9 @@ def evaluate(
     cfg: the experiment.
 
   Returns:
-    By side and number of shown pairs what a split has: counts and 'methods'.
+    By side and number of shown pairs what a split has: counts and 'methods';
+    with 'shown_mean', the pairs that were shown of each cold row, and
+    'rows_with_fewer', the cold rows that did not have so many to show.
     'model' sees the mean of the shown partners' factors (the transform),
     'model, folded in' and 'teacher' the teacher's fold-in of them.
   """
@@ -178,8 +178,11 @@ def _curve(
   """One side's part of `evaluate`."""
   curve, held_out = {}, warm_up.held_out
   for count in cfg.evaluation.warm_up_counts:
-    methods = make_methods(problem, scorer, cfg.teacher, warm_up, count)
+    methods = make_methods(problem, scorer, cfg, warm_up, count)
+    shown = warm_up.shown(count).sum(axis=1)
     point: dict[str, Any] = protocol.describe_set(held_out)
+    point['shown_mean'] = round(float(np.mean(shown)), 3)
+    point['rows_with_fewer'] = int(np.sum(shown < count))
     point['methods'] = {
         name: protocol.evaluate(
             method(f'cold_{warm_up.side}', held_out),
@@ -197,29 +200,32 @@ def _curve(
 def make_methods(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
-    settings: config.TeacherConfig,
+    cfg: config.Config,
     warm_up: WarmUp,
     count: int,
 ) -> dict[str, protocol.Method]:
   """The methods of one point: they know `count` pairs of each cold row."""
-  side, factors = warm_up.side, problem.factors
+  side = warm_up.side
   other = 'item' if side == 'user' else 'user'
-  others = getattr(factors, other)
-  shown, table = warm_up.shown(count), getattr(scorer.tables, side)
-  means = history_means(
-      table, shown, others, getattr(factors, f'{other}_present')
-  )
-  folded = teacher.fold_in(others, shown, settings)
-  scaled = np.asarray(table.preference_scaler(folded))
-  methods = {'teacher': teacher_method(problem, warm_up, folded)}
+  shown, rows = warm_up.shown(count), warm_up.rows
+  table = getattr(scorer.tables, side)
+  told = scorer
   if side == 'user':
-    scorer = scorer.with_histories(warm_up.rows, shown)
-  for suffix, preference in (
-      ('', means),
-      (', folded in', (scaled, np.any(folded != 0, axis=1))),
-  ):
-    told = scorer.with_preference(side, warm_up.rows, *preference)
+    told = told.with_histories(rows, shown)
+  means = history_means(
+      table, shown, np.asarray(getattr(scorer.tables, other).factors)
+  )
+  methods = told.with_preference(side, rows, *means).methods()
+  factors = getattr(problem.factors, other)
+  # Factors from elsewhere were not fitted with these settings.
+  if not factors.shape[1] or cfg.teacher.source != 'als':
+    return methods
+  folded = teacher.fold_in(factors, shown, cfg.teacher)
+  methods['teacher'] = teacher_method(problem, warm_up, folded)
+  if cfg.features.preference == 'factors':
+    scaled = np.asarray(table.preference_scaler(folded))
+    told = told.with_preference(side, rows, scaled, np.any(folded != 0, axis=1))
     methods |= {
-        name + suffix: method for name, method in told.methods().items()
+        f'{name}, folded in': method for name, method in told.methods().items()
     }
   return methods

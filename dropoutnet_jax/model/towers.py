@@ -49,9 +49,11 @@ class ModernTower(nn.Module):
   """Separate branches for content and preference, added, then hidden layers.
 
   With `residual_content` the content reaches the output directly through a
-  linear map that starts as the identity (cut or padded to the rank). That path
-  sees rows of norm 1, whatever the scale that suits the hidden layers: where
-  both sides have content of one space, the first scores are its cosines.
+  linear map that starts as the identity (cut or padded to the rank), and with
+  `residual_preference` the preference does. These paths see rows of norm 1,
+  whatever the scale that suits the hidden layers: where both sides have content
+  of one space, or one has it and the other histories of it, the first scores
+  are its cosines.
   """
 
   hidden: tuple[int, ...]
@@ -59,6 +61,7 @@ class ModernTower(nn.Module):
   activation: str
   layer_norm: bool
   residual_content: bool
+  residual_preference: bool
   dtype: jnp.dtype
 
   @nn.compact
@@ -70,19 +73,42 @@ class ModernTower(nn.Module):
       train: bool,
   ) -> jax.Array:
     del train  # nothing here depends on the batch
+    inputs = {'preference': preference.value, 'content': content}
+    inputs = {name: x for name, x in inputs.items() if x.shape[-1]}
+    direct = {
+        'preference': self.residual_preference and 'residual_preference',
+        'content': self.residual_content and 'residual',
+    }
+    paths = {name: direct[name] for name in inputs if direct[name]}
+    if not self.hidden:  # a second linear map of the same would be idle
+      branch = {name: x for name, x in inputs.items() if name not in paths}
+    else:
+      branch = inputs
+    x = self._branches(preference.present, branch, bool(paths))
+    for name, path in paths.items():
+      x += self._residual(inputs[name], path)
+    return x
+
+  def _branches(
+      self, present: jax.Array, inputs: dict[str, jax.Array], has_paths: bool
+  ) -> jax.Array:
+    """Hidden layers over the inputs; 0 at the start beside residual paths."""
     activation = _ACTIVATIONS[self.activation]
     first, *rest = self.hidden or (self.rank,)
+    lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
+    kernel = zeros if has_paths and not self.hidden else lecun
     # The presence bit lets the tower choose another offset for cold rows.
-    present = preference.present.astype(jnp.float32)[:, None]
-    x = nn.Dense(first, dtype=self.dtype, name='presence')(present)
-    if preference.value.shape[-1]:
-      x += nn.Dense(first, use_bias=False, dtype=self.dtype, name='preference')(
-          preference.value
-      )
-    if content.shape[-1]:
-      x += nn.Dense(first, use_bias=False, dtype=self.dtype, name='content')(
-          content
-      )
+    x = nn.Dense(first, kernel_init=kernel, dtype=self.dtype, name='presence')(
+        present.astype(jnp.float32)[:, None]
+    )
+    for name, value in inputs.items():
+      x += nn.Dense(
+          first,
+          use_bias=False,
+          kernel_init=kernel,
+          dtype=self.dtype,
+          name=name,
+      )(value)
     for number, width in enumerate(rest):
       x = activation(self._norm(x, f'norm_{number}'))
       x = nn.Dense(width, dtype=self.dtype, name=f'hidden_{number}')(x)
@@ -90,20 +116,24 @@ class ModernTower(nn.Module):
       x = activation(self._norm(x, 'norm'))
       # Small, as published: teacher scores are near 0, and a first guess of
       # unit variance would take thousands of steps to unlearn.
-      init = nn.initializers.truncated_normal(0.01)
+      small = nn.initializers.truncated_normal(0.01)
       x = nn.Dense(
-          self.rank, kernel_init=init, dtype=self.dtype, name='output'
-      )(x)
-    if self.residual_content and content.shape[-1]:
-      eye = lambda key, shape, dtype: jnp.eye(shape[0], shape[1], dtype=dtype)
-      x += nn.Dense(
           self.rank,
-          use_bias=False,
-          kernel_init=eye,
+          kernel_init=zeros if has_paths else small,
           dtype=self.dtype,
-          name='residual',
-      )(embeddings.normalized(content))
+          name='output',
+      )(x)
     return x
+
+  def _residual(self, x: jax.Array, name: str) -> jax.Array:
+    eye = lambda key, shape, dtype: jnp.eye(shape[0], shape[1], dtype=dtype)
+    return nn.Dense(
+        self.rank,
+        use_bias=False,
+        kernel_init=eye,
+        dtype=self.dtype,
+        name=name,
+    )(embeddings.normalized(x))
 
   def _norm(self, x: jax.Array, name: str) -> jax.Array:
     if not self.layer_norm:
@@ -131,6 +161,7 @@ class TwoTower(nn.Module):
         activation=s.activation,
         layer_norm=s.layer_norm,
         residual_content=s.residual_content,
+        residual_preference=s.residual_preference,
         dtype=dtype,
     )
 

@@ -9,7 +9,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
-from dropoutnet_jax.training import steps
+from dropoutnet_jax.training import batch_loss
 
 _SHOWN = 3  # rows of each side
 
@@ -51,7 +51,7 @@ def _batch_rows(
   """Distinct rows of users and items in the batch of a step, ascending."""
   cfg = runtime.cfg
   key = jax.random.fold_in(jax.random.key(cfg.train.seed), step)
-  draw = jax.jit(lambda tables: steps.draw_batch(cfg, tables, key))
+  draw = jax.jit(lambda tables: batch_loss.draw_batch(cfg, tables, key))
   batch = draw(tables)
   return {'user': np.unique(batch.user), 'item': np.unique(batch.item)}
 

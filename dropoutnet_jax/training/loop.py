@@ -20,6 +20,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import telemetry
+from dropoutnet_jax.training import warm_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +124,15 @@ def _first_state(
     workdir: str,
     checkpoints: checkpoints_lib.Checkpoints,
 ) -> tuple[state_lib.TrainState, int]:
-  """The newest saved state and its step; a fresh one, saved, if none is."""
+  """The newest saved state and its step; a first one, saved, if none is."""
   state = runtime.fresh_state()
   step = checkpoints.latest_step()
   if step is None:  # so that whatever happens there is one to come back to
+    origin = runtime.cfg.train.warm_start
+    if origin:
+      state, note = warm_start.load(origin, state, runtime.mesh)
+      if parallel.is_writer():
+        print(note, flush=True)
     checkpoints.save(state, 0)
     return state, 0
   if step and parallel.is_writer():

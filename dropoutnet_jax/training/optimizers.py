@@ -1,14 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisers and learning-rate schedules by name (Optax).
 
-A new one is an entry in its table here and its name in `config`.
+A new one is an entry in its table here and its name in `config_train`. Which
+parameters an optimiser changes is said by their names, '/'-joined paths.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+import dataclasses
+import re
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax.training import state as state_lib
+
+_SHOWN = 40  # names of parameters in a message
+# Groups of parameters that are trained in one way.
+_FROZEN, _EMBEDDING, _OTHER = 'frozen', 'embedding', 'other'
 
 
 def _constant(settings: config.TrainConfig, length: int) -> optax.Schedule:
@@ -17,11 +29,21 @@ def _constant(settings: config.TrainConfig, length: int) -> optax.Schedule:
 
 
 def _linear(settings: config.TrainConfig, length: int) -> optax.Schedule:
-  return optax.linear_schedule(settings.learning_rate, 0.0, length)
+  rate = settings.learning_rate
+  return optax.linear_schedule(rate, rate * settings.end_share, length)
 
 
 def _cosine(settings: config.TrainConfig, length: int) -> optax.Schedule:
-  return optax.cosine_decay_schedule(settings.learning_rate, length)
+  return optax.cosine_decay_schedule(
+      settings.learning_rate, length, alpha=settings.end_share
+  )
+
+
+def _polynomial(settings: config.TrainConfig, length: int) -> optax.Schedule:
+  rate = settings.learning_rate
+  return optax.polynomial_schedule(
+      rate, rate * settings.end_share, settings.power, length
+  )
 
 
 def _exponential(settings: config.TrainConfig, length: int) -> optax.Schedule:
@@ -35,14 +57,100 @@ def _exponential(settings: config.TrainConfig, length: int) -> optax.Schedule:
   )
 
 
-# (settings, steps after the warm-up) -> learning rate by step after it.
+def _piecewise(settings: config.TrainConfig, length: int) -> optax.Schedule:
+  """A constant rate between boundaries, which count from the first update."""
+  if not settings.boundaries:
+    return _exponential(settings, length)
+  multiples = settings.multiples or [
+      settings.decay_rate ** (n + 1) for n in range(len(settings.boundaries))
+  ]
+  pieces = [
+      optax.constant_schedule(settings.learning_rate * multiple)
+      for multiple in (1.0, *multiples)
+  ]
+  begin = [b - settings.warmup_steps for b in settings.boundaries]
+  return optax.join_schedules(pieces, begin)
+
+
+# (settings, updates after the warm-up) -> learning rate by update after it.
 SCHEDULES: dict[str, Callable[[config.TrainConfig, int], optax.Schedule]] = {
     'constant': _constant,
     'linear': _linear,
     'cosine': _cosine,
     'exponential': _exponential,
-    'piecewise': _exponential,
+    'piecewise': _piecewise,
+    'polynomial': _polynomial,
 }
+
+
+def _adam(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.adam(
+      rate,
+      s.momentum,
+      s.beta2 or 0.999,
+      s.epsilon or 1e-8,
+      nesterov=s.nesterov,
+  )
+
+
+def _adamw(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.adamw(
+      rate,
+      s.momentum,
+      s.beta2 or 0.999,
+      s.epsilon or 1e-8,
+      weight_decay=s.weight_decay,
+      nesterov=s.nesterov,
+  )
+
+
+def _adagrad(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.adagrad(rate, s.accumulator, s.epsilon or 1e-7)
+
+
+def _lamb(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.lamb(
+      rate,
+      s.momentum,
+      s.beta2 or 0.999,
+      s.epsilon or 1e-6,
+      weight_decay=s.weight_decay,
+  )
+
+
+def _lion(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.lion(
+      rate, s.momentum, s.beta2 or 0.99, weight_decay=s.weight_decay
+  )
+
+
+def _rmsprop(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.rmsprop(
+      rate,
+      s.beta2 or 0.9,
+      s.epsilon or 1e-8,
+      momentum=s.momentum or None,  # None keeps no trace
+      nesterov=s.nesterov,
+  )
+
+
+def _sgd(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return optax.sgd(rate, momentum=s.momentum or None, nesterov=s.nesterov)
+
 
 # (schedule, settings) -> transformation; config.OPTIMIZERS has the same names.
 OPTIMIZERS: dict[
@@ -51,31 +159,126 @@ OPTIMIZERS: dict[
         [optax.Schedule, config.TrainConfig], optax.GradientTransformation
     ],
 ] = {
-    'adam': lambda rate, _: optax.adam(rate),
-    'adamw': lambda rate, s: optax.adamw(rate, weight_decay=s.weight_decay),
-    'adagrad': lambda rate, _: optax.adagrad(rate),
-    'lamb': lambda rate, s: optax.lamb(rate, weight_decay=s.weight_decay),
-    'sgd': lambda rate, _: optax.sgd(rate, momentum=0.9),
+    'adam': _adam,
+    'adamw': _adamw,
+    'adagrad': _adagrad,
+    'lamb': _lamb,
+    'lion': _lion,
+    'rmsprop': _rmsprop,
+    'sgd': _sgd,
 }
 
 
 def make_schedule(settings: config.TrainConfig) -> optax.Schedule:
-  """Learning rate as a function of the step, after a linear warm-up."""
+  """Learning rate as a function of the update, after a linear warm-up."""
   warmup = settings.warmup_steps
-  length = max(settings.num_steps - warmup, 1)
+  length = max(settings.num_updates - warmup, 1)
   after = SCHEDULES[settings.schedule](settings, length)
+  if settings.schedule in ('exponential', 'piecewise') and settings.end_share:
+    after = _at_least(after, settings.learning_rate * settings.end_share)
   if not warmup:
     return after
   rise = optax.linear_schedule(0.0, settings.learning_rate, warmup)
   return optax.join_schedules([rise, after], [warmup])
 
 
+def _at_least(schedule: optax.Schedule, least: float) -> optax.Schedule:
+  return lambda update: jnp.maximum(schedule(update), least)
+
+
 def make_optimizer(
     settings: config.TrainConfig,
 ) -> optax.GradientTransformation:
-  """The configured optimiser, gradients clipped first."""
-  schedule = make_schedule(settings)
-  chain = [OPTIMIZERS[settings.optimizer](schedule, settings)]
+  """The configured optimiser; gradients are averaged, then clipped.
+
+  Frozen parameters have no part in the norm that clips, no statistics and no
+  weight decay. Everything that accumulates is in the state of the optimiser,
+  so that a run can be cut between any two steps.
+
+  Returns:
+    A transformation whose `init` raises UserError where a pattern of
+    parameter names matches none of them, or nothing would be trained.
+  """
+  groups = _Groups(settings)
+  chain = [_by_group(settings, groups)]
   if settings.gradient_clip:
     chain.insert(0, optax.clip_by_global_norm(settings.gradient_clip))
-  return optax.chain(*chain)
+    if settings.freeze:
+      chain.insert(0, optax.masked(optax.set_to_zero(), groups.frozen))
+  optimizer: optax.GradientTransformation = optax.chain(*chain)
+  if settings.accumulate > 1:
+    steps = optax.MultiSteps(optimizer, settings.accumulate)
+    optimizer = steps.gradient_transformation()
+  return optimizer
+
+
+def _by_group(
+    settings: config.TrainConfig, groups: '_Groups'
+) -> optax.GradientTransformation:
+  """One optimiser for all parameters, or one for each group of them."""
+  of = lambda s: OPTIMIZERS[s.optimizer](make_schedule(s), s)
+  if not settings.freeze and not settings.splits_embeddings:
+    return of(settings)
+  transforms: dict[Any, optax.GradientTransformation] = {_OTHER: of(settings)}
+  if settings.freeze:
+    transforms[_FROZEN] = optax.set_to_zero()
+  if settings.splits_embeddings:
+    own = dataclasses.replace(
+        settings,
+        optimizer=settings.embedding_optimizer or settings.optimizer,
+        learning_rate=(
+            settings.embedding_learning_rate or settings.learning_rate
+        ),
+    )
+    transforms[_EMBEDDING] = of(own)
+  return optax.partition(transforms, groups)
+
+
+class _Groups:
+  """Maps parameters, or anything of their structure, to names of groups."""
+
+  def __init__(self, settings: config.TrainConfig):
+    self._freeze = settings.freeze
+    self._embedding = (
+        settings.embedding_parameters if settings.splits_embeddings else None
+    )
+
+  def __call__(self, params: Any) -> Any:
+    """Group of each leaf; raises UserError as `make_optimizer` says."""
+    names = state_lib.by_name(params)
+    found = dict.fromkeys(names, _OTHER)
+    if self._embedding is not None:
+      matching = _matching(self._embedding, names, 'embedding_parameters')
+      found |= dict.fromkeys(matching, _EMBEDDING)
+    for number, pattern in enumerate(self._freeze):
+      matching = _matching(pattern, names, f'freeze[{number}]')
+      found |= dict.fromkeys(matching, _FROZEN)
+    if set(found.values()) == {_FROZEN}:
+      raise errors.UserError(
+          'config.train.freeze names all parameters, so that nothing is left '
+          f'to train. {_list_of(names)}'
+      )
+    return jax.tree.unflatten(jax.tree.structure(params), found.values())
+
+  def frozen(self, params: Any) -> Any:
+    """Whether each leaf stays as it is."""
+    return jax.tree.map(lambda group: group == _FROZEN, self(params))
+
+
+def _matching(pattern: str, names: Mapping[str, Any], field: str) -> list[str]:
+  found = [name for name in names if re.fullmatch(pattern, name)]
+  if not found:
+    raise errors.UserError(
+        f'config.train.{field} is {pattern!r}, which is the whole name of no '
+        f'parameter. {_list_of(names)}'
+    )
+  return found
+
+
+def _list_of(names: Mapping[str, Any]) -> str:
+  more = len(names) - _SHOWN
+  return (
+      f'There are {", ".join(list(names)[:_SHOWN])}'
+      + (f' and {more} more' if more > 0 else '')
+      + '.'
+  )

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From raw files to a problem: read, split, audit, encode, factorise.
 
-And from a problem to the tables that stay on the devices. Nothing here trains
-or knows a run folder beyond the two files that it keeps there.
+Nothing here trains or knows a run folder beyond the two files that it keeps
+there.
 """
 
 import dataclasses
@@ -16,17 +16,13 @@ from dropoutnet_jax import teacher
 from dropoutnet_jax.data import audit
 from dropoutnet_jax.data import factors as factors_lib
 from dropoutnet_jax.data import features
-from dropoutnet_jax.data import histories
+from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.data import splits
 from dropoutnet_jax.data import synthetic
-from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.evaluation import top_k
-
-# Entries of padded user histories, 4 bytes each; longer ones are cut.
-_MAX_HISTORY_ENTRIES = 2**27
+from dropoutnet_jax.training import resident
 
 
 class Stopwatch:
@@ -64,11 +60,15 @@ def prepare(
   split, more = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
   dropped += more
   dropped += audit.check_targets(
-      target_items(cfg, split, len(dataset.items)),
+      resident.target_items(cfg, split, len(dataset.items)),
       split,
       dataset,
       allow_cold=cfg.objective.target_items == 'all',
   )
+  labelled = None
+  if dataset.impressions is not None:
+    labelled = impressions.split(dataset.impressions, split, cfg.data.seed)
+  _check_signal(cfg, labelled)
   watch.lap('split and audit')
   train_users, train_items = split.train_rows()
   user, user_notes = _encode(cfg, dataset.users, train_users, 'user', workdir)
@@ -76,13 +76,13 @@ def prepare(
   watch.lap('features')
   factors, blanked = _make_factors(cfg, dataset, split)
   watch.lap('teacher')
-  history_notes = _history_notes(cfg, split.train, len(dataset.users))
+  history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *dropped, *blanked)
   notes += (*user_notes, *item_notes, *history_notes)
   # Two features of one column say the same about it.
   notes = tuple(dict.fromkeys(notes))
   problem = problem_lib.Problem(
-      user, item, split, factors, truth, notes, watch.seconds
+      user, item, split, factors, truth, notes, watch.seconds, labelled
   )
   if workdir is not None:
     problem_lib.save(problem, workdir)
@@ -115,6 +115,24 @@ def _audit_published(
   split, dropped = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
   mended = dataclasses.replace(dataset, interactions=split.train)
   return mended, dropped
+
+
+def _check_signal(
+    cfg: config.Config, labelled: impressions.Labelled | None
+) -> None:
+  """Refuses a term of the loss that has nothing to learn from these rows."""
+  label = None if labelled is None else labelled.train.label
+  if label is not None and not label.all():
+    return
+  for name in ('pointwise', 'pairwise'):
+    if getattr(cfg.objective, name):
+      raise errors.UserError(
+          f'config.objective.{name} is {getattr(cfg.objective, name)}, but '
+          f'every training row of {cfg.data.name} is a reaction: without rows '
+          'of label 0 (shown, no reaction) this loss has no signal. Set it to '
+          '0 and use objective.softmax or in_batch_softmax, whose negatives '
+          'come from the batch, or train on data with impressions.'
+      )
 
 
 def _encode(
@@ -162,6 +180,8 @@ def _make_factors(
 ) -> tuple[schema.Factors, list[str]]:
   """Teacher factors of the training rows, audited, and what to say of them."""
   settings = cfg.teacher
+  if not cfg.needs_teacher:
+    return _no_factors(len(dataset.users), len(dataset.items)), []
   if settings.source == 'als':
     factors = teacher.train(
         split.train,
@@ -185,6 +205,16 @@ def _make_factors(
         'the test pairs cannot be audited.'
     )
   return factors, notes
+
+
+def _no_factors(num_users: int, num_items: int) -> schema.Factors:
+  """Factors of width 0, present nowhere."""
+  return schema.Factors(
+      np.zeros((num_users, 0), np.float32),
+      np.zeros((num_items, 0), np.float32),
+      np.zeros(num_users, bool),
+      np.zeros(num_items, bool),
+  )
 
 
 def _published_factors(
@@ -220,114 +250,3 @@ def _read_factors(
   user, item = sides['user'], sides['item']
   present = [np.any(values != 0, axis=1) for values in (user, item)]
   return schema.Factors(user, item, present[0], present[1])
-
-
-def target_items(
-    cfg: config.Config, split: schema.Split, num_items: int
-) -> np.ndarray:
-  """Item rows that may be targets or negatives: int32 [I'].
-
-  Training items; or, as published, all items, the cold ones with zero factors
-  among them. `audit.check_targets` checks the former and counts the latter.
-  """
-  if cfg.objective.target_items == 'all':
-    return np.arange(num_items, dtype=np.int32)
-  return split.train_rows()[1].astype(np.int32)
-
-
-def make_tables(
-    cfg: config.Config, problem: problem_lib.Problem
-) -> tables_lib.Tables:
-  """Resident tables of a problem."""
-  factors, scaling = problem.factors, cfg.model.preference_scaling
-  sizes = (len(problem.user.ids), len(problem.item.ids))
-  pairs = _history_pairs(cfg, problem.split.train, sizes[0])
-  user_history = histories.make_history(pairs, *sizes, 'user')
-  user = tables_lib.make_side(
-      _unit_entries(cfg, problem.user.dense),
-      factors.user,
-      factors.user_present,
-      factors.item,
-      user_history,
-      scaling,
-  )
-  item = tables_lib.make_side(
-      _unit_entries(cfg, problem.item.dense),
-      factors.item,
-      factors.item_present,
-      factors.user,
-      histories.make_history(pairs, *sizes, 'item'),
-      scaling,
-  )
-  targets = target_items(cfg, problem.split, sizes[1])
-  return tables_lib.make_tables(
-      user,
-      item,
-      problem.split,
-      targets,
-      user_history.padded()
-      if cfg.dropout.uses_history
-      else np.zeros((0, 0), np.int32),
-      _top_items(cfg, problem, targets),
-  )
-
-
-def _history_pairs(
-    cfg: config.Config, train: schema.Interactions, num_users: int
-) -> schema.Interactions:
-  """The training pairs that histories are made of.
-
-  All of them, unless steps read padded histories and these would be too large:
-  then the same number of pairs per user, on both sides alike.
-  """
-  if not cfg.dropout.uses_history:
-    return train
-  limit = _history_limit(num_users)
-  longest = np.bincount(train.user).max(initial=0)
-  return histories.latest(train, limit) if longest > limit else train
-
-
-def _history_limit(num_users: int) -> int:
-  """Pairs of each user at most, so that padded histories fit."""
-  return max(_MAX_HISTORY_ENTRIES // num_users, 1)
-
-
-def _history_notes(
-    cfg: config.Config, train: schema.Interactions, num_users: int
-) -> list[str]:
-  """Says which histories are cut, if any."""
-  kept = len(_history_pairs(cfg, train, num_users))
-  if kept == len(train):
-    return []
-  limit = _history_limit(num_users)
-  kind = 'a random' if train.time is None else 'the latest'
-  return [
-      f'Means over histories (dropout transforms) use {kind} {limit:,} pairs '
-      f'of each user at most: {kept:,} of {len(train):,}.'
-  ]
-
-
-def _unit_entries(cfg: config.Config, content: np.ndarray) -> np.ndarray:
-  """Content whose entries have about unit variance, like preference has.
-
-  Rows of norm 1 over hundreds of columns have tiny entries; beside
-  standardised factors the towers then learn from content only slowly (on
-  citeulike-a recall@100 after 50 steps: 0.55 with this scale, 0.2 without).
-  """
-  if cfg.features.scaling == 'column':
-    return content
-  return content * np.float32(max(content.shape[1], 1) ** 0.5)
-
-
-def _top_items(
-    cfg: config.Config, problem: problem_lib.Problem, targets: np.ndarray
-) -> np.ndarray:
-  """Each user's top target items by the teacher's score, int32 [U, N]."""
-  settings = cfg.objective
-  if settings.pairing == 'blocks' or settings.top_items == 0:
-    return np.zeros((0, 0), np.int32)
-  count = min(settings.top_items, len(targets))
-  _, best = top_k.top_items(
-      problem.factors.user, problem.factors.item[targets], count
-  )
-  return targets[best]

@@ -12,12 +12,15 @@ import time
 from typing import Any
 
 from dropoutnet_jax import __version__
+from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
+from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
+from dropoutnet_jax.evaluation import row_scores
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -103,6 +106,10 @@ def _evaluate(
         )
         for label, method in methods.items()
     }
+  if problem.labelled is not None:
+    for name, rows in problem.labelled.evaluation.items():
+      if name in splits and len(rows):
+        splits[name]['labelled'] = _label_metrics(cfg, methods, name, rows)
   chosen = {
       label: method.chosen()
       for label, method in methods.items()
@@ -129,6 +136,26 @@ def _evaluate(
       'chosen': chosen,
       'splits': splits,
       'warm_up': curves,
+  }
+
+
+def _label_metrics(
+    cfg: config.Config,
+    methods: dict[str, protocol.Method],
+    name: str,
+    rows: schema.Interactions,
+) -> dict[str, Any]:
+  """AUC and the like of every method on the labelled rows of one set."""
+  logits = cfg.objective.temperature if cfg.objective.pointwise else None
+  return {
+      label: row_scores.evaluate(
+          method,
+          protocol.quadrant_of(name),
+          rows,
+          cfg.evaluation.users_per_chunk,
+          logits if label == 'model' else None,
+      )
+      for label, method in methods.items()
   }
 
 

@@ -16,8 +16,9 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import optimizers
-from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import steps
 
 
@@ -68,14 +69,15 @@ class Runtime:
         self.cfg.model.sparse.tower_weight,
     )
 
-  def loss_fn(self) -> steps.LossFn:
+  def loss_fn(self) -> batch_loss.LossFn:
     """Loss of the batch of a step."""
-    return steps.make_loss_fn(self.cfg, self.model, self.tables, self.mesh)
+    return batch_loss.make_loss_fn(self.cfg, self.model, self.tables, self.mesh)
 
   def train_steps(self) -> Any:
     """The compiled steps; see `steps.make_train_steps`."""
+    names = batch_loss.metric_names(self.cfg.objective)
     return steps.make_train_steps(
-        self.loss_fn(), self.optimizer, self.cfg.train
+        self.loss_fn(), self.optimizer, self.cfg.train, names
     )
 
 
@@ -94,7 +96,7 @@ def build(
     num_devices: to use; None for all.
   """
   mesh = parallel.make_mesh(cfg.mesh, num_devices)
-  tables = prepare.make_tables(cfg, problem)
+  tables = resident.make_tables(cfg, problem)
   model = towers.TwoTower(cfg.model)
   return Runtime(
       cfg=cfg,
@@ -104,6 +106,6 @@ def build(
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
       embedder=model_scores.Embedder(model),
-      batch_shape=steps.batch_shape(cfg, tables),
+      batch_shape=batch_loss.batch_shape(cfg, tables),
       sparse=sparse,
   )

@@ -58,6 +58,13 @@ class TrainState:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
+def by_name(tree: Any) -> dict[str, Any]:
+  """Leaves by their path, in order: {'user_tower/output/kernel': ...}."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator='/')
+  return {name(path): leaf for path, leaf in leaves}
+
+
 def create_state(
     model: towers.TwoTower,
     optimizer: optax.GradientTransformation,

@@ -17,7 +17,7 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import towers
-from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import resident
 
 MOST = 3
 CONFIG = config.Config(
@@ -36,7 +36,7 @@ def _pairs(interactions):
 
 @pytest.fixture(name='scorer', scope='module')
 def fixture_scorer(problem):
-  tables = prepare.make_tables(CONFIG, problem)
+  tables = resident.make_tables(CONFIG, problem)
   model = towers.TwoTower(CONFIG.model)
   row = lambda side: (
       model_scores.input_dropout.Preference(
@@ -116,9 +116,9 @@ def test_history_means_by_hand():
   shown = scipy.sparse.csr_array(
       np.array([[1, 1, 1], [0, 0, 1], [0, 0, 0]], np.float32)
   )
+  # The last one has no factors.
   factors = np.array([[2.0, 4.0], [4.0, 0.0], [0.0, 0.0]], np.float32)
-  present = np.array([True, True, False])  # the last one has no factors
-  value, found = warm_up.history_means(table, shown, factors, present)
+  value, found = warm_up.history_means(table, shown, factors)
   np.testing.assert_array_equal(found, [True, False, False])
   np.testing.assert_allclose(value[0], [(3 - 1) / 2, (2 - 1) / 2])
 
@@ -133,7 +133,7 @@ def test_models_see_the_shown_pairs(problem, scorer, side):
   table = getattr(scorer.tables, side)
   mean = shown.toarray() @ others / np.maximum(shown.sum(axis=1), 1)[:, None]
   folded = teacher.fold_in(others, shown, CONFIG.teacher)
-  found = warm_up.make_methods(problem, scorer, CONFIG.teacher, plan, MOST)
+  found = warm_up.make_methods(problem, scorer, CONFIG, plan, MOST)
   assert sorted(found) == ['model', 'model, folded in', 'teacher']
   for name, value in (
       ('model', table.history_scaler(mean)),
@@ -182,6 +182,10 @@ def test_nothing_shown_is_the_cold_model(problem, scorer):
     assert methods['model'] == methods['model, folded in'] == cold
     assert curve[str(MOST)]['methods']['model'] != cold
     assert len({point['pairs'] for point in curve.values()}) == 1
+    shown = plan.shown(MOST).sum(axis=1)
+    point = curve[str(MOST)]
+    assert point['rows_with_fewer'] == sum(shown < MOST) > 0
+    assert point['shown_mean'] == pytest.approx(shown.mean(), abs=1e-3)
 
 
 def test_sparse_part_of_users_with_other_histories(problem, scorer):

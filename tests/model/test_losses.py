@@ -7,6 +7,7 @@ from jax.test_util import check_grads
 import numpy as np
 import pytest
 
+from dropoutnet_jax.model import block_products
 from dropoutnet_jax.model import losses
 
 
@@ -100,7 +101,7 @@ def test_block_scores_and_their_gradients_round_factors_and_nothing_else():
   cotangent = jnp.float32(rng.normal(size=(4, 5)))
   dtype = jnp.dtype('bfloat16')
   score, vjp = jax.vjp(
-      lambda u, i: losses.block_scores(u, i, dtype), user, item
+      lambda u, i: block_products.block_scores(u, i, dtype), user, item
   )
   assert score.dtype == jnp.float32
   np.testing.assert_allclose(

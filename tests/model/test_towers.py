@@ -154,7 +154,9 @@ def test_number_of_parameters_of_the_modern_tower(hidden, layer_norm, residual):
   )
   variables = shapes(settings)
   first = hidden[0] if hidden else RANK
-  expected = (FACTORS + CONTENT) * first + 2 * first  # presence: slope, offset
+  # Without hidden layers the residual path is all that reads the content.
+  read = FACTORS + (CONTENT if hidden or not residual else 0)
+  expected = read * first + 2 * first  # presence: slope, offset
   for a, b in zip(hidden, hidden[1:]):
     expected += (a + 1) * b
   expected += (hidden[-1] + 1) * RANK if hidden else 0

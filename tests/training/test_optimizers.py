@@ -1,14 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules at the steps where a reader knows them; clipping; names."""
+"""Schedules where a reader knows them, optimisers beside slow ones, groups."""
 
 import math
+import os
+import re
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+from dropoutnet_jax.training import checkpoints as checkpoints_lib
+from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import optimizers
+from dropoutnet_jax.training import runtime as runtime_lib
+from dropoutnet_jax.training import signals
+from dropoutnet_jax.training import state as state_lib
+from tests import tiny_run
 
 PEAK = 0.1
 
@@ -44,6 +55,53 @@ def rates(steps, **settings):
         (
             {'schedule': 'constant', 'warmup_steps': 4},
             {0: 0, 1: 0.25, 4: 1, 50: 1},
+        ),
+        ({'schedule': 'polynomial'}, {0: 1, 50: 0.25, 90: 0.01, 100: 0}),
+        (
+            {'schedule': 'polynomial', 'power': 0.5, 'end_share': 0.2},
+            {0: 1, 75: 0.6, 100: 0.2, 500: 0.2},
+        ),
+        ({'schedule': 'linear', 'end_share': 0.4}, {0: 1, 50: 0.7, 100: 0.4}),
+        ({'schedule': 'cosine', 'end_share': 0.4}, {0: 1, 50: 0.7, 100: 0.4}),
+        (
+            {
+                'schedule': 'exponential',
+                'decay_every': 10,
+                'decay_rate': 0.5,
+                'end_share': 0.2,
+                'warmup_steps': 2,
+            },
+            {0: 0, 1: 0.5, 2: 1, 12: 0.5, 22: 0.25, 32: 0.2, 90: 0.2},
+        ),
+        (  # a rate that never decays stays above the least
+            {
+                'schedule': 'piecewise',
+                'decay_every': 10,
+                'decay_rate': 1.0,
+                'end_share': 0.5,
+            },
+            {0: 1, 99: 1},
+        ),
+        (
+            {
+                'schedule': 'piecewise',
+                'boundaries': (20, 50),
+                'decay_rate': 0.5,
+            },
+            {0: 1, 19: 1, 20: 0.5, 49: 0.5, 50: 0.25, 99: 0.25},
+        ),
+        (  # boundaries count from the start, whatever the warm-up
+            {
+                'schedule': 'piecewise',
+                'boundaries': (20, 50, 60),
+                'multiples': (0.3, 2.0, 0.0),
+                'warmup_steps': 10,
+            },
+            {0: 0, 5: 0.5, 10: 1, 19: 1, 20: 0.3, 49: 0.3, 50: 2, 60: 0, 99: 0},
+        ),
+        (  # 25 updates of 4 steps
+            {'schedule': 'linear', 'accumulate': 4, 'warmup_steps': 5},
+            {0: 0, 5: 1, 15: 0.5, 25: 0},
         ),
     ],
 )
@@ -99,3 +157,546 @@ def test_first_updates_by_hand():
 def test_gradients_are_clipped_by_their_norm_first(clip, share):
   found = update([3.0, -4.0], optimizer='sgd', gradient_clip=clip)
   np.testing.assert_allclose(found, [-0.3 * share, 0.4 * share], rtol=1e-5)
+
+
+# Slow versions: each updates one array in float64 by the formula of its paper.
+
+
+class SlowAdam:
+  """Kingma and Ba (2015); Dozat (2016) with Nesterov's momentum."""
+
+  def __init__(self, beta1, beta2, epsilon, nesterov):
+    self.betas, self.epsilon, self.nesterov = (beta1, beta2), epsilon, nesterov
+    self.mean = self.square = self.count = 0
+
+  def direction(self, gradient):
+    one, two = self.betas
+    self.count += 1
+    self.mean = one * self.mean + (1 - one) * gradient
+    self.square = two * self.square + (1 - two) * gradient**2
+    top = self.mean / (1 - one**self.count)
+    if self.nesterov:
+      top = one * self.mean / (1 - one ** (self.count + 1))
+      top = top + (1 - one) * gradient / (1 - one**self.count)
+    root = np.sqrt(self.square / (1 - two**self.count))
+    return top / (root + self.epsilon)
+
+
+def slow_steps(name, s, x, gradients, rate):
+  """What parameters x become; `s` holds every hyper-parameter, no default."""
+  adam = SlowAdam(s['momentum'], s['beta2'], s['epsilon'], s['nesterov'])
+  trace = mean = total = 0.0
+  total = total + s['accumulator']
+  for g in gradients:
+    if name in ('adam', 'adamw'):
+      decay = s['weight_decay'] if name == 'adamw' else 0.0
+      change = adam.direction(g) + decay * x
+    elif name == 'lamb':
+      change = adam.direction(g) + s['weight_decay'] * x
+      change = change * np.linalg.norm(x) / np.linalg.norm(change)
+    elif name == 'lion':
+      one, two = s['momentum'], s['beta2']
+      change = np.sign(one * trace + (1 - one) * g) + s['weight_decay'] * x
+      trace = two * trace + (1 - two) * g
+    elif name == 'adagrad':
+      total = total + g**2
+      change = g / np.sqrt(total + s['epsilon'])
+    else:
+      if name == 'rmsprop':
+        mean = s['beta2'] * mean + (1 - s['beta2']) * g**2
+        g = g / np.sqrt(mean + s['epsilon'])
+      trace = s['momentum'] * trace + g
+      change = s['momentum'] * trace + g if s['nesterov'] else trace
+    x = x - rate * change
+  return x
+
+
+USUAL = {
+    'adam': {'beta2': 0.999, 'epsilon': 1e-8},
+    'adamw': {'beta2': 0.999, 'epsilon': 1e-8},
+    'adagrad': {'epsilon': 1e-7},
+    'lamb': {'beta2': 0.999, 'epsilon': 1e-6},
+    'lion': {'beta2': 0.99},
+    'rmsprop': {'beta2': 0.9, 'epsilon': 1e-8},
+    'sgd': {},
+}
+OTHERS = {'momentum': 0.6, 'beta2': 0.8, 'epsilon': 1e-2, 'accumulator': 0.5}
+
+
+@pytest.mark.parametrize(
+    'name, given_',
+    [(name, {}) for name in USUAL]
+    + [(name, OTHERS) for name in USUAL]
+    + [(name, {'weight_decay': 0.3}) for name in ('adamw', 'lamb', 'lion')]
+    + [
+        (name, {'nesterov': True, 'momentum': 0.7})
+        for name in ('adam', 'adamw', 'rmsprop', 'sgd')
+    ]
+    + [(name, {'momentum': 0.0}) for name in ('adam', 'rmsprop', 'sgd')],
+)
+def test_optimizers_match_their_papers(name, given_):
+  rng = np.random.default_rng(3)
+  x, gradients = rng.normal(size=4), rng.normal(size=(7, 4))
+  settings = config.TrainConfig(
+      optimizer=name, schedule='constant', learning_rate=0.05, **given_
+  )
+  settings.validate()
+  path = descend(settings, jnp.float32(gradients), jnp.float32(x))
+  base = {
+      'momentum': 0.9,
+      'nesterov': False,
+      'weight_decay': 0.0,
+      'accumulator': 0.1,
+      'beta2': 0.0,
+      'epsilon': 0.0,
+  }
+  hyper = base | USUAL[name] | given_
+  expected = slow_steps(name, hyper, x, gradients, 0.05)
+  np.testing.assert_allclose(path[-1], expected, rtol=2e-5, atol=2e-5)
+
+
+# Accumulation.
+
+
+def descend(settings, gradients, params):
+  """Parameters after each step, for gradients [steps, ...] without a loss."""
+  optimizer = optimizers.make_optimizer(settings)
+
+  def step(carry, gradient):
+    params, state = carry
+    updates, state = optimizer.update(gradient, state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+    return (params, state), params
+
+  carry = (params, optimizer.init(params))
+  return jax.jit(lambda: jax.lax.scan(step, carry, gradients)[1])()
+
+
+@pytest.mark.parametrize('optimizer', ['sgd', 'adam', 'lamb'])
+def test_accumulated_steps_are_steps_of_their_mean(optimizer):
+  """Clipped after the mean; rates count updates, so the schedules agree."""
+  gradients = jnp.float32(np.random.default_rng(0).normal(size=(12, 3)))
+  start = jnp.array([1.0, -2.0, 3.0])
+  shared = {
+      'optimizer': optimizer,
+      'learning_rate': 0.1,
+      'schedule': 'linear',
+      'warmup_steps': 1,
+      'gradient_clip': 0.5,
+  }
+  many = config.TrainConfig(num_steps=12, accumulate=3, **shared)
+  few = config.TrainConfig(num_steps=4, **shared)
+  path = descend(many, gradients, start)
+  means = gradients.reshape(4, 3, 3).mean(axis=1)
+  expected = descend(few, means, start)
+  np.testing.assert_allclose(path[2::3], expected, rtol=1e-5, atol=1e-6)
+  held = [start, start, *np.repeat(path[2::3], 3, axis=0)]
+  np.testing.assert_array_equal(path, held[:12])  # nothing moves in between
+
+
+# Groups of parameters.
+
+PARAMS = {
+    'item_tower': {'embedding': [1.0, 2.0], 'output': {'bias': [3.0]}},
+    'user_tower': {'output': {'bias': [4.0], 'kernel': [[5.0, 6.0]]}},
+}
+NAMES = (
+    'item_tower/embedding, item_tower/output/bias, user_tower/output/bias, '
+    'user_tower/output/kernel'
+)
+
+
+def arrays(tree):
+  is_leaf = lambda x: isinstance(x, list)
+  return jax.tree.map(jnp.float32, tree, is_leaf=is_leaf)
+
+
+def one_update(settings, gradients=None):
+  """Updates by name, of the first step."""
+  params = arrays(PARAMS)
+  optimizer = optimizers.make_optimizer(settings)
+  updates, _ = optimizer.update(
+      gradients or params, optimizer.init(params), params
+  )
+  return state_lib.by_name(updates)
+
+
+def constant(**settings):
+  made = config.TrainConfig(
+      **({'schedule': 'constant', 'learning_rate': PEAK} | settings)
+  )
+  made.validate()
+  return made
+
+
+def test_frozen_parameters_stay_without_decay_and_have_no_statistics():
+  settings = constant(
+      optimizer='adamw',
+      weight_decay=0.5,
+      freeze=('item_tower/.*', '.*/kernel'),
+  )
+  free = one_update(constant(optimizer='adamw', weight_decay=0.5))
+  found = one_update(settings)
+  for name, update_ in found.items():
+    if name == 'user_tower/output/bias':
+      np.testing.assert_array_equal(update_, free[name])
+    else:
+      np.testing.assert_array_equal(update_, np.zeros_like(update_))
+  state = optimizers.make_optimizer(settings).init(arrays(PARAMS))
+  kept = [name for name in state_lib.by_name(state) if 'tower' in name]
+  assert len(kept) == 2  # mean and mean square of the one that is trained
+  assert all(name.endswith('user_tower/output/bias') for name in kept)
+
+
+def test_frozen_parameters_have_no_part_in_the_norm_that_clips():
+  found = one_update(
+      constant(
+          optimizer='sgd',
+          gradient_clip=1.0,
+          freeze=('item_tower/.*', 'user_tower/output/bias'),
+      )
+  )
+  expected = -PEAK * np.array([[5.0, 6.0]]) / np.hypot(5.0, 6.0)
+  np.testing.assert_allclose(
+      found['user_tower/output/kernel'], expected, rtol=1e-6
+  )
+
+
+def test_embeddings_have_an_optimizer_and_a_rate_of_their_own():
+  found = one_update(
+      constant(
+          optimizer='sgd',
+          embedding_optimizer='adam',
+          embedding_learning_rate=0.02,
+      )
+  )
+  np.testing.assert_allclose(
+      found['item_tower/embedding'], [-0.02, -0.02], rtol=1e-5
+  )
+  np.testing.assert_allclose(
+      found['user_tower/output/kernel'], [[-0.5, -0.6]], rtol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+    'own, expected',
+    [
+        ({'embedding_learning_rate': 0.3}, [-0.3, -0.6]),
+        ({'embedding_optimizer': 'lion'}, [-0.1, -0.1]),
+        ({'embedding_parameters': '.*'}, [-0.1, -0.2]),  # alone it is nothing
+        (
+            {'embedding_learning_rate': 0.3, 'freeze': ('.*embedding',)},
+            [0.0, 0.0],
+        ),
+    ],
+)
+def test_what_is_not_said_of_embeddings_is_the_same(own, expected):
+  found = one_update(constant(optimizer='sgd', **own))
+  np.testing.assert_allclose(found['item_tower/embedding'], expected, rtol=1e-5)
+  np.testing.assert_allclose(found['item_tower/output/bias'], [-0.3], rtol=1e-6)
+
+
+def test_rates_of_embeddings_follow_the_schedule():
+  settings = config.TrainConfig(
+      optimizer='sgd',
+      momentum=0.0,
+      learning_rate=1.0,
+      schedule='linear',
+      num_steps=4,
+      embedding_learning_rate=10.0,
+  )
+  ones = jax.tree.map(lambda x: jnp.ones((4, *x.shape)), arrays(PARAMS))
+  path = descend(settings, ones, arrays(PARAMS))
+  moved = 1.0 - path['item_tower']['embedding'][:, 0]
+  np.testing.assert_allclose(moved, np.cumsum([10, 7.5, 5, 2.5]), rtol=1e-6)
+  moved = 3.0 - path['item_tower']['output']['bias'][:, 0]
+  np.testing.assert_allclose(moved, np.cumsum([1, 0.75, 0.5, 0.25]), rtol=1e-6)
+
+
+@pytest.mark.parametrize('accumulate', [1, 3])
+@pytest.mark.parametrize(
+    'labels',
+    ['free', 'free ice', 'embedding ice', 'ice free embedding free ice'],
+)
+def test_groups_move_as_if_each_were_alone(labels, accumulate):
+  rng = np.random.default_rng(len(labels))
+  names = {f'{label}{n}': label for n, label in enumerate(labels.split())}
+  draw = lambda *shape: jnp.float32(rng.normal(size=shape))
+  start = {name: draw(2) for name in names}
+  gradients = {name: draw(2 * accumulate, 2) for name in names}
+  shared = {
+      'schedule': 'constant',
+      'accumulate': accumulate,
+      'num_steps': 2 * accumulate,
+  }
+  both = {}
+  if 'ice' in labels:
+    both['freeze'] = ('ice.*',)
+  if 'embedding' in labels:
+    both |= {'embedding_optimizer': 'adagrad', 'embedding_learning_rate': 0.5}
+  mixed = config.TrainConfig(optimizer='adam', **shared, **both)
+  found = descend(mixed, gradients, start)
+  alone = {
+      'free': config.TrainConfig(optimizer='adam', **shared),
+      'embedding': config.TrainConfig(
+          optimizer='adagrad', learning_rate=0.5, **shared
+      ),
+  }
+  for name, label in names.items():
+    expected = np.broadcast_to(start[name], (2 * accumulate, 2))
+    if label != 'ice':
+      expected = descend(alone[label], gradients[name], start[name])
+    np.testing.assert_allclose(found[name], expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        (
+            {'freeze': ('item_tower/.*', 'item_towr/.*')},
+            "config.train.freeze[1] is 'item_towr/.*', which is the whole name "
+            f'of no parameter. There are {NAMES}.',
+        ),
+        (
+            {'freeze': ('item_tower',)},
+            "config.train.freeze[0] is 'item_tower', which is the whole name",
+        ),
+        (
+            {'freeze': ('item.*', 'user.*')},
+            'config.train.freeze names all parameters, so that nothing is left '
+            f'to train. There are {NAMES}.',
+        ),
+        (
+            {
+                'embedding_optimizer': 'sgd',
+                'embedding_parameters': 'table.*',
+            },
+            "config.train.embedding_parameters is 'table.*', which is the "
+            f'whole name of no parameter. There are {NAMES}.',
+        ),
+    ],
+)
+def test_patterns_that_name_nothing_or_everything(settings, message):
+  optimizer = optimizers.make_optimizer(constant(**settings))
+  with pytest.raises(errors.UserError) as caught:
+    jax.eval_shape(optimizer.init, arrays(PARAMS))
+  assert message in str(caught.value)
+
+
+def test_a_message_names_no_more_than_forty_parameters():
+  optimizer = optimizers.make_optimizer(constant(freeze=('x',)))
+  params = {f'p{n:02}': jnp.zeros(1) for n in range(43)}
+  with pytest.raises(errors.UserError, match=r'p39 and 3 more\.$'):
+    optimizer.init(params)
+
+
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'optimizer': 'adm'}, "optimizer is 'adm'; it must be one of adam, "),
+        ({'schedule': 'step'}, "schedule is 'step'; it must be one of const"),
+        (
+            {'embedding_optimizer': 'adgrad'},
+            "embedding_optimizer is 'adgrad'; it must be one of adam, adamw, "
+            "adagrad, lamb, lion, rmsprop, sgd. Did you mean 'adagrad'?",
+        ),
+        (
+            {'embedding_learning_rate': -0.1},
+            'embedding_learning_rate is -0.1; it must be at least 0.',
+        ),
+        ({'learning_rate': 0.0}, 'learning_rate is 0.0; it must be positive.'),
+        ({'momentum': 1.0}, 'momentum is 1.0; it must be below 1.'),
+        ({'momentum': -0.1}, 'momentum is -0.1; it must be a probability in'),
+        ({'beta2': 1.0}, 'beta2 is 1.0; it must be below 1.'),
+        ({'epsilon': -1e-8}, 'epsilon is -1e-08; it must be at least 0.'),
+        ({'accumulator': -1.0}, 'accumulator is -1.0; it must be at least 0.'),
+        (
+            {'weight_decay': 0.1},
+            'weight_decay is 0.1; it must be 0 with adam; adamw, lamb, lion '
+            'have it.',
+        ),
+        (
+            {
+                'weight_decay': 0.1,
+                'optimizer': 'sgd',
+                'embedding_optimizer': 'adagrad',
+            },
+            'weight_decay is 0.1; it must be 0 with adagrad and sgd; adamw,',
+        ),
+        (
+            {'nesterov': True, 'optimizer': 'lion'},
+            'nesterov is True; it must be False with lion; adam, adamw, rms',
+        ),
+        (
+            {'nesterov': True, 'momentum': 0.0},
+            'momentum is 0.0; it must be positive where train.nesterov is on.',
+        ),
+        ({'accumulate': 0}, 'accumulate is 0; it must be at least 1.'),
+        (
+            {'accumulate': 3, 'num_steps': 40},
+            'num_steps is 40; it must be a multiple of train.accumulate, 3: ',
+        ),
+        ({'end_share': 1.5}, 'end_share is 1.5; it must be a probability in'),
+        ({'power': 0.0}, 'power is 0.0; it must be positive.'),
+        (
+            {'schedule': 'piecewise'},
+            'decay_every is 0; it must be at least 1.',
+        ),
+        (
+            {'schedule': 'exponential'},
+            'decay_every is 0; it must be at least 1.',
+        ),
+        (
+            {'boundaries': (3,)},
+            "boundaries is (3,); it must be empty where train.schedule is 'cos",
+        ),
+        (
+            {'multiples': (3.0,)},
+            "multiples is (3.0,); it must be empty where train.schedule is 'c",
+        ),
+        (
+            {'schedule': 'piecewise', 'boundaries': (3,), 'decay_every': 2},
+            'decay_every is 2; it must be 0 where train.boundaries say when',
+        ),
+        (
+            {'schedule': 'piecewise', 'boundaries': (3, 3)},
+            'boundaries is (3, 3); it must be ascending, the first above ',
+        ),
+        (
+            {'schedule': 'piecewise', 'boundaries': (3,), 'warmup_steps': 3},
+            'it must be ascending, the first above train.warmup_steps, 3.',
+        ),
+        (
+            {
+                'schedule': 'piecewise',
+                'boundaries': (3, 4),
+                'multiples': (0.5,),
+            },
+            'multiples is (0.5,); it must be empty or one for each of the 2 ',
+        ),
+        (
+            {
+                'schedule': 'piecewise',
+                'boundaries': (3,),
+                'multiples': (-0.5,),
+            },
+            'multiples is -0.5; it must be at least 0.',
+        ),
+        (
+            {'schedule': 'piecewise', 'decay_every': 1, 'multiples': (0.5,)},
+            'multiples is (0.5,); it must be empty or one for each of the 0 ',
+        ),
+        (
+            {'freeze': ('item/(.*',)},
+            "freeze is 'item/(.*'; it must be a regular expression (missing )",
+        ),
+        (
+            {'freeze': ('',)},
+            "freeze is ''; it must be a regular expression (it is empty).",
+        ),
+        (
+            {'embedding_parameters': '*'},
+            "embedding_parameters is '*'; it must be a regular expression (no",
+        ),
+    ],
+)
+def test_settings_that_cannot_be(settings, message):
+  made = config.TrainConfig(**settings)
+  with pytest.raises(errors.UserError) as caught:
+    made.validate()
+  assert str(caught.value).startswith(f'config.train.{message.split()[0]}') or (
+      message.startswith('it must be')
+  )
+  assert message in str(caught.value)
+
+
+# In whole runs.
+
+MIXED = {
+    'accumulate': 4,
+    'optimizer': 'adam',
+    'gradient_clip': 1.0,
+    'learning_rate': 1e-3,
+    'warmup_steps': 2,
+    'embedding_parameters': 'item_tower/.*kernel',
+    'embedding_optimizer': 'adagrad',
+    'freeze': ('user_tower/Dense_0/.*',),
+    'steps_per_dispatch': 3,  # cuts within an accumulation
+    'num_steps': 12,
+    'eval_every': 0,
+}
+
+
+class StopAfter:
+  """Stands in for a signal that comes during the n-th dispatch."""
+
+  def __init__(self, num_dispatches):
+    self._left = num_dispatches
+
+  @property
+  def name(self):
+    self._left -= 1
+    return 'SIGTERM' if self._left <= 0 else ''
+
+
+def last_state(runtime, workdir):
+  saved = checkpoints_lib.Checkpoints(str(workdir), read_only=True)
+  state = saved.restore(saved.latest_step(), runtime.fresh_state())
+  saved.close()
+  return state
+
+
+@pytest.fixture(scope='module')
+def mixed(problem):
+  """A runtime of all that is above, on one device, compiled once."""
+  cfg = tiny_run.changed(
+      objective={'block_users': 16}, train=MIXED | {'batch_size': 16 * 24}
+  )
+  runtime = runtime_lib.build(cfg, problem, num_devices=1)
+  steps, first = runtime.train_steps(), jax.device_get(runtime.fresh_state())
+  place = parallel.replicated(runtime.mesh)
+  put = lambda x: jax.device_put(np.copy(x), place)
+  vars(runtime)['train_steps'] = lambda: steps
+  vars(runtime)['fresh_state'] = lambda: jax.tree.map(put, first)
+  return runtime
+
+
+def test_runs_with_groups_and_accumulation_resume_exactly(
+    mixed, tmp_path, monkeypatch
+):
+  """Also where they are cut within an accumulation."""
+  monkeypatch.setattr(loop, 'validate', lambda runtime, state: {})
+  whole, cut = tmp_path / 'whole', tmp_path / 'cut'
+  for folder in (whole, cut):
+    os.mkdir(folder)
+  loop.run(mixed, str(whole), signals.StopRequest())
+  stops = []
+  while not stops or stops[-1] < 12:
+    stops.append(loop.run(mixed, str(cut), StopAfter(1)).step)
+  assert stops[:2] == [2, 3]
+  state = last_state(mixed, whole)
+  jax.tree.map(np.testing.assert_array_equal, last_state(mixed, cut), state)
+  assert mixed.train_steps()._cache_size() == 1
+  before = state_lib.by_name(mixed.fresh_state().params)
+  after = state_lib.by_name(state.params)
+  same = {name for name in after if np.array_equal(after[name], before[name])}
+  frozen = {n for n in after if re.fullmatch('user_tower/Dense_0/.*', n)}
+  assert same == frozen and frozen
+
+
+def test_groups_and_accumulation_are_the_same_on_eight_devices(mixed, problem):
+  many = runtime_lib.build(mixed.cfg, problem, num_devices=8)
+  states = []
+  for runtime in (mixed, many):
+    place = parallel.replicated(runtime.mesh)
+    state, steps = mixed.fresh_state(), runtime.train_steps()
+    state = jax.device_put(jax.device_get(state), place)
+    for _ in range(3):
+      state, _ = steps(state, runtime.tables, jnp.int32(3))
+    for leaf in jax.tree.leaves(state):
+      assert leaf.sharding.is_equivalent_to(place, leaf.ndim)
+    states.append((state.params, state.opt_state, state.ema_params))
+  jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+      *states,
+  )

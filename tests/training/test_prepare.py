@@ -8,8 +8,11 @@ import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import synthetic
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import resident
 from tests import tiny_run
 
 
@@ -180,7 +183,7 @@ def test_cold_targets_are_refused_or_told(monkeypatch):
   assert len(told) == 1
   assert '1 of 8 training targets and negatives belong to 1 item (7)' in told[0]
   every = lambda cfg, split, num_items: np.arange(num_items)
-  monkeypatch.setattr(prepare, 'target_items', every)
+  monkeypatch.setattr(resident, 'target_items', every)
   with pytest.raises(errors.UserError, match='that training must not know'):
     _prepare_world(monkeypatch, world)
 
@@ -188,11 +191,11 @@ def test_cold_targets_are_refused_or_told(monkeypatch):
 def test_targets_are_training_items_unless_as_published(problem):
   cfg = tiny_run.get_config()
   _, train_items = problem.split.train_rows()
-  found = prepare.target_items(cfg, problem.split, 80)
+  found = resident.target_items(cfg, problem.split, 80)
   np.testing.assert_array_equal(found, train_items)
   cfg.objective.target_items = 'all'
   np.testing.assert_array_equal(
-      prepare.target_items(cfg, problem.split, 80), np.arange(80)
+      resident.target_items(cfg, problem.split, 80), np.arange(80)
   )
 
 
@@ -204,7 +207,7 @@ def test_padded_histories_are_made_only_where_a_step_reads_them(problem):
       (off | {'user_transform': 0.1}, False),  # exclusive only
   ):
     cfg = tiny_run.changed(dropout=dropout)
-    tables = prepare.make_tables(cfg, problem)
+    tables = resident.make_tables(cfg, problem)
     assert (tables.user_history.size > 0) == is_made
     assert np.any(tables.user.history_total)
 
@@ -212,13 +215,13 @@ def test_padded_histories_are_made_only_where_a_step_reads_them(problem):
 def test_histories_too_large_are_cut_on_both_sides_alike(monkeypatch):
   """Else a pair would be left out of a mean that it is no part of."""
   world = _published_world()
-  monkeypatch.setattr(prepare, '_MAX_HISTORY_ENTRIES', 6 * 2 + 5)
+  monkeypatch.setattr(resident, '_MAX_HISTORY_ENTRIES', 6 * 2 + 5)
   problem = _prepare_world(monkeypatch, world)
-  told = [note for note in problem.notes if 'Means over histories' in note]
+  told = [note for note in problem.notes if note.startswith('Histories (means')]
   assert len(told) == 1 and '2 pairs of each user at most: 12 of 21' in told[0]
   assert len(problem.split.train) == 21  # what is trained on stays
   cfg = tiny_run.get_config()
-  tables = prepare.make_tables(cfg, problem)
+  tables = resident.make_tables(cfg, problem)
   assert tables.user_history.shape == (6, 2)
   assert tables.user.history_count.tolist() == [2] * 6
   kept = np.zeros((6, 8), np.float32)
@@ -227,17 +230,17 @@ def test_histories_too_large_are_cut_on_both_sides_alike(monkeypatch):
   np.testing.assert_allclose(
       tables.item.history_total, kept.T @ problem.factors.user, rtol=1e-5
   )
-  monkeypatch.setattr(prepare, '_MAX_HISTORY_ENTRIES', 6 * 4)
+  monkeypatch.setattr(resident, '_MAX_HISTORY_ENTRIES', 6 * 4)
   problem = _prepare_world(monkeypatch, world)
-  assert not any('Means over histories' in note for note in problem.notes)
+  assert not any(note.startswith('Histories (means') for note in problem.notes)
 
 
 def test_top_items_are_the_teachers_best_targets(problem):
   cfg = tiny_run.get_config()
   cfg.objective.pairing = 'published'
   cfg.objective.top_items = 5
-  tables = prepare.make_tables(cfg, problem)
-  targets = prepare.target_items(cfg, problem.split, 80)
+  tables = resident.make_tables(cfg, problem)
+  targets = resident.target_items(cfg, problem.split, 80)
   scores = problem.factors.user @ problem.factors.item[targets].T
   for user in problem.split.train_rows()[0][:10]:
     best = targets[np.argsort(-scores[user], kind='stable')[:5]]
@@ -246,11 +249,63 @@ def test_top_items_are_the_teachers_best_targets(problem):
 
 def test_row_scaled_content_has_entries_of_unit_size(problem):
   cfg = tiny_run.get_config()
-  table = prepare.make_tables(cfg, problem).item
+  table = resident.make_tables(cfg, problem).item
   width = problem.item.dense.shape[1]
   np.testing.assert_allclose(
       table.content, problem.item.dense * width**0.5, rtol=1e-6
   )
   cfg.features = dataclasses.replace(cfg.features, scaling='column')
-  table = prepare.make_tables(cfg, problem).item
+  table = resident.make_tables(cfg, problem).item
   np.testing.assert_array_equal(table.content, problem.item.dense)
+
+
+@pytest.mark.parametrize('term', ['pointwise', 'pairwise'])
+def test_a_loss_without_signal_is_refused(term):
+  """Likes alone: nothing says what a low score should look like."""
+  cfg = tiny_run.get_config()
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, pairing='interactions', **{term: 0.5}
+  )
+  cfg.validate()
+  with pytest.raises(errors.UserError) as caught:
+    prepare.prepare(cfg, None, None)
+  message = str(caught.value)
+  assert message.startswith(f'config.objective.{term} is 0.5, but every')
+  assert 'no signal' in message and 'in_batch_softmax' in message
+
+
+def test_labelled_rows_are_trained_on_and_kept(monkeypatch, tmp_path):
+  world = synthetic.make_world(tiny_run.get_config().data.synthetic).dataset
+  rng = np.random.default_rng(0)
+  size = 3 * len(world.interactions)
+  shown = schema.Interactions(
+      rng.integers(0, len(world.users), size, np.int32),
+      rng.integers(0, len(world.items), size, np.int32),
+  )
+  likes = world.interactions
+  both = schema.Interactions(
+      np.concatenate([shown.user, likes.user]),
+      np.concatenate([shown.item, likes.item]),
+      label=np.repeat(np.float32([0, 1]), [size, len(likes)]),
+  )
+  world = dataclasses.replace(world, impressions=both)
+  monkeypatch.setattr(prepare, '_load_data', lambda *_: (world, None))
+  cfg = tiny_run.get_config()
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, pointwise=1.0, pairing='interactions', user_balance=1.0
+  )
+  problem = prepare.prepare(cfg, None, str(tmp_path))
+  rows = resident.make_tables(cfg, problem).rows
+  train = problem.labelled.train
+  np.testing.assert_array_equal(rows.item, train.item)
+  np.testing.assert_array_equal(rows.label, train.label)
+  assert rows.weight.mean() == pytest.approx(1.0)
+  # With a balance of 1 every user has the same weight in all.
+  total = np.bincount(rows.user, rows.weight)
+  np.testing.assert_allclose(total[total > 0], total.max(), rtol=1e-5)
+  again = problem_lib.load(str(tmp_path)).labelled
+  np.testing.assert_array_equal(again.train.label, train.label)
+  assert again.evaluation.keys() == problem.labelled.evaluation.keys()
+  for name, rows in again.evaluation.items():
+    kept = problem.labelled.evaluation[name]
+    np.testing.assert_array_equal(rows.item, kept.item)

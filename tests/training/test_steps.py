@@ -12,10 +12,12 @@ from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import steps
 from tests import tiny_run
 
 SIZE = 5  # steps per dispatch
+NAMES = batch_loss.metric_names(config.ObjectiveConfig())
 START = np.array([3.0, -4.0], np.float32)
 
 
@@ -36,7 +38,7 @@ def make_bowl(**settings):
       **settings,
   )
   optimizer = optimizers.make_optimizer(settings)
-  train_steps = steps.make_train_steps(bowl, optimizer, settings)
+  train_steps = steps.make_train_steps(bowl, optimizer, settings, NAMES)
   params = lambda: {'x': jnp.array(START)}
   start = lambda: state_lib.TrainState(
       step=jnp.int32(0),
@@ -95,7 +97,7 @@ def test_steps_match_descent_by_hand(clip, ema):
 def test_metrics_beyond_the_count_are_nan_and_named():
   train_steps, start = make_bowl()
   _, metrics = train_steps(start(), bowl_tables(), 3)
-  assert set(metrics) == set(steps.METRIC_NAMES)
+  assert set(metrics) == set(NAMES)
   for values in metrics.values():
     assert values.shape == (SIZE,) and values.dtype == jnp.float32
     np.testing.assert_array_equal(np.isnan(values), [False] * 3 + [True] * 2)
@@ -134,7 +136,7 @@ def test_a_gradient_that_is_not_finite_stops_as_well():
     return loss, (batch_stats, {'loss/total': loss, 'loss/teacher': loss})
 
   settings = config.TrainConfig(steps_per_dispatch=SIZE)
-  train_steps = steps.make_train_steps(loss_fn, optax.sgd(1.0), settings)
+  train_steps = steps.make_train_steps(loss_fn, optax.sgd(1.0), settings, NAMES)
   params = jnp.array([1.0, 0.0])
   state = state_lib.TrainState(jnp.int32(7), params, {}, (), {})
   state = state.replace(opt_state=optax.sgd(1.0).init(params))
@@ -263,7 +265,7 @@ def rates_of(user_width, item_width, **dropout):
   tables = tables_lib.Tables(
       side_with(user_width), side_with(item_width), None, None, None, None
   )
-  return steps.effective_rates(config.DropoutConfig(**dropout), tables)
+  return batch_loss.effective_rates(config.DropoutConfig(**dropout), tables)
 
 
 def test_a_side_without_content_is_never_dropped():

@@ -17,8 +17,8 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
-from dropoutnet_jax.training import prepare
-from dropoutnet_jax.training import steps
+from dropoutnet_jax.training import resident
+from dropoutnet_jax.training import batch_loss
 from tests import tiny_run
 
 USERS, ITEMS, WIDTH, SIZE = 6, 7, 2, 36
@@ -82,7 +82,7 @@ def _look(tables, key, pairing, dropout):
       train=config.TrainConfig(batch_size=SIZE if pairing != 'blocks' else 12),
       dropout=config.DropoutConfig(**dict(dropout)),
   )
-  rates = steps.effective_rates(cfg.dropout, tables)
+  rates = batch_loss.effective_rates(cfg.dropout, tables)
   names = {'blocks': 'draw_block', 'published': 'draw_published_pairs'}
   draw = getattr(batches, names[pairing])
 
@@ -90,7 +90,9 @@ def _look(tables, key, pairing, dropout):
     drawn['batch'] = draw(*args)
     return drawn['batch']
 
-  step = steps._block_loss if pairing == 'blocks' else steps._pair_loss
+  step = (
+      batch_loss._block_loss if pairing == 'blocks' else batch_loss._pair_loss
+  )
   mesh = parallel.make_mesh(config.MeshConfig(), 1)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(batches, names[pairing], draw_and_tell)
@@ -242,7 +244,7 @@ def test_rates_grow_from_nothing(schedule):
       return embeddings.Embedding(preference.value), {}
 
   mesh = parallel.make_mesh(config.MeshConfig(), 1)
-  loss_fn = steps.make_loss_fn(cfg, Towers(), tables, mesh)
+  loss_fn = batch_loss.make_loss_fn(cfg, Towers(), tables, mesh)
   for step in (0, 4, 9):
     loss, (stats, metrics) = loss_fn({}, {'kept': 1}, tables, jnp.int32(step))
     assert stats == {'kept': 1}
@@ -263,7 +265,7 @@ def test_cold_rows_are_drawn_only_if_the_published_targets_are_asked_for(
           objective={'pairing': pairing, 'target_items': targets}
       )
       tables = parallel.place(
-          prepare.make_tables(cfg, problem),
+          resident.make_tables(cfg, problem),
           parallel.make_mesh(cfg.mesh, 1),
       )
       if pairing == 'blocks':
@@ -288,18 +290,18 @@ def test_cold_rows_are_drawn_only_if_the_published_targets_are_asked_for(
 
 def test_top_items_are_the_teachers_among_the_targets(problem):
   cfg = tiny_run.changed(objective={'pairing': 'published'})
-  tables = prepare.make_tables(cfg, problem)
+  tables = resident.make_tables(cfg, problem)
   targets = problem.split.train_rows()[1]
   scores = problem.factors.user @ problem.factors.item.T
   for user in problem.split.train_rows()[0][:20]:
     best = sorted(targets.tolist(), key=lambda item: -scores[user, item])[:10]
     assert set(tables.top_items[user].tolist()) == set(best)
   none = tiny_run.changed(objective={'pairing': 'published', 'top_items': 0})
-  assert prepare.make_tables(none, problem).top_items.size == 0
+  assert resident.make_tables(none, problem).top_items.size == 0
 
 
 def test_tables_do_not_show_a_cold_row_its_factors(problem):
-  tables = prepare.make_tables(tiny_run.get_config(), problem)
+  tables = resident.make_tables(tiny_run.get_config(), problem)
   for side, rows in zip(
       (tables.user, tables.item), problem.split.train_rows(), strict=True
   ):

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Metrics of labelled rows for any method of the tables."""
+
+import numpy as np
+
+from dropoutnet_jax.data import schema
+from dropoutnet_jax.evaluation import labelled
+from dropoutnet_jax.evaluation import protocol
+
+# What scores that are no logits allow.
+_ORDER_METRICS = ('auc', 'gauc', 'rows', 'positives')
+
+
+def score_rows(
+    method: protocol.Method,
+    quadrant: str,
+    rows: schema.Interactions,
+    users_per_chunk: int,
+) -> np.ndarray:
+  """Score of each row: float32 [N].
+
+  A method scores users against candidates, here the items of the rows; chunks
+  of users bound the memory.
+  """
+  candidates, column = np.unique(rows.item, return_inverse=True)
+  users, group = np.unique(rows.user, return_inverse=True)
+  score = method(
+      quadrant,
+      schema.EvaluationSet(rows.user, rows.item, candidates.astype(np.int32)),
+  )
+  found = np.zeros(len(rows), np.float32)
+  size = min(users_per_chunk, max(len(users), 1))
+  for begin in range(0, len(users), size):
+    part = users[begin : begin + size]
+    padded = np.concatenate([part, np.repeat(part[:1], size - len(part))])
+    mine = np.flatnonzero((group >= begin) & (group < begin + size))
+    scores = np.asarray(score(padded))
+    found[mine] = scores[group[mine] - begin, column[mine]]
+  return found
+
+
+def evaluate(
+    method: protocol.Method,
+    quadrant: str,
+    rows: schema.Interactions,
+    users_per_chunk: int,
+    temperature: float | None,
+) -> dict[str, float | int | None]:
+  """Metrics of one method on labelled rows, grouped by user for GAUC.
+
+  Args:
+    method: any of the tables.
+    quadrant: what is cold in the rows.
+    rows: with labels; above 0 is a reaction.
+    users_per_chunk: scored at once.
+    temperature: score / temperature is a logit; None where scores are none, and
+      only their order counts.
+  """
+  score = score_rows(method, quadrant, rows, users_per_chunk)
+  label = np.ones(len(rows)) if rows.label is None else rows.label > 0
+  found = labelled.summary(
+      score / (temperature or 1.0),
+      np.asarray(label, np.float64),
+      weight=rows.weight,
+      group=rows.user,
+  )
+  if temperature is None:
+    found = {name: found[name] for name in _ORDER_METRICS if name in found}
+  return found

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled rows follow the split of the likes; nothing is used twice."""
+
+import numpy as np
+import pytest
+
+from dropoutnet_jax import config
+from dropoutnet_jax.data import impressions
+from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import splits
+
+USERS, ITEMS = 40, 50
+
+
+def _pairs(rows):
+  return set(zip(rows.user.tolist(), rows.item.tolist()))
+
+
+@pytest.fixture(name='world', scope='module')
+def fixture_world():
+  """Every pair was shown once; a fifth was liked."""
+  user, item = np.divmod(np.arange(USERS * ITEMS), ITEMS)
+  label = np.random.default_rng(0).random(len(user)) < 0.2
+  shown = schema.Interactions(
+      user.astype(np.int32),
+      item.astype(np.int32),
+      label=label.astype(np.float32),
+  )
+  likes = schema.Interactions(shown.user[label], shown.item[label])
+  ids = lambda number: schema.Entities(np.arange(number))
+  dataset = schema.Dataset('shown', ids(USERS), ids(ITEMS), likes)
+  split = splits.make_split(
+      dataset,
+      config.DataConfig(
+          split='random',
+          cold_item_share=0.15,
+          cold_user_share=0.15,
+          warm_share=0.1,
+      ),
+  )
+  return shown, split, impressions.split(shown, split, seed=0)
+
+
+def test_every_row_is_used_once(world):
+  shown, split, labelled = world
+  parts = [labelled.train, *labelled.evaluation.values()]
+  total = sum(len(part) for part in parts)
+  assert len(set.union(*map(_pairs, parts))) == total
+  # What is left out is between rows of different roles alone.
+  assert 0.8 * len(shown) < total <= len(shown)
+  assert labelled.evaluation.keys() == split.evaluation.keys()
+
+
+def test_likes_go_where_the_split_put_them(world):
+  _, split, labelled = world
+  liked = labelled.train.select(labelled.train.label > 0)
+  assert _pairs(liked) == _pairs(split.train)
+  for name, held_out in split.evaluation.items():
+    rows = labelled.evaluation[name]
+    assert _pairs(rows.select(rows.label > 0)) == _pairs(held_out)
+
+
+def test_rows_without_a_reaction_are_of_the_roles_of_their_set(world):
+  _, split, labelled = world
+  users, items = (set(rows.tolist()) for rows in split.train_rows())
+  for name, rows in labelled.evaluation.items():
+    shown = rows.select(rows.label == 0)
+    assert len(shown)
+    cold_user = name.startswith(('cold_user', 'cold_both'))
+    cold_item = name.startswith(('cold_item', 'cold_both'))
+    assert users.isdisjoint(shown.user.tolist()) == cold_user
+    assert items.isdisjoint(shown.item.tolist()) == cold_item
+
+
+def test_warm_sets_have_the_share_of_the_likes(world):
+  _, split, labelled = world
+  rows = labelled.evaluation['warm']
+  share = np.mean(rows.label == 0)
+  train = np.mean(labelled.train.label == 0)
+  assert share == pytest.approx(train, abs=0.06)
+  assert len(rows) < 0.3 * len(labelled.train)
+
+
+def test_the_draw_is_the_seeds(world):
+  shown, split, labelled = world
+  same = impressions.split(shown, split, seed=0)
+  other = impressions.split(shown, split, seed=1)
+  assert _pairs(same.train) == _pairs(labelled.train) != _pairs(other.train)
+
+
+def test_rows_without_training_pairs_are_left_out():
+  pairs = lambda *rows: schema.Interactions(*np.array(rows, np.int32).T)
+  held = schema.EvaluationSet(
+      np.int32([0]), np.int32([2]), np.arange(3, dtype=np.int32)
+  )
+  split = schema.Split(pairs((0, 0), (1, 1), (1, 0)), {'cold_item': held})
+  shown = pairs((0, 1), (0, 2), (2, 0), (1, 1), (0, 1), (0, 0), (3, 1))
+  found = impressions.split(shown, split, seed=0)
+  # (0, 2) is held out, users 2 and 3 have no training pair.
+  assert list(zip(found.train.user.tolist(), found.train.item.tolist())) == [
+      (0, 1),
+      (1, 1),
+      (0, 1),
+      (0, 0),
+  ]
+  assert _pairs(found.evaluation['cold_item']) == {(0, 2)}

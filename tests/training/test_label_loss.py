@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps on labelled rows: what the towers see and what the terms are given."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropoutnet_jax import config
+from dropoutnet_jax import parallel
+from dropoutnet_jax.data import batches
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.model import losses
+from dropoutnet_jax.model import objective
+from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import resident
+from dropoutnet_jax.training import runtime as runtime_lib
+from tests import tiny_run
+
+TERMS = ('pointwise', 'pairwise', 'softmax', 'in_batch_softmax')
+
+
+def _rows(seed=0, size=40):
+  rng = np.random.default_rng(seed)
+  return tables_lib.LabelledRows(
+      jnp.asarray(rng.integers(0, 6, size), jnp.int32),
+      jnp.asarray(rng.integers(0, 9, size), jnp.int32),
+      jnp.asarray(rng.random(size) < 0.5, jnp.float32),
+      jnp.asarray(rng.random(size), jnp.float32),
+  )
+
+
+def _embeddings(seed=0, size=40):
+  rng = np.random.default_rng(seed)
+  return [jnp.asarray(rng.normal(size=(size, 5)), jnp.float32) for _ in 'ui']
+
+
+def _history():
+  rng = np.random.default_rng(1)
+  history = np.full((6, 9), -1, np.int32)
+  for row in range(6):
+    liked = np.sort(rng.choice(9, row, replace=False))
+    history[row, :row] = liked
+  return history
+
+
+@pytest.mark.parametrize('seed', [0, 1])
+def test_batch_likes_with_repeated_rows_and_items(seed):
+  rows, history = _rows(seed), _history()
+  found = batches.batch_likes(jnp.asarray(history)[rows.user], rows.item, 9)
+  for a, user in enumerate(rows.user.tolist()):
+    liked = set(history[user].tolist())
+    expected = [item in liked for item in rows.item.tolist()]
+    assert found[a].tolist() == expected
+
+
+def test_rows_are_drawn_whole():
+  rows = _rows(size=7)
+  drawn = batches.draw_rows(jax.random.key(0), rows, 500)
+  every = set(zip(*(column.tolist() for column in jax.tree.leaves(rows))))
+  found = list(zip(*(column.tolist() for column in jax.tree.leaves(drawn))))
+  assert set(found) == every  # each of seven, in five hundred draws
+  again = batches.draw_rows(jax.random.key(0), rows, 500)
+  np.testing.assert_array_equal(drawn.item, again.item)
+
+
+def test_frequency_is_of_positive_rows():
+  rows = tables_lib.LabelledRows(
+      np.zeros(5), np.int32([0, 0, 0, 2, 2]), np.float32([1, 1, 0, 1, 0]), None
+  )
+  found = tables_lib.log_frequency(rows, 4)
+  np.testing.assert_allclose(np.exp(found), np.float64([2, 1, 1, 1]) / 3)
+
+
+def test_terms_are_the_losses_with_their_masks():
+  """Each term alone, as a user of the losses would call them."""
+  settings = config.ObjectiveConfig(
+      teacher=0.0,
+      pairing='interactions',
+      temperature=0.5,
+      log_q=0.5,
+      num_negatives=39,
+      **dict.fromkeys(TERMS, 1.0),
+  )
+  rows, (user, item), history = _rows(), _embeddings(), _history()
+  known = batches.batch_likes(jnp.asarray(history)[rows.user], rows.item, 9)
+  log_q = jnp.log(jnp.arange(1.0, 41.0))
+  found = objective.label_terms(
+      settings,
+      user,
+      item,
+      rows,
+      jnp.asarray(history)[rows.user],
+      known,
+      log_q,
+      jax.random.key(0),
+  )
+  assert tuple(found.value) == tuple(found.rows) == TERMS
+  score = jnp.sum(user * item, axis=1)
+  positive = jnp.where(rows.label > 0, rows.weight, 0)
+  expected = {
+      'pointwise': losses.pointwise(score / 0.5, rows.label, rows.weight),
+      'pairwise': losses.pairwise(
+          score, rows.label, rows.weight, temperature=0.5
+      ),
+  }
+  # All shifts are drawn: every other row is a negative of each.
+  same = rows.item[:, None] == rows.item[None, :]
+  valid = ~(same | known)
+  others = ~np.eye(40, dtype=bool)
+  scores = (user @ item.T)[others].reshape(40, 39)
+  expected['softmax'] = losses.support_vector_softmax(
+      score, scores, positive, gamma=2.0, mask=valid[others].reshape(40, 39)
+  )
+  logits = user @ item.T / 0.5 - 0.5 * log_q[None]
+  own = jnp.diagonal(logits)
+  rest = jnp.where(valid, logits, -jnp.inf)
+  cost = jnp.logaddexp(own, jax.nn.logsumexp(rest, axis=1)) - own
+  weight = positive * valid.any(axis=1)
+  expected['in_batch_softmax'] = jnp.sum(weight * cost) / jnp.sum(weight)
+  for name, value in expected.items():
+    np.testing.assert_allclose(
+        found.value[name], value, rtol=1e-5, err_msg=name
+    )
+  assert int(found.rows['softmax']) == int(jnp.sum(weight > 0))
+  assert int(found.rows['pointwise']) == 40
+
+
+class Spy:
+  """In place of the model: embeds preferences, keeps what it is given."""
+
+  def __init__(self):
+    self.seen = []
+
+  def apply(self, variables, preference, content, **unused):
+    del variables
+    self.seen.append((preference, content))
+    return embeddings.Embedding(preference.value[:, :1] * 0 + 1.0), {}
+
+
+def test_histories_leave_out_the_row_that_is_trained_on(problem):
+  """With histories as preference also rows that are taken as they are."""
+  cfg = tiny_run.get_config()
+  cfg.features.preference = 'history'
+  cfg.model.preference_scaling = 'none'
+  cfg.dropout = config.DropoutConfig(user_rate=0.0, item_rate=0.0)
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, softmax=1.0, num_negatives=4, pairing='interactions'
+  )
+  cfg.validate()
+  tables = jax.tree.map(jnp.asarray, resident.make_tables(cfg, problem))
+  model = Spy()
+  mesh = parallel.make_mesh(config.MeshConfig(), 1)
+  loss_fn = batch_loss.make_loss_fn(cfg, model, tables, mesh)
+  _, (_, metrics) = loss_fn({}, {}, tables, jnp.int32(3))
+  assert set(metrics) | {'gradient_norm'} == set(
+      batch_loss.metric_names(cfg.objective)
+  )
+  key = jax.random.fold_in(jax.random.key(cfg.train.seed), 3)
+  rows = batch_loss.draw_batch(cfg, tables, key)
+  likes = problem.likes().toarray() > 0
+  content = {'user': problem.user.dense, 'item': problem.item.dense}
+  (user, _), (item, _) = model.seen
+  for row in range(len(rows.user)):
+    u, i = int(rows.user[row]), int(rows.item[row])
+    assert likes[u, i]
+    for found, mine, other in (
+        (user, likes[u] & (np.arange(likes.shape[1]) != i), content['item']),
+        (item, likes[:, i] & (np.arange(likes.shape[0]) != u), content['user']),
+    ):
+      assert bool(found.present[row]) == mine.any()
+      expected = other[mine].mean(axis=0) if mine.any() else 0.0
+      np.testing.assert_allclose(found.value[row], expected, atol=1e-5)
+
+
+def test_evaluation_sees_whole_histories(problem):
+  cfg = tiny_run.get_config()
+  cfg.features.preference = 'history'
+  cfg.model.preference_scaling = 'unit'
+  cfg.objective.teacher = 0.0
+  tables = resident.make_tables(cfg, problem)
+  likes = problem.likes().toarray() > 0
+  mean = likes @ problem.item.dense / np.maximum(likes.sum(axis=1), 1)[:, None]
+  size = np.linalg.norm(mean, axis=1, keepdims=True)
+  expected = mean / np.where(size > 0, size, 1) * mean.shape[1] ** 0.5
+  np.testing.assert_allclose(tables.user.preference, expected, atol=1e-5)
+  np.testing.assert_array_equal(tables.user.present, likes.any(axis=1))
+
+
+@pytest.mark.parametrize('term', ['softmax', 'in_batch_softmax'])
+def test_one_device_is_eight_on_labels(problem, term):
+  """Negatives come from the global batch, whatever the number of devices."""
+  cfg = tiny_run.get_config()
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, pairing='interactions', num_negatives=8, **{term: 1.0}
+  )
+  cfg.train.batch_size = 64
+  # An offset of all items has no slope, of whose rounding Adam makes steps.
+  cfg.train.optimizer, cfg.train.learning_rate = 'sgd', 0.1
+  cfg.train.steps_per_dispatch = 3
+  found = []
+  for number in (1, 8):
+    runtime = runtime_lib.build(cfg, problem, num_devices=number)
+    state, metrics = runtime.train_steps()(
+        runtime.fresh_state(), runtime.tables, 3
+    )
+    found.append((jax.device_get(state.params), metrics[f'loss/{term}']))
+  np.testing.assert_allclose(found[0][1], found[1][1], rtol=1e-4)
+  assert np.isfinite(found[0][1]).all()
+  for a, b in zip(jax.tree.leaves(found[0][0]), jax.tree.leaves(found[1][0])):
+    np.testing.assert_allclose(a, b, atol=1e-5)
