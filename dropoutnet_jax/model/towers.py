@@ -75,17 +75,17 @@ class ModernTower(nn.Module):
     del train  # nothing here depends on the batch
     inputs = {'preference': preference.value, 'content': content}
     inputs = {name: x for name, x in inputs.items() if x.shape[-1]}
-    direct = {
-        'preference': self.residual_preference and 'residual_preference',
-        'content': self.residual_content and 'residual',
-    }
-    paths = {name: direct[name] for name in inputs if direct[name]}
+    paths = {}
+    if self.residual_content and 'content' in inputs:
+      paths['residual'] = 'content'
+    if self.residual_preference and 'preference' in inputs:
+      paths['residual_preference'] = 'preference'
+    branch = inputs
     if not self.hidden:  # a second linear map of the same would be idle
-      branch = {name: x for name, x in inputs.items() if name not in paths}
-    else:
-      branch = inputs
+      read = set(paths.values())
+      branch = {name: x for name, x in inputs.items() if name not in read}
     x = self._branches(preference.present, branch, bool(paths))
-    for name, path in paths.items():
+    for path, name in paths.items():
       x += self._residual(inputs[name], path)
     return x
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps on labelled rows: what the towers see and what the terms are given."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
+from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import losses
@@ -210,3 +213,40 @@ def test_one_device_is_eight_on_labels(problem, term):
   assert np.isfinite(found[0][1]).all()
   for a, b in zip(jax.tree.leaves(found[0][0]), jax.tree.leaves(found[1][0])):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize('hidden', [(), (7,)])
+def test_towers_start_as_content_knn(problem, hidden):
+  """Before the first step: cosine of an item and the mean of a history."""
+  cfg = tiny_run.get_config()
+  cfg.features.preference = 'history'
+  cfg.features.user = []
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, in_batch_softmax=1.0, pairing='interactions'
+  )
+  width = problem.item.dense.shape[1]
+  cfg.model = config.ModelConfig(
+      tower='modern',
+      hidden=hidden,
+      rank=width,
+      normalize=True,
+      residual_preference=True,
+      preference_scaling='unit',
+  )
+  cfg.validate()
+  alone = problem_lib.Side(
+      problem.user.ids,
+      np.zeros((len(problem.user.ids), 0), np.float32),
+      problem.user.sparse,
+  )
+  world = dataclasses.replace(problem, user=alone)
+  runtime = runtime_lib.build(cfg, world, num_devices=1)
+  scorer = runtime.scorer(runtime.fresh_state())
+  held_out = problem.split.evaluation['cold_item']
+  users = np.unique(held_out.user)
+  found = scorer.methods()['model']('cold_item', held_out)(users)
+  likes = problem.likes().toarray() > 0
+  mean = likes[users] @ problem.item.dense
+  unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+  expected = unit(mean) @ unit(problem.item.dense[held_out.candidates]).T
+  np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worked example of own tables: files, then a run, as the README says."""
+
+import json
+import subprocess
+import sys
+
+from tests import command_line
+
+_SHORT = (
+    '--config.train.num_steps=20',
+    '--config.train.batch_size=5000',
+    '--config.evaluation.baselines=("random",)',
+    '--config.evaluation.warm_up_counts=(0,)',
+)
+
+
+def test_three_files_make_a_run(tmp_path):
+  shop, folder = tmp_path / 'shop', tmp_path / 'run'
+  subprocess.run(
+      [sys.executable, '-m', 'experiments.own_tables', str(shop)],
+      check=True,
+      cwd=command_line.ROOT,
+  )
+  names = sorted(path.name for path in shop.iterdir())
+  assert names == ['clicks.csv', 'items.csv', 'users.csv']
+  ended = command_line.call(
+      f'--config={command_line.ROOT}/experiments/own_tables.py',
+      f'--data_dir={shop}',
+      f'--workdir={folder}',
+      *_SHORT,
+  )
+  assert not ended.status, ended.err
+  results = json.loads((folder / 'results.json').read_text())
+  for split in ('cold_item', 'cold_user', 'cold_both'):
+    found = results['splits'][split]['methods']
+    # After 20 steps: far from done, and far from chance.
+    assert found['model']['ndcg@20'] > 1.2 * found['random']['ndcg@20']
