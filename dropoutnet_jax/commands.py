@@ -15,7 +15,9 @@ from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import report
+from dropoutnet_jax.data import column_facts
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import sources
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.training import checkpoints
@@ -250,6 +252,12 @@ def describe(
     )
   runtime = runtime_lib.build(cfg, problem, part)
   facts = _data_facts(problem) | _model_facts(runtime)
+  if cfg.data.name == 'tables' and not workdir:
+    # Raw columns are not kept; a second look at them costs little.
+    columns = column_facts.describe_schema(sources.load(cfg.data, data_dir))
+    facts['columns'] = {
+        f'{fact.side}, {fact.name}': fact.sentence() for fact in columns
+    }
   facts['notes'] = [*problem.notes, *runtime.notes()]
   if parallel.is_writer():
     report.print_facts(facts)

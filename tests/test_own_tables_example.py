@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+from experiments import own_tables
 from tests import command_line
 
 _SHORT = (
@@ -13,6 +14,20 @@ _SHORT = (
     '--config.evaluation.baselines=("random",)',
     '--config.evaluation.warm_up_counts=(0,)',
 )
+
+
+def test_columns_are_described(tmp_path):
+  own_tables.write_tables(str(tmp_path))
+  ended = command_line.call(
+      'describe',
+      f'--config={command_line.ROOT}/experiments/own_tables.py',
+      f'--data_dir={tmp_path}',
+      '--config.teacher.num_iterations=1',
+  )
+  assert not ended.status, ended.err
+  lines = [' '.join(line.split()) for line in ended.out.splitlines()]
+  assert 'users, region strings, 4 distinct, such as' in ' '.join(lines)
+  assert any(line.startswith('items, tags tags, 20 distinct') for line in lines)
 
 
 def test_three_files_make_a_run(tmp_path):
