@@ -5,7 +5,6 @@ import gc
 import os
 import re
 import shutil
-import socket
 
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -348,34 +347,3 @@ def test_mistakes_leave_everything_as_it_was(finished, folder, mistake):
   ended = command_line.call('--config=tiny.py', '--workdir=next', *arguments)
   command_line.check(ended, 2, message)
   assert command_line.snapshot(folder) == before
-
-
-def test_two_processes_start_where_one_does(launcher, compiled, tmp_path):
-  """Each reads the files; the first one says so."""
-  fresh = compiled.fresh_state()
-  params = jax.tree.map(lambda x: x + 1.0, fresh.params)
-  origin = save(tmp_path / 'origin', fresh.replace(ema_params=params))
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  runs = [
-      launcher.start(
-          tmp_path / 'next',
-          '--config.train.keep_checkpoints=99',  # the first one too
-          f'--config.train.warm_start={origin}',
-          f'--coordinator=127.0.0.1:{port}',
-          '--num_processes=2',
-          f'--process_id={process}',
-          num_devices=2,
-      )
-      for process in (0, 1)
-  ]
-  for run in runs:
-    assert run.finish() == 0, run.output()
-  notes = [run.output().count('Warm start from checkpoint 0') for run in runs]
-  assert notes == [1, 0]
-  saved = checkpoints_lib.Checkpoints(str(tmp_path / 'next'), read_only=True)
-  state = saved.restore(0, fresh)
-  saved.close()
-  jax.tree.map(np.testing.assert_array_equal, state.params, params)
-  jax.tree.map(np.testing.assert_array_equal, state.ema_params, params)
