@@ -36,6 +36,26 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('project')
 
 
+# A long file that starts last is waited for on one core.
+_LONG_FILES = (
+    'test_processes.py',
+    'test_citeulike.py',
+    'test_sweeps.py',
+    'test_many_devices.py',
+    'test_optimizers.py',
+    'test_steps.py',
+    'test_label_loss.py',
+    'test_own_tables_example.py',
+    'test_run.py',
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  """Long files first, for processes that share the files."""
+  place = {name: number for number, name in enumerate(_LONG_FILES)}
+  items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
 @pytest.fixture(scope='module')
 def quick_compilation() -> Iterator[None]:
   """For all tests of a file."""

@@ -9,6 +9,7 @@ from experiments import own_tables
 from tests import command_line
 
 _SHORT = (
+    '--config.teacher.num_iterations=2',
     '--config.train.num_steps=20',
     '--config.train.batch_size=5000',
     '--config.evaluation.baselines=("random",)',

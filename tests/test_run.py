@@ -214,7 +214,7 @@ CASES = [
         "lamb, lion, rmsprop, sgd. Did you mean 'adam'?",
     ),
     _field('model.tower=papr', "one of paper, modern. Did you mean 'paper'?"),
-    _field('objective.pairing=block', "published. Did you mean 'blocks'?"),
+    _field('objective.pairing=block', "interactions. Did you mean 'blocks'?"),
     _field(
         'data.name=citeulike-b', "config.data.name is 'citeulike-b'; it must"
     ),

@@ -83,10 +83,20 @@ def test_likes(make_data):
   np.testing.assert_array_equal(likes.time, [881250949, 881250940, 881250950])
   assert not dataset.held_out and dataset.name == 'ml-100k'
   assert dataset.notes == (
-      '1 of 4 ratings are below 4 and left out.',
+      '1 of 4 ratings are below 4 and no likes.',
       '1 of 3 users have no like.',
       '1 of 4 items have no like.',
   )
+
+
+def test_every_rating_is_an_impression(make_data):
+  """A low one has label 0: the film was seen, without a reaction."""
+  dataset = movielens.load_100k(make_data('ml-100k'))
+  shown = dataset.impressions
+  assert len(shown) == 4 and shown.label.tolist().count(0) == 1
+  pairs = lambda rows: set(zip(rows.user.tolist(), rows.item.tolist()))
+  liked = shown.select(shown.label > 0)
+  assert pairs(liked) == pairs(dataset.interactions)
 
 
 def test_a_like_wins_over_a_low_rating_of_the_same_film(make_data):
