@@ -13,7 +13,7 @@ _SHORT = (
     '--config.train.num_steps=20',
     '--config.train.batch_size=5000',
     '--config.evaluation.baselines=("random",)',
-    '--config.evaluation.warm_up_counts=(0,)',
+    '--config.evaluation.warm_up_counts=()',
 )
 
 

@@ -127,15 +127,15 @@ def test_conjugate_gradients_approach_the_exact_solution(rank):
   fixed = normal_equations.whiten(factors, 1.0)
   exact = np.asarray(normal_equations.solve(fixed, plan))
   gaps = []
-  for cg_steps in (1, 3, 10, 40):
+  for cg_steps in (1, 3, 40):
     found = np.asarray(normal_equations.solve(fixed, plan, cg_steps))
     np.testing.assert_array_equal(found[[0, 5]], np.zeros((2, rank)))
     gaps.append(np.linalg.norm(found - exact) / np.linalg.norm(exact))
   if rank == 1:  # there is one direction, and so one step
     assert max(gaps) < 1e-4
   else:
-    assert gaps[0] > gaps[1] > gaps[2] > gaps[3]
-    assert gaps[1] < 0.3 and gaps[3] < 1e-4
+    assert gaps[0] > gaps[1] > gaps[2]
+    assert gaps[1] < 0.3 and gaps[2] < 1e-4
 
 
 @pytest.mark.parametrize('cg_steps', [4, 5, 200])
