@@ -4,6 +4,11 @@ r"""Films on MovieLens 100K from views: ratings below 4 are no reaction.
 No teacher: the labels are learnt from by three losses at once. Preferences are
 the mean content of what a user liked and of who liked a film.
 
+Mean over train.seed 0, 1, 2. New films: AUC of the views 0.634, within users
+0.599 (ridge to factors 0.582 and 0.576); NDCG@20 0.195 (standard deviation
+0.001; content ridge 0.192). Known films: AUC 0.730 and 0.737 (popularity 0.704
+and 0.722), NDCG@20 0.177 (0.010; popularity 0.161).
+
 python run.py --config=experiments/movielens_impressions.py --data_dir=DIR
 """
 
