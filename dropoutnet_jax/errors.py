@@ -5,7 +5,7 @@
 message says what was found, where, and what to do about it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 import difflib
 
 
@@ -32,6 +32,21 @@ def cause(error: BaseException) -> str:
   """
   line = ' '.join(str(error).split()) or type(error).__name__
   return line if len(line) <= 200 else f'{line[:200]} …'
+
+
+def listed(parts: Sequence[str], most: int, what: str = '') -> str:
+  """'a, b and 3 more fields': at most so many of the parts, and what else is.
+
+  Args:
+    parts: to list.
+    most: how many are shown.
+    what: they are called, for what is not shown.
+  """
+  more = len(parts) - most
+  what = f' {what}' if what else ''
+  return ', '.join(parts[:most]) + (
+      f' and {more} more{what}' if more > 0 else ''
+  )
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -12,44 +12,29 @@ and 0.722), NDCG@20 0.177 (0.010; popularity 0.161).
 python run.py --config=experiments/movielens_impressions.py --data_dir=DIR
 """
 
+import os
+import runpy
+
 from dropoutnet_jax import config
+
+_NEW_FILMS = os.path.join(os.path.dirname(__file__), 'movielens_cold_item.py')
 
 
 def get_config() -> config.Config:
-  feature = config.Feature
-  return config.Config(
-      name='movielens_impressions',
-      data=config.DataConfig(
-          name='ml-100k',
-          split='random',
-          cold_item_share=0.2,
-          warm_share=0.1,
-      ),
-      features=config.FeaturesConfig(
-          user=[
-              feature(column='age', kind='numeric'),
-              feature(column='gender', kind='category'),
-              feature(column='occupation', kind='category'),
-              feature(column='zip_prefix', kind='category'),
-          ],
-          item=[
-              feature(column='genres'),
-              feature(column='year', kind='numeric'),
-              feature(column='title_words', min_rows=2, rank=20),
-          ],
-          preference='history',
-      ),
-      dropout=config.DropoutConfig(user_rate=0.2, item_rate=0.5),
-      model=config.ModelConfig(tower='paper', hidden=(100,), rank=32),
-      objective=config.ObjectiveConfig(
-          teacher=0.0,
-          pointwise=1.0,
-          pairwise=1.0,
-          softmax=1.0,
-          pairing='interactions',
-          temperature=1.0,
-      ),
-      train=config.TrainConfig(
-          batch_size=2048, num_steps=1000, eval_every=100, patience=4
-      ),
+  cfg = runpy.run_path(_NEW_FILMS)['get_config']()
+  cfg.name = 'movielens_impressions'
+  cfg.features.preference = 'history'
+  cfg.teacher = config.TeacherConfig()  # of two baselines
+  cfg.dropout = config.DropoutConfig(user_rate=0.2, item_rate=0.5)
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0,
+      pointwise=1.0,
+      pairwise=1.0,
+      softmax=1.0,
+      pairing='interactions',
+      temperature=1.0,
   )
+  cfg.train = config.TrainConfig(
+      batch_size=2048, num_steps=1000, eval_every=100, patience=4
+  )
+  return cfg

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The teacher against slow references, closed forms and another library."""
+"""The teacher against closed forms, planted tastes and another library."""
 
 import dataclasses
 import re
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
@@ -19,40 +17,21 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.data import splits
 from dropoutnet_jax.evaluation import protocol
-
-# Most tests share these sizes, and so what is compiled for them.
-USERS, ITEMS, RANK = 24, 40, 6
+from tests import toy_likes
 
 
 def _config(**fields):
-  small = dict(rank=RANK, regularization=0.5, confidence=4.0, num_iterations=5)
-  return config_lib.TeacherConfig(**{**small, **fields})
-
-
-def _likes(lengths, num_columns, seed, weighted=True):
-  """csr_array with so many likes per row; some of the weights are 0."""
-  rng = np.random.default_rng(seed)
-  columns = [rng.choice(num_columns, n, replace=False) for n in lengths]
-  total = sum(lengths)
-  weight = rng.choice([0.0, 0.1, 1.0, 7.5], total) if weighted else 1.0
-  data = np.full(total, weight, np.float32)
-  indptr = np.r_[0, np.cumsum(lengths)]
-  flat = np.concatenate([*columns, []]).astype(np.int32)
-  return scipy.sparse.csr_array(
-      (data, flat, indptr), shape=(len(lengths), num_columns)
+  small = dict(
+      rank=toy_likes.RANK, regularization=0.5, confidence=4.0, num_iterations=5
   )
-
-
-def _some_likes(seed=0, weighted=True):
-  """USERS x ITEMS; users 1 and 4 like nothing, the others up to 8 items."""
-  lengths = np.random.default_rng(seed).integers(2, 9, USERS)
-  lengths[[1, 4]] = 0
-  return _likes(lengths.tolist(), ITEMS, seed, weighted)
+  return config_lib.TeacherConfig(**{**small, **fields})
 
 
 def _train(pairs, seed=0, num_devices=1, **fields):
   mesh = parallel.make_mesh(config_lib.MeshConfig(), num_devices)
-  return teacher.train(pairs, USERS, ITEMS, _config(**fields), seed, mesh)
+  return teacher.train(
+      pairs, toy_likes.USERS, toy_likes.ITEMS, _config(**fields), seed, mesh
+  )
 
 
 def _interactions(likes):
@@ -62,236 +41,37 @@ def _interactions(likes):
   )
 
 
-def _slow_solve(factors, likes, confidence, regularization):
-  """Every row alone, over all columns, in float64: the formula of the paper."""
-  factors = np.asarray(factors, np.float64)
-  solved = np.zeros((likes.shape[0], factors.shape[1]))
-  for row in range(likes.shape[0]):
-    start, stop = likes.indptr[row], likes.indptr[row + 1]
-    if start == stop:
-      continue
-    preference, count = np.zeros(likes.shape[1]), np.ones(likes.shape[1])
-    preference[likes.indices[start:stop]] = 1
-    count[likes.indices[start:stop]] += confidence * likes.data[start:stop]
-    left = factors.T @ np.diag(count) @ factors
-    left += regularization * np.eye(factors.shape[1])
-    solved[row] = np.linalg.inv(left) @ factors.T @ (count * preference)
-  return solved
-
-
-def _fast_solve(factors, likes, confidence, regularization, num_rows=0):
-  plan = normal_equations.make_plan(likes, confidence, factors.shape[1])
-  fixed = normal_equations.whiten(
-      jnp.asarray(factors), regularization, num_rows
-  )
-  return np.asarray(normal_equations.solve(fixed, plan))
-
-
-def _factors(num_rows, rank, seed, scale=0.3):
-  normal = np.random.default_rng(seed).normal(0, scale, (num_rows, rank))
-  return normal.astype(np.float32)
-
-
-@pytest.fixture
-def tiny_chunks(monkeypatch):
-  """Makes rows of 50 likes long ones; traces must not outlive the constant."""
-  traced = (normal_equations._solve_chunk, normal_equations._solve_rows)
-  for function in traced:
-    function.clear_cache()
-  monkeypatch.setattr(normal_equations, '_CHUNK_FLOATS', 128)
-  yield
-  for function in traced:
-    function.clear_cache()
-
-
-# Lengths around the borders: none, one, the shortest padded length (8), a power
-# of two (64), three quarters of one (96). Lengths from the rank on are solved
-# by the other of the two systems.
-LENGTHS = [0, 1, 7, 8, 64, 0, 65, 96, 97, 128]
-
-
-@pytest.mark.parametrize('rank', [1, 100])
-def test_solve_matches_the_formula_row_by_row(rank):
-  likes = _likes(LENGTHS, 150, seed=rank)
-  factors = _factors(150, rank, seed=1)
-  expected = _slow_solve(factors, likes, 10.0, 1.0)
-  found = _fast_solve(factors, likes, 10.0, 1.0)
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize('rank', [1, 100])
-def test_conjugate_gradients_approach_the_exact_solution(rank):
-  likes = _likes(LENGTHS, 150, seed=rank)
-  factors = jnp.asarray(_factors(150, rank, seed=1))
-  plan = normal_equations.make_plan(likes, 1.0, rank)
-  fixed = normal_equations.whiten(factors, 1.0)
-  exact = np.asarray(normal_equations.solve(fixed, plan))
-  gaps = []
-  for cg_steps in (1, 3, 40):
-    found = np.asarray(normal_equations.solve(fixed, plan, cg_steps))
-    np.testing.assert_array_equal(found[[0, 5]], np.zeros((2, rank)))
-    gaps.append(np.linalg.norm(found - exact) / np.linalg.norm(exact))
-  if rank == 1:  # there is one direction, and so one step
-    assert max(gaps) < 1e-4
-  else:
-    assert gaps[0] > gaps[1] > gaps[2]
-    assert gaps[1] < 0.3 and gaps[2] < 1e-4
-
-
-@pytest.mark.parametrize('cg_steps', [4, 5, 200])
-def test_far_more_steps_than_needed_stay_at_the_solution(cg_steps):
-  likes = _some_likes()
-  likes.data += 0.1
-  factors = _factors(ITEMS, RANK, seed=1)
-  plan = normal_equations.make_plan(likes, 10.0, RANK)
-  fixed = normal_equations.whiten(jnp.asarray(factors), 1.0)
-  found = np.asarray(normal_equations.solve(fixed, plan, cg_steps))
-  assert np.isfinite(found).all()
-  if cg_steps > RANK:  # then conjugate gradients are exact, up to rounding
-    expected = _slow_solve(factors, likes, 10.0, 1.0)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
-
-
-def test_rows_too_long_to_gather_at_once_are_solved_exactly(tiny_chunks):
-  likes = _likes([50, 3, 60], 150, seed=3)
-  factors = jnp.asarray(_factors(150, 16, seed=4))
-  plan = normal_equations.make_plan(likes, 10.0, 16)
-  fixed = normal_equations.whiten(factors, 1.0)
-  exact = np.asarray(normal_equations.solve(fixed, plan))
-  found = np.asarray(normal_equations.solve(fixed, plan, cg_steps=1))
-  np.testing.assert_array_equal(found[[0, 2]], exact[[0, 2]])
-  assert not np.allclose(found[1], exact[1], rtol=1e-4)
-
-
 def test_training_by_conjugate_gradients_minimises_the_same():
-  pairs = _interactions(_some_likes())
+  pairs = _interactions(toy_likes.some_likes())
   exact, gradients = (_train(pairs, cg_steps=steps) for steps in (0, 3))
   best, found = (_objective(x, pairs, _config()) for x in (exact, gradients))
   assert best != found and found == pytest.approx(best, rel=1e-2)
 
 
-def test_chunks_and_pieces_do_not_change_the_solution(tiny_chunks):
-  rank = 16
-  likes = _likes([5] * 7 + [50, 0, 60, 30], 150, seed=3)
-  factors = _factors(150, rank, seed=4)
-  plan = normal_equations.make_plan(likes, 10.0, rank)
-  assert len(plan.chunks) == 10
-  longest = max(chunk.liked.shape[1] for chunk in plan.chunks)
-  assert longest > 128 // rank  # so that some rows are gathered in pieces
-  expected = _slow_solve(factors, likes, 10.0, 1.0)
-  found = _fast_solve(factors, likes, 10.0, 1.0)
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
-
-
-def test_a_row_by_hand():
-  # One factor column: x = sum of c y over the likes / (sum of c y^2 + lambda),
-  # where what is not liked has c = 1 in the denominator alone.
-  factors = np.array([[1.0], [2.0], [3.0]], np.float32)
-  likes = scipy.sparse.csr_array(np.array([[2.0, 0.0, 1.0]], np.float32))
-  # confidence 10: c = 21, 1, 11.
-  expected = (21 * 1 + 11 * 3) / (21 * 1 + 1 * 4 + 11 * 9 + 0.5)
-  found = _fast_solve(factors, likes, 10.0, 0.5)
-  np.testing.assert_allclose(found, [[expected]], rtol=1e-6)
-
-
-def test_a_like_of_weight_0_is_a_preference_that_counts_1():
-  stored = _some_likes()
-  stored.data[:] = 0
-  factors = _factors(ITEMS, RANK, seed=1)
-  found = _fast_solve(factors, stored, 10.0, 1.0)
-  np.testing.assert_allclose(
-      found, _slow_solve(factors, stored, 10.0, 1.0), rtol=1e-5, atol=1e-6
-  )
-  is_zero = np.all(found == 0, axis=1)
-  np.testing.assert_array_equal(np.flatnonzero(is_zero), [1, 4])
-
-
-@pytest.mark.parametrize('confidence', [1e-6, 1e3, 1e5])
-def test_extreme_confidence(confidence):
-  likes = _likes([3, 40], 60, seed=2, weighted=False)
-  factors = _factors(60, 16, seed=3)
-  expected = _slow_solve(factors, likes, confidence, 1.0)
-  found = _fast_solve(factors, likes, confidence, 1.0)
-  np.testing.assert_allclose(found, expected, rtol=2e-2, atol=1e-3)
-
-
-def test_other_rows_and_padding_rows_do_not_matter():
-  likes = _some_likes()
-  factors = _factors(ITEMS, RANK, seed=6)
-  together = _fast_solve(factors, likes, 10.0, 1.0, num_rows=50)
-  alone = [
-      _fast_solve(factors, likes[[row]], 10.0, 1.0)
-      for row in range(likes.shape[0])
-  ]
-  np.testing.assert_allclose(
-      together, np.concatenate(alone), rtol=1e-5, atol=1e-6
-  )
-
-
-def test_plan_pads_little_and_compiles_little():
-  lengths = np.random.default_rng(0).zipf(1.5, 3000).clip(0, 400).tolist()
-  plan = normal_equations.make_plan(_likes(lengths, 400, seed=0), 10.0, 200)
-  slots = sum(chunk.liked.size for chunk in plan.chunks)
-  assert slots < 6 * sum(lengths)
-  assert len({chunk.liked.shape for chunk in plan.chunks}) <= 12
-  real = sum(int(np.sum(chunk.extra > 0)) for chunk in plan.chunks)
-  assert real == sum(lengths)
-  liked = [length > 0 for length in lengths]
-  assert len(np.unique(plan.position[np.array(liked)])) == sum(liked)
-
-
-@pytest.mark.parametrize('length', [8, 16, 32, 64, 96, 256])
-def test_no_batch_of_lapack_calls_is_shared_out(length):
-  """What XLA's CPU client shares out to its threads can wait forever."""
-  plan = normal_equations.make_plan(
-      _likes([length] * 700, 300, seed=0), 10.0, 200
-  )
-  rows = jnp.zeros((300, 200))
-  text = normal_equations._solve_rows.lower(
-      rows, plan.chunks[0], None
-  ).as_text()
-  shapes = re.findall(r'@lapack_spotrf_ffi\(.*-> \(tensor<([\dx]+)xf32>', text)
-  assert shapes, 'no Cholesky found: has its name changed?'
-  for shape in shapes:
-    batch, num_rows, _ = map(int, shape.split('x'))
-    assert batch == 1 or batch * num_rows**3 / 3 < 200_000, shape
-
-
-def test_both_ways_of_solving_agree():
-  rng = np.random.default_rng(0)
-  root = rng.normal(size=(16, 40, 40)).astype(np.float32)
-  matrix = root @ root.swapaxes(1, 2) / 40 + np.eye(40, dtype=np.float32)
-  right = rng.normal(size=(16, 40)).astype(np.float32)
-  expected = np.linalg.solve(matrix.astype(np.float64), right[..., None])
-  for solve in (
-      normal_equations._solve_all,
-      jax.vmap(normal_equations._cholesky_solve),
-  ):
-    found = solve(jnp.asarray(matrix), jnp.asarray(right))
-    np.testing.assert_allclose(found, expected[..., 0], rtol=1e-4, atol=1e-5)
-
-
 def test_fold_in_is_the_half_step():
-  likes = _some_likes()
+  likes = toy_likes.some_likes()
   config = _config()
   factors = _train(_interactions(likes))
-  expected = _fast_solve(
+  expected = toy_likes.fast_solve(
       factors.item, likes, config.confidence, config.regularization
   )
   found = teacher.fold_in(factors.item, likes, config)
-  assert found.dtype == np.float32 and found.shape == (USERS, RANK)
+  assert found.dtype == np.float32 and found.shape == (
+      toy_likes.USERS,
+      toy_likes.RANK,
+  )
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
   # Any number of rows, in any order; a row without likes is absent, zero.
   part = teacher.fold_in(factors.item, likes[[3, 1]], config)
   np.testing.assert_allclose(part, expected[[3, 1]], rtol=1e-5, atol=1e-6)
-  np.testing.assert_array_equal(part[1], np.zeros(RANK))
+  np.testing.assert_array_equal(part[1], np.zeros(toy_likes.RANK))
   # Items are solved for last, so folding in gives the stored ones.
   items = teacher.fold_in(factors.user, likes.T.tocsr(), config)
   np.testing.assert_allclose(items, factors.item, rtol=1e-5, atol=1e-6)
 
 
 def test_fold_in_keeps_users_where_training_has_converged():
-  likes = _some_likes()
+  likes = toy_likes.some_likes()
   factors = _train(_interactions(likes), num_iterations=150)
   again = teacher.fold_in(factors.item, likes, _config())
   np.testing.assert_allclose(again, factors.user, rtol=1e-2, atol=2e-3)
@@ -299,19 +79,25 @@ def test_fold_in_keeps_users_where_training_has_converged():
 
 def test_fold_in_checks_the_other_side():
   with pytest.raises(ValueError, match='7 columns, but there are 8 rows'):
-    teacher.fold_in(_factors(8, 2, 0), _likes([1, 2], 7, 0), _config())
+    teacher.fold_in(
+        toy_likes.draw_factors(8, 2, 0),
+        toy_likes.likes_of([1, 2], 7, 0),
+        _config(),
+    )
 
 
 def test_fold_in_of_no_rows():
-  found = teacher.fold_in(_factors(8, 2, 0), _likes([], 8, 0), _config())
+  found = teacher.fold_in(
+      toy_likes.draw_factors(8, 2, 0), toy_likes.likes_of([], 8, 0), _config()
+  )
   assert found.shape == (0, 2)
 
 
 def test_rows_without_likes_are_absent():
-  likes = _some_likes()
+  likes = toy_likes.some_likes()
   # Items that nobody likes, at the end and in between.
   pairs = _interactions(likes)
-  pairs = pairs.select(~np.isin(pairs.item, [0, 7, ITEMS - 1]))
+  pairs = pairs.select(~np.isin(pairs.item, [0, 7, toy_likes.ITEMS - 1]))
   factors = _train(pairs)
   for table, present, rows in (
       (factors.user, factors.user_present, pairs.user),
@@ -325,8 +111,8 @@ def test_rows_without_likes_are_absent():
 
 
 def test_more_factors_than_rows():
-  likes = _some_likes()
-  rank = USERS + ITEMS
+  likes = toy_likes.some_likes()
+  rank = toy_likes.USERS + toy_likes.ITEMS
   pairs = _interactions(likes)
   factors = _train(pairs, rank=rank, regularization=0.01, num_iterations=15)
   assert np.isfinite(factors.user).all() and np.isfinite(factors.item).all()
@@ -350,7 +136,7 @@ def _objective(factors, pairs, config):
 
 @pytest.mark.parametrize('seed', [0, 1])
 def test_objective_never_grows(seed):
-  pairs = _interactions(_some_likes(seed))
+  pairs = _interactions(toy_likes.some_likes(seed))
   values = np.array(
       [
           _objective(_train(pairs, seed, num_iterations=n), pairs, _config())
@@ -363,7 +149,7 @@ def test_objective_never_grows(seed):
 
 def _spread(mesh, likes):
   """Rows of the arrays that hold a plan's likes, as a device has them."""
-  plan = normal_equations.make_plan(likes, 4.0, RANK, mesh)
+  plan = normal_equations.make_plan(likes, 4.0, toy_likes.RANK, mesh)
   return [
       {shard.data.shape[0] for shard in chunk.liked.addressable_shards}
       for chunk in plan.chunks
@@ -374,7 +160,7 @@ def _spread(mesh, likes):
     'weighted, cg_steps', [(True, 0), (False, 0), (True, 3)]
 )
 def test_eight_devices_share_the_rows_and_solve_like_one(weighted, cg_steps):
-  likes = _some_likes(weighted=weighted)
+  likes = toy_likes.some_likes(weighted=weighted)
   pairs = _interactions(likes)
   one, eight = (
       _train(pairs, num_devices=number, cg_steps=cg_steps) for number in (1, 8)
@@ -389,20 +175,6 @@ def test_eight_devices_share_the_rows_and_solve_like_one(weighted, cg_steps):
   assert [{size // 8} for size in sizes] == parts
 
 
-@pytest.mark.parametrize('rank', [1, 100])
-def test_all_lengths_on_eight_devices(rank):
-  """Both systems; more devices than rows of a length."""
-  likes, factors = _likes(LENGTHS, 150, seed=rank), _factors(150, rank, seed=1)
-  mesh = parallel.local_mesh()
-  plan = normal_equations.make_plan(likes, 10.0, rank, mesh)
-  fixed = normal_equations.whiten(jnp.asarray(factors), 1.0, 170, mesh)
-  assert fixed.rows.shape[0] >= 170 and fixed.rows.is_fully_replicated
-  found = normal_equations.solve(fixed, plan)
-  assert found.is_fully_replicated and len(found.sharding.device_set) == 8
-  expected = _slow_solve(factors, likes, 10.0, 1.0)
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)
-
-
 def test_without_a_mesh_all_devices_of_the_process_take_part(monkeypatch):
   meshes = []
   make_plan = normal_equations.make_plan
@@ -412,8 +184,10 @@ def test_without_a_mesh_all_devices_of_the_process_take_part(monkeypatch):
     return make_plan(*args)
 
   monkeypatch.setattr(normal_equations, 'make_plan', tell)
-  pairs = _interactions(_some_likes())
-  teacher.train(pairs, USERS, ITEMS, _config(num_iterations=1), seed=0)
+  pairs = _interactions(toy_likes.some_likes())
+  teacher.train(
+      pairs, toy_likes.USERS, toy_likes.ITEMS, _config(num_iterations=1), seed=0
+  )
   assert [mesh.devices.size for mesh in meshes] == [8, 8]
 
 
@@ -421,7 +195,7 @@ def test_planted_tastes_are_recovered():
   # Four groups of users, each with its own ten items; one item of her group is
   # withheld from each user, and must then be the first of the 31 that she does
   # not have.
-  user, item = np.arange(USERS), np.arange(ITEMS)
+  user, item = np.arange(toy_likes.USERS), np.arange(toy_likes.ITEMS)
   withheld = user % 4 + 4 * (user // 4)
   known = user[:, None] % 4 == item % 4
   known[user, withheld] = False
@@ -432,7 +206,7 @@ def test_planted_tastes_are_recovered():
 
 
 def test_weights_multiply_the_confidence():
-  plain = _interactions(_some_likes(weighted=False))
+  plain = _interactions(toy_likes.some_likes(weighted=False))
   heavy = dataclasses.replace(plain, weight=np.float32(4) * plain.weight)
   absent = dataclasses.replace(plain, weight=None)
   expected = _train(plain)
@@ -442,7 +216,7 @@ def test_weights_multiply_the_confidence():
 
 
 def test_the_seed_decides_everything():
-  pairs = _interactions(_some_likes())
+  pairs = _interactions(toy_likes.some_likes())
   one, same, other = (_train(pairs, seed=seed) for seed in (1, 1, 2))
   np.testing.assert_array_equal(one.user, same.user)
   np.testing.assert_array_equal(one.item, same.item)
@@ -450,7 +224,7 @@ def test_the_seed_decides_everything():
 
 
 def test_order_of_interactions_does_not_matter():
-  pairs = _interactions(_some_likes())
+  pairs = _interactions(toy_likes.some_likes())
   shuffled = pairs.select(np.random.default_rng(0).permutation(len(pairs)))
   one, two = _train(pairs), _train(shuffled)
   np.testing.assert_array_equal(one.item, two.item)
@@ -467,20 +241,20 @@ def test_order_of_interactions_does_not_matter():
     ],
 )
 def test_bad_config(fields, message):
-  pairs = _interactions(_likes([2, 3], 5, seed=0))
+  pairs = _interactions(toy_likes.likes_of([2, 3], 5, seed=0))
   with pytest.raises(errors.UserError, match=re.escape(message)):
     teacher.train(pairs, 2, 5, _config(**fields), seed=0)
 
 
 @pytest.mark.parametrize('value', [-1.0, np.nan, np.inf, 3e38])
 def test_bad_weights(value):
-  likes = _likes([2, 3], 5, seed=0, weighted=False)
+  likes = toy_likes.likes_of([2, 3], 5, seed=0, weighted=False)
   likes.data[3] = value
   message = '1 of 5 likes have a negative or non-finite weight'
   with pytest.raises(errors.UserError, match=message):
     teacher.train(_interactions(likes), 2, 5, _config(), seed=0)
   with pytest.raises(errors.UserError, match=message):
-    teacher.fold_in(_factors(5, 2, 0), likes, _config())
+    teacher.fold_in(toy_likes.draw_factors(5, 2, 0), likes, _config())
 
 
 def test_no_interactions():
@@ -490,9 +264,9 @@ def test_no_interactions():
 
 
 def test_factors_that_are_not_finite_name_the_cause():
-  pairs = _interactions(_some_likes())
+  pairs = _interactions(toy_likes.some_likes())
   with pytest.raises(errors.UserError, match='regularization is 1e-30, too'):
-    _train(pairs, rank=USERS + ITEMS, regularization=1e-30)
+    _train(pairs, rank=toy_likes.USERS + toy_likes.ITEMS, regularization=1e-30)
 
 
 @pytest.fixture
@@ -506,17 +280,17 @@ def implicit_als():
 
 def test_the_same_iterations_as_implicit(implicit_als):
   """From the same start, exact solves lead to the same factors."""
-  likes = _some_likes()
+  likes = toy_likes.some_likes()
   likes.data += 0.5
   config = _config(num_iterations=4)
-  present = np.isin(np.arange(ITEMS), likes.indices)
+  present = np.isin(np.arange(toy_likes.ITEMS), likes.indices)
   model = implicit_als(
-      factors=RANK,
+      factors=toy_likes.RANK,
       regularization=config.regularization,
       use_cg=False,
       iterations=config.num_iterations,
   )
-  model.user_factors = np.zeros((USERS, RANK), np.float32)
+  model.user_factors = np.zeros((toy_likes.USERS, toy_likes.RANK), np.float32)
   model.item_factors = np.array(teacher.first_factors(present, config, 3))
   # The confidence of `implicit` is what the matrix holds, with the 1 in it.
   confidence = scipy.sparse.csr_matrix(likes)
@@ -528,7 +302,7 @@ def test_the_same_iterations_as_implicit(implicit_als):
       (factors.item, model.item_factors),
   ):
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
-  again = model.recalculate_user(np.arange(USERS), confidence)
+  again = model.recalculate_user(np.arange(toy_likes.USERS), confidence)
   found = teacher.fold_in(model.item_factors, likes, config)
   np.testing.assert_allclose(found, again, rtol=1e-4, atol=1e-5)
 

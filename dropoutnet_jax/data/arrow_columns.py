@@ -92,7 +92,9 @@ def _read_strings(
 
 def _describe_near_numbers(found: arrow_values.Encoded) -> str:
   """A remark on strings that are numbers but for a few."""
-  is_number = np.append(_to_mask(arrow_values.are_numbers(found.values)), True)
+  is_number = np.append(
+      arrow_values.to_mask(arrow_values.are_numbers(found.values)), True
+  )
   other = ~is_number[found.codes]
   count = np.count_nonzero(other)
   if not count or count > _FEW * np.count_nonzero(found.codes >= 0):
@@ -218,9 +220,11 @@ def _split_weights(
   weight = np.ones(len(found.values) + 1)
   try:
     column = pa.chunked_array([pc.list_element(written, 1)])
-    weight[:-1][_to_mask(has_weight)] = arrow_values.to_numbers(column)
+    weight[:-1][arrow_values.to_mask(has_weight)] = arrow_values.to_numbers(
+        column
+    )
   except arrow_values.ColumnError as error:
-    bad = np.flatnonzero(_to_mask(has_weight))[error.row]
+    bad = np.flatnonzero(arrow_values.to_mask(has_weight))[error.row]
     row = int(rows[np.argmax(found.codes == bad)])
     message = f'{error} after {separator!r} of a tag'
     raise arrow_values.ColumnError(message, row) from None
@@ -279,7 +283,3 @@ def _make_vectors(
   with np.errstate(over='ignore'):  # features refuse infinite numbers
     result[given] = numbers.reshape(-1, width)
   return result
-
-
-def _to_mask(values: pa.Array) -> np.ndarray:
-  return np.asarray(values, bool)

@@ -202,7 +202,7 @@ def to_seconds(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
     values = values.cast(pa.timestamp('s', zone), safe=False).cast(pa.int64())
   is_exact = pa.types.is_integer(values.type)  # where float64 would round
   numbers = values.fill_null(0).to_numpy() if is_exact else to_numbers(values)
-  missing = _mask(values.is_null()) | ~np.isfinite(numbers)
+  missing = to_mask(values.is_null()) | ~np.isfinite(numbers)
   if codes is not None:  # the last one serves code -1
     missing = np.append(missing, True)[codes]
     numbers = np.append(numbers, numbers.dtype.type(0))[codes]
@@ -220,7 +220,7 @@ def is_clock(kind: pa.DataType) -> bool:
   return bool(pa.types.is_timestamp(kind) or pa.types.is_date(kind))
 
 
-def _mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
+def to_mask(values: pa.Array | pa.ChunkedArray) -> np.ndarray:
   """bool [N]; arrays keep bits, which NumPy cannot look at."""
   return np.asarray(values, bool)
 

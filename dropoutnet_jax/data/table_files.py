@@ -174,9 +174,7 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def listed(names: Sequence[str]) -> str:
   """The names, of many the first."""
-  more = len(names) - 20
-  listed = ', '.join(name[:60] for name in names[:20]) or 'none'
-  return listed + (f' and {more} more' if more > 0 else '')
+  return errors.listed([name[:60] for name in names], 20) or 'none'
 
 
 def _read_file(

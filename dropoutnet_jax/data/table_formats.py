@@ -139,14 +139,29 @@ class _Delimited:
     return f': {told}'
 
 
-class _JsonLines:
-  """An object per line. All is read: a key may occur late."""
+class _SelfDescribed:
+  """What formats share whose files say their columns and their errors."""
 
   def __init__(
       self, opened: Callable[[], Any], separator: str, header: Sequence[str]
   ):
     del separator, header
     self._opened = opened
+
+  def hint(self, names: Sequence[str]) -> str:
+    return ''
+
+  def explain(self, error: Exception) -> str:
+    return ''
+
+
+class _JsonLines(_SelfDescribed):
+  """An object per line. All is read: a key may occur late."""
+
+  def __init__(
+      self, opened: Callable[[], Any], separator: str, header: Sequence[str]
+  ):
+    super().__init__(opened, separator, header)
     self._table: pa.Table | None = None
 
   def names(self) -> list[str]:
@@ -154,9 +169,6 @@ class _JsonLines:
       options = arrow_json.ReadOptions(block_size=_BLOCK)
       self._table = arrow_json.read_json(file, options)
     return self._table.column_names
-
-  def hint(self, names: Sequence[str]) -> str:
-    return ''
 
   def read(
       self, names: Sequence[str], wanted: Sequence[str] | None
@@ -201,21 +213,12 @@ def _find_bad_line(
   return ''
 
 
-class _Parquet:
+class _Parquet(_SelfDescribed):
   """Parquet, of which only the wanted columns are fetched."""
-
-  def __init__(
-      self, opened: Callable[[], Any], separator: str, header: Sequence[str]
-  ):
-    del separator, header
-    self._opened = opened
 
   def names(self) -> list[str]:
     with self._opened() as file:
       return parquet.ParquetFile(file).schema_arrow.names
-
-  def hint(self, names: Sequence[str]) -> str:
-    return ''
 
   def read(
       self, names: Sequence[str], wanted: Sequence[str] | None
@@ -234,25 +237,13 @@ class _Parquet:
     table.validate(full=True)
     return table if wanted is None else table.select(wanted)
 
-  def explain(self, error: Exception) -> str:
-    return ''
 
-
-class _Arrow:
+class _Arrow(_SelfDescribed):
   """Arrow IPC: files, which Feather is as well, and streams."""
-
-  def __init__(
-      self, opened: Callable[[], Any], separator: str, header: Sequence[str]
-  ):
-    del separator, header
-    self._opened = opened
 
   def names(self) -> list[str]:
     with self._opened() as file:
       return _open_ipc(file).schema.names
-
-  def hint(self, names: Sequence[str]) -> str:
-    return ''
 
   def read(
       self, names: Sequence[str], wanted: Sequence[str] | None
@@ -262,9 +253,6 @@ class _Arrow:
     table = table.select(list(names) if wanted is None else list(wanted))
     table.validate(full=True)
     return table
-
-  def explain(self, error: Exception) -> str:
-    return ''
 
 
 def _open_ipc(

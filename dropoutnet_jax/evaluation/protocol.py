@@ -75,7 +75,7 @@ def evaluate(
   for number, begin in enumerate(range(0, len(users), size)):
     part = slice(starts[number], starts[number + 1])
     rows = users[begin : begin + size]
-    padded = np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
+    padded = padded_users(rows, size)
     scores = score(padded)
     allowed = None
     if held_out.exclude_train:
@@ -95,6 +95,11 @@ def evaluate(
       group, greater, tied, num_allowed, tuple(settings.cutoffs)
   )
   return metrics.summary(per_user)
+
+
+def padded_users(rows: np.ndarray, size: int) -> np.ndarray:
+  """Users [C], the first one repeated up to `size`: chunks of one shape."""
+  return np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])
 
 
 def relevant_pairs(

@@ -32,9 +32,8 @@ def score_rows(
   size = min(users_per_chunk, max(len(users), 1))
   for begin in range(0, len(users), size):
     part = users[begin : begin + size]
-    padded = np.concatenate([part, np.repeat(part[:1], size - len(part))])
     mine = np.flatnonzero((group >= begin) & (group < begin + size))
-    scores = np.asarray(score(padded))
+    scores = np.asarray(score(protocol.padded_users(part, size)))
     found[mine] = scores[group[mine] - begin, column[mine]]
   return found
 

@@ -190,17 +190,13 @@ def _block_loss(
     )
   user_state = input_dropout.draw_states(user_key, len(block.user), rates.user)
   item_state = input_dropout.draw_states(item_key, len(block.item), rates.item)
-  user_emb, stats = embed(
+  user_emb, item_emb, stats = _embed_sides(
+      embed,
       stats,
-      'embed_users',
+      tables,
+      block,
       input_dropout.apply_states(user, user_history, user_state),
-      tables.user.content[block.user],
-  )
-  item_emb, stats = embed(
-      stats,
-      'embed_items',
       input_dropout.apply_states(item, item_history, item_state),
-      tables.item.content[block.item],
   )
   # Items travel once per step, [I, R]; each device scores its own users.
   item_emb = parallel.gather_rows(item_emb, mesh)
@@ -272,7 +268,7 @@ def _label_loss(
       history,
       known,
       tables.log_frequency[rows.item],
-      jax.random.fold_in(key, 3),  # 0 to 2 are taken by the split
+      jax.random.fold_in(key, 3),  # apart from the keys of the split
   )
   metrics = {f'rows/{name}': count for name, count in terms.rows.items()}
   values = terms.value
@@ -324,16 +320,29 @@ def _embed_pairs(
     item_state = input_dropout.draw_states(
         item_key, len(pairs.item), rates.item
     )
-  user_emb, stats = embed(
+  return _embed_sides(
+      embed,
       stats,
-      'embed_users',
+      tables,
+      pairs,
       input_dropout.apply_states(user, user_history, user_state),
-      tables.user.content[pairs.user],
+      input_dropout.apply_states(item, item_history, item_state),
+  )
+
+
+def _embed_sides(
+    embed: Callable[..., Any],
+    stats: Any,
+    tables: tables_lib.Tables,
+    rows: batches.Block | batches.Pairs | tables_lib.LabelledRows,
+    user: input_dropout.Preference,
+    item: input_dropout.Preference,
+) -> tuple[Any, Any, Any]:
+  """Embeddings of users and items with these preferences, and statistics."""
+  user_emb, stats = embed(
+      stats, 'embed_users', user, tables.user.content[rows.user]
   )
   item_emb, stats = embed(
-      stats,
-      'embed_items',
-      input_dropout.apply_states(item, item_history, item_state),
-      tables.item.content[pairs.item],
+      stats, 'embed_items', item, tables.item.content[rows.item]
   )
   return user_emb, item_emb, stats

@@ -276,9 +276,4 @@ def _matching(pattern: str, names: Mapping[str, Any], field: str) -> list[str]:
 
 
 def _list_of(names: Mapping[str, Any]) -> str:
-  more = len(names) - _SHOWN
-  return (
-      f'There are {", ".join(list(names)[:_SHOWN])}'
-      + (f' and {more} more' if more > 0 else '')
-      + '.'
-  )
+  return f'There are {errors.listed(list(names), _SHOWN)}.'

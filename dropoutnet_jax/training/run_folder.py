@@ -134,11 +134,9 @@ def check_same_experiment(workdir: str, cfg: config.Config) -> None:
   """
   differing = differences(workdir, cfg)
   if differing and _is_begun(workdir):
-    more = len(differing) - 4
     raise errors.UserError(
         f'{workdir} holds another experiment; it differs in '
-        + ', '.join(differing[:4])
-        + (f' and {more} more fields' if more > 0 else '')
+        + errors.listed(differing, 4, 'fields')
         + '. Choose another --workdir, or repeat the command of that run.'
     )
 

@@ -152,25 +152,23 @@ def _take(tree: Any, values: Mapping[str, Any], mesh: parallel.Mesh) -> Any:
 
 
 def _shapes(arrays: Mapping[str, Any]) -> str:
-  return _first([f'{name} {_shape(x)}' for name, x in arrays.items()])
+  return errors.listed(
+      [f'{name} {_shape(x)}' for name, x in arrays.items()], _SHOWN
+  )
 
 
 def _reasons(
     left: list[str], here: Mapping[str, Any], there: Mapping[str, Any]
 ) -> str:
-  return _first(
+  return errors.listed(
       [
           f'{name} ({_shape(here[name])} here, {_shape(there[name])} there)'
           if name in there
           else f'{name} (not there)'
           for name in left
-      ]
+      ],
+      _SHOWN,
   )
-
-
-def _first(parts: list[str]) -> str:
-  more = len(parts) - _SHOWN
-  return ', '.join(parts[:_SHOWN]) + (f' and {more} more' if more > 0 else '')
 
 
 def _shape(array: Any) -> str:
