@@ -11,6 +11,7 @@ import dataclasses
 
 from dropoutnet_jax import checks
 from dropoutnet_jax import config_data
+from dropoutnet_jax import config_features
 from dropoutnet_jax import config_objective
 from dropoutnet_jax import config_train
 from dropoutnet_jax import errors
@@ -19,8 +20,8 @@ DATASETS = config_data.DATASETS
 OPTIMIZERS = config_train.OPTIMIZERS
 SCHEDULES = config_train.SCHEDULES
 DataConfig = config_data.DataConfig
-Feature = config_data.Feature
-FeaturesConfig = config_data.FeaturesConfig
+Feature = config_features.Feature
+FeaturesConfig = config_features.FeaturesConfig
 ObjectiveConfig = config_objective.ObjectiveConfig
 SyntheticConfig = config_data.SyntheticConfig
 TablesConfig = config_data.TablesConfig

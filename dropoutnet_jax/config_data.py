@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of what is learnt from: data, content features, teacher.
+"""Settings of what is learnt from: data and teacher.
 
 Part of `config.py`, which gives them their names; see there.
 """
@@ -175,61 +175,6 @@ class DataConfig:
         rule = f"'tables' where data.tables.{field} is set"
         unset = not getattr(self.tables, field)
         checks.check(unset, 'data.name', self.name, rule)
-
-
-@dataclasses.dataclass
-class Feature:
-  """How one column becomes numbers (data/features.py).
-
-  Kinds: 'tags' (weighted tags, counted words), 'text' (strings, read as
-  counted words), 'numeric', 'category' (strings or whole numbers), 'dense'.
-  What is said of tags below holds for the words of texts as well.
-  """
-
-  column: str = ''
-  kind: str = 'tags'
-  idf: str = 'root'  # tags: 'idf', 'root' (its square root) or 'none'
-  counts: str = 'binary'  # tags: 'binary', 'log' (1 + log count) or 'raw'
-  min_rows: int = 1  # tags, category: drop what occurs in fewer training rows
-  rank: int = 0  # tags: truncated SVD to this many columns; 0 keeps all
-  sparse: bool = True  # tags: part of the sparse content as well
-
-  def validate(self, field: str) -> None:
-    checks.check(
-        bool(self.column), f'{field}.column', self.column, 'a column name'
-    )
-    kinds = ('tags', 'text', 'numeric', 'category', 'dense')
-    checks.check_choice(f'{field}.kind', self.kind, kinds)
-    checks.check_choice(f'{field}.idf', self.idf, ('idf', 'root', 'none'))
-    checks.check_choice(
-        f'{field}.counts', self.counts, ('binary', 'log', 'raw')
-    )
-    checks.check_at_least(f'{field}.min_rows', self.min_rows, 1)
-    checks.check_at_least(f'{field}.rank', self.rank, 0)
-
-
-@dataclasses.dataclass
-class FeaturesConfig:
-  """Content of the two sides; an empty list means a side without content."""
-
-  user: list[Feature] = dataclasses.field(default_factory=list)
-  item: list[Feature] = dataclasses.field(default_factory=list)
-  # 'row': each row of the dense content has norm 1. 'column': standardised
-  # over training rows and clipped at 5, as published.
-  scaling: str = 'row'
-  # What a row's preference is: 'factors', the teacher's; 'history', the mean of
-  # the dense content of what a user liked and of who liked an item, without the
-  # pair that is being trained on.
-  preference: str = 'factors'
-
-  def validate(self) -> None:
-    checks.check_choice('features.scaling', self.scaling, ('row', 'column'))
-    checks.check_choice(
-        'features.preference', self.preference, ('factors', 'history')
-    )
-    for side in ('user', 'item'):
-      for number, feature in enumerate(getattr(self, side)):
-        feature.validate(f'features.{side}[{number}]')
 
 
 @dataclasses.dataclass

@@ -255,7 +255,11 @@ def load(folder: str, side: str) -> Encoder:
 def _load_feature(
     described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> FittedFeature:
-  feature = config.Feature(**described['feature'])
+  settings = {
+      name: tuple(value) if isinstance(value, list) else value
+      for name, value in described['feature'].items()
+  }
+  feature = config.Feature(**settings)
   unpack = lambda name: encoder_files.unpack(described[name], arrays)
   encoder = _ENCODERS[feature.kind](**unpack('encoder'))
   scale = described['scale'] and blocks.ColumnScale(**unpack('scale'))

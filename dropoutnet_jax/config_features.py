@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of features: how the columns of a user's tables become numbers.
+
+Part of `config.py`, which gives them their names; see there.
+"""
+
+import dataclasses
+
+from dropoutnet_jax import checks
+
+KINDS = (
+    'tags',
+    'text',
+    'numeric',
+    'category',
+    'dense',
+    'sequence',
+    'cross',
+    'lookup',
+    'expression',
+)
+# Kinds whose values are ids, which a learnt embedding can be looked up for.
+ID_KINDS = ('tags', 'text', 'category', 'sequence', 'cross')
+# Kinds whose values are single numbers.
+NUMBER_KINDS = ('numeric', 'lookup', 'expression')
+TRANSFORMS = ('standard', 'log1p', 'min_max', 'quantile', 'none')
+POOLINGS = ('sum', 'mean', 'max', 'attention')
+
+
+@dataclasses.dataclass
+class Feature:
+  """How one column becomes numbers (data/features.py).
+
+  Kinds: 'tags' (weighted tags, counted words), 'text' (strings, read as
+  counted words), 'numeric', 'category' (strings or whole numbers), 'dense'
+  (vectors), 'sequence' (values in their order), 'cross' (several categories as
+  one), 'lookup' (the weight of one of a row's tags, named by another column),
+  'expression' (arithmetic over columns of numbers). What is said of tags below
+  holds for the words of texts as well.
+  """
+
+  column: str = ''  # of a cross or an expression: a name for messages
+  kind: str = 'tags'
+  # 'content' is known from the start; 'preference' comes with behaviour, and
+  # input dropout takes it away with all other preference.
+  group: str = 'content'
+  idf: str = 'root'  # tags: 'idf', 'root' (its square root) or 'none'
+  counts: str = 'binary'  # tags: 'binary', 'log' (1 + log count) or 'raw'
+  min_rows: int = 1  # ids: drop what occurs in fewer training rows
+  rank: int = 0  # tags: truncated SVD to this many columns; 0 keeps all
+  sparse: bool = True  # ids: part of the sparse content as well
+  # Numbers: 'standard' (mean 0, variance 1), 'log1p' (of the logarithm of 1 +
+  # the value), 'min_max' (training range to [0, 1]), 'quantile' (rank among
+  # training values to [0, 1]) or 'none'.
+  transform: str = 'standard'
+  # Numbers as categories: intervals between these, or between so many equally
+  # frequent ones.
+  boundaries: tuple[float, ...] = ()
+  num_intervals: int = 0
+  # Ids without a vocabulary: hashed to so many, or whole numbers below a limit.
+  hash_buckets: int = 0
+  num_buckets: int = 0
+  columns: tuple[str, ...] = ()  # cross: the columns that it joins
+  key: str = ''  # lookup: the column that names the tag
+  expression: str = ''  # such as 'log1p(price) / (pages + 1)'
+  # Ids: width of a learnt embedding instead of dense columns; 0 learns none.
+  embedding: int = 0
+  embedding_table: str = ''  # features that name the same table share it
+  embedding_std: float = 0.0  # of its first values; 0 is 1 / sqrt(width)
+  pooling: str = 'mean'  # of several ids: 'sum', 'mean', 'max' or 'attention'
+  max_length: int = 50  # sequence: its last values; tags: their heaviest
+
+  def validate(self, field: str) -> None:
+    """Raises UserError naming the first field that is not as it must be."""
+    checks.check(
+        bool(self.column), f'{field}.column', self.column, 'a column name'
+    )
+    checks.check_choice(f'{field}.kind', self.kind, KINDS)
+    groups = ('content', 'preference')
+    checks.check_choice(f'{field}.group', self.group, groups)
+    checks.check_choice(f'{field}.idf', self.idf, ('idf', 'root', 'none'))
+    checks.check_choice(
+        f'{field}.counts', self.counts, ('binary', 'log', 'raw')
+    )
+    checks.check_at_least(f'{field}.min_rows', self.min_rows, 1)
+    checks.check_at_least(f'{field}.rank', self.rank, 0)
+    self._check_numbers(field)
+    self._check_ids(field)
+    self._check_parts(field)
+
+  def _check_numbers(self, field: str) -> None:
+    checks.check_choice(f'{field}.transform', self.transform, TRANSFORMS)
+    checks.check_at_least(f'{field}.num_intervals', self.num_intervals, 0)
+    value = self.num_intervals
+    checks.check(value != 1, f'{field}.num_intervals', value, '0 or at least 2')
+    edges = self.boundaries
+    ascending = all(a < b for a, b in zip(edges, edges[1:]))
+    checks.check(ascending, f'{field}.boundaries', edges, 'ascending')
+    if self.boundaries:
+      rule = 'empty where num_intervals is set'
+      checks.check(not self.num_intervals, f'{field}.boundaries', edges, rule)
+    if self.kind not in NUMBER_KINDS:
+      rule = f'left alone where kind is {self.kind!r}, which is no number'
+      for name in ('transform', 'boundaries', 'num_intervals'):
+        self._check_default(field, name, rule)
+
+  def _check_ids(self, field: str) -> None:
+    for name in ('hash_buckets', 'num_buckets'):
+      value = getattr(self, name)
+      checks.check_at_least(f'{field}.{name}', value, 0)
+      checks.check(value != 1, f'{field}.{name}', value, '0 or at least 2')
+    if self.hash_buckets:
+      rule = '0 where hash_buckets is set'
+      value = self.num_buckets
+      checks.check(not value, f'{field}.num_buckets', value, rule)
+    checks.check_at_least(f'{field}.embedding', self.embedding, 0)
+    checks.check_at_least(f'{field}.embedding_std', self.embedding_std, 0)
+    checks.check_choice(f'{field}.pooling', self.pooling, POOLINGS)
+    checks.check_at_least(f'{field}.max_length', self.max_length, 1)
+    if not self.has_ids:
+      rule = f'left alone where kind is {self.kind!r}, which has no ids'
+      for name in ('hash_buckets', 'num_buckets', 'embedding'):
+        self._check_default(field, name, rule)
+    if not self.embedding:
+      rule = 'left alone without an embedding'
+      for name in ('embedding_table', 'embedding_std'):
+        self._check_default(field, name, rule)
+
+  def _check_parts(self, field: str) -> None:
+    parts = {'cross': 'columns', 'lookup': 'key', 'expression': 'expression'}
+    for kind, name in parts.items():
+      value = getattr(self, name)
+      if self.kind == kind:
+        checks.check(bool(value), f'{field}.{name}', value, 'not empty')
+      else:
+        rule = f'left alone where kind is not {kind!r}'
+        self._check_default(field, name, rule)
+    if self.kind == 'cross':
+      names = self.columns
+      ok = len(set(names)) == len(names) >= 2
+      rule = 'two or more different columns'
+      checks.check(ok, f'{field}.columns', names, rule)
+
+  @property
+  def has_ids(self) -> bool:
+    """Whether its values are ids: of a kind with ids, or numbers cut up."""
+    cut = bool(self.boundaries or self.num_intervals)
+    return self.kind in ID_KINDS or (self.kind in NUMBER_KINDS and cut)
+
+  def _check_default(self, field: str, name: str, rule: str) -> None:
+    value, default = getattr(self, name), getattr(_DEFAULT, name)
+    checks.check(value == default, f'{field}.{name}', value, rule)
+
+
+_DEFAULT = Feature()
+
+
+@dataclasses.dataclass
+class FeaturesConfig:
+  """Features of the two sides; an empty list means a side without content."""
+
+  user: list[Feature] = dataclasses.field(default_factory=list)
+  item: list[Feature] = dataclasses.field(default_factory=list)
+  # 'row': each row of the dense content has norm 1. 'column': standardised
+  # over training rows and clipped at 5, as published.
+  scaling: str = 'row'
+  # What a row's preference is: 'factors', the teacher's; 'history', the mean of
+  # the dense content of what a user liked and of who liked an item, without the
+  # pair that is being trained on.
+  preference: str = 'factors'
+
+  def validate(self) -> None:
+    checks.check_choice('features.scaling', self.scaling, ('row', 'column'))
+    checks.check_choice(
+        'features.preference', self.preference, ('factors', 'history')
+    )
+    for side in ('user', 'item'):
+      for number, feature in enumerate(getattr(self, side)):
+        feature.validate(f'features.{side}[{number}]')
