@@ -255,7 +255,7 @@ def load(folder: str, side: str) -> Encoder:
 def _load_feature(
     described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
 ) -> FittedFeature:
-  settings = {
+  settings: Any = {
       name: tuple(value) if isinstance(value, list) else value
       for name, value in described['feature'].items()
   }
