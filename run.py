@@ -259,6 +259,7 @@ def main(argv: Sequence[str]) -> None:
   # These take seconds to import; a mistake in the arguments is told before.
   # pylint: disable=g-import-not-at-top
   from dropoutnet_jax import commands
+  from dropoutnet_jax import comparisons
   from dropoutnet_jax import parallel
   from dropoutnet_jax import sweeps
 
@@ -268,7 +269,9 @@ def main(argv: Sequence[str]) -> None:
   )
   if note:
     commands.say(note)
-  if command == 'train' and cfg.sweep.values:
+  if command == 'train' and cfg.comparison.variants:
+    comparisons.run(cfg, _workdir(), data_dir, _PROFILE.value)
+  elif command == 'train' and cfg.sweep.values:
     sweeps.run(cfg, _workdir(), data_dir, _PROFILE.value)
   elif command == 'train':
     commands.train(cfg, _workdir(), data_dir, _PROFILE.value)

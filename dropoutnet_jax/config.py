@@ -230,6 +230,36 @@ class SweepConfig:
 
 
 @dataclasses.dataclass
+class Variant:
+  """One row of a comparison: what it sets, each as 'field=value'."""
+
+  name: str = ''
+  settings: tuple[str, ...] = ()  # such as 'objective.softmax=1'
+
+
+@dataclasses.dataclass
+class ComparisonConfig:
+  """Several variants of an experiment over seeds; none is a single run."""
+
+  variants: list[Variant] = dataclasses.field(default_factory=list)
+  seeds: tuple[int, ...] = (0,)  # values of train.seed, a run for each
+
+  def validate(self) -> None:
+    checks.check(
+        bool(self.seeds), 'comparison.seeds', self.seeds, 'one seed or more'
+    )
+    for seed in self.seeds:
+      checks.check_seed('comparison.seeds', seed)
+    names = set()
+    for number, variant in enumerate(self.variants):
+      field, name = f'comparison.variants[{number}].name', variant.name
+      ok = bool(name) and not set(name) & set('/\\') and name[0] != '.'
+      checks.check(ok, field, name, 'usable as the name of a folder')
+      checks.check(name not in names, field, name, 'used once')
+      names.add(name)
+
+
+@dataclasses.dataclass
 class Config:
   """One experiment."""
 
@@ -248,6 +278,9 @@ class Config:
   )
   mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
   sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+  comparison: ComparisonConfig = dataclasses.field(
+      default_factory=ComparisonConfig
+  )
 
   def validate(self) -> None:
     """Raises UserError naming the first field that is not as it must be."""
@@ -263,6 +296,7 @@ class Config:
         self.evaluation,
         self.mesh,
         self.sweep,
+        self.comparison,
     ):
       section.validate()
     data = self.data

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A configuration as a tree: JSON and back, dotted names, sweeps."""
 
-from collections.abc import Callable, Mapping
+import ast
+from collections.abc import Callable, Iterable, Mapping
 import copy
 import dataclasses
 import json
@@ -38,14 +39,61 @@ def swept(config: config_lib.Config, value: float) -> config_lib.Config:
         'cannot be swept.'
     )
   result = copy.deepcopy(config)
-  *parents, name = config.sweep.field.split('.')
-  node: Any = result
-  for parent in parents:
-    node = getattr(node, parent)
-  setattr(node, name, value)
+  _set(result, config.sweep.field, value)
   result.sweep = config_lib.SweepConfig()
   result.validate()
   return result
+
+
+def varied(
+    config: config_lib.Config, settings: Iterable[str]
+) -> config_lib.Config:
+  """A copy of a configuration with some fields set, itself no comparison.
+
+  Args:
+    config: is left as it is.
+    settings: each 'field=value', as on the command line.
+
+  Raises:
+    UserError: for an unknown field and a value that it cannot have.
+  """
+  result = copy.deepcopy(config)
+  result.comparison = config_lib.ComparisonConfig()
+  for setting in settings:
+    name, equals, text = setting.partition('=')
+    if not equals:
+      raise errors.UserError(
+          f'config.comparison: {setting!r} sets nothing; write FIELD=VALUE.'
+      )
+    hint = check_field(result, name)
+    _set(result, name, _parse(name, hint, text))
+  result.validate()
+  return result
+
+
+def _set(config: config_lib.Config, name: str, value: Any) -> None:
+  *parents, last = name.replace('[', '.[').split('.')
+  node: Any = config
+  for part in parents:
+    is_index = part.startswith('[')
+    node = node[int(part[1:-1])] if is_index else getattr(node, part)
+  setattr(node, last, value)
+
+
+def _parse(name: str, hint: Any, text: str) -> Any:
+  """The value that a text stands for in a field of this annotation."""
+  text = check_text(name, hint, text)
+  if hint in _VALUES:
+    return _VALUES[hint][0](text)
+  if typing.get_origin(hint) is not tuple:
+    return text
+  try:
+    value = ast.literal_eval(text)
+  except (SyntaxError, ValueError):
+    raise errors.UserError(
+        f'{name}={text}: expected values in brackets, such as (1, 2).'
+    ) from None
+  return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
 def to_json(config: config_lib.Config) -> str:
@@ -97,11 +145,10 @@ def _from_dict(kind: Any, tree: Any, path: str) -> Any:
     hint = hints[name]
     if dataclasses.is_dataclass(hint):
       value = _from_dict(hint, value, f'{path}.{name}')
-    elif hint == list[config_lib.Feature]:
+    elif typing.get_origin(hint) is list:
       _check_shape(value, list, f'{path}.{name}')
-      value = [
-          _from_dict(config_lib.Feature, v, f'{path}.{name}') for v in value
-      ]
+      (entry,) = typing.get_args(hint)
+      value = [_from_dict(entry, v, f'{path}.{name}') for v in value]
     elif typing.get_origin(hint) is tuple:
       _check_shape(value, list, f'{path}.{name}')
       value = tuple(value)

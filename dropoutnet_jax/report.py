@@ -90,6 +90,77 @@ def seeds_table(table: dict[str, Any]) -> rich_table.Table:
   return grid
 
 
+def comparison_table(table: dict[str, Any]) -> rich_table.Table:
+  """One table: a row per split and variant, with the cost of a step.
+
+  Args:
+    table: what comparison.json holds.
+  """
+  variants = table['variants']
+  first = next(iter(variants.values()))
+  names = shown_metrics(first)
+  splits = list(first['splits'])
+  with_labels = [s for s in splits if 'labelled' in first['splits'][s]]
+  names += ['auc', 'gauc'] * bool(with_labels)
+  seeds = ', '.join(str(seed) for seed in table['seeds'])
+  grid = _new_table(
+      f"{markup.escape(table['experiment'])}: mean (standard deviation) over "
+      f'train.seed = {seeds}',
+      [*names, 'ms/step'],
+  )
+  for split in splits:
+    found = {name: one['splits'][split] for name, one in variants.items()}
+    _add_variants(grid, split, found, names, variants)
+  return grid
+
+
+def _add_variants(
+    grid: rich_table.Table,
+    split: str,
+    found: Mapping[str, Any],
+    names: Sequence[str],
+    variants: Mapping[str, Any],
+) -> None:
+  """Adds the rows of a split: the model of each variant, then the baselines."""
+  rows = {name: (part, 'model') for name, part in found.items()}
+  baseline = next(iter(found.values()))
+  rows |= {
+      label: (baseline, label)
+      for label in baseline['mean']
+      if label not in ('model', *rows)
+  }
+  means = [part['mean'].get('model', {}) for part in found.values()]
+  best = {
+      name: max((m[name] for m in means if m.get(name) is not None), default=0)
+      for name in names
+  }
+  heads = [
+      split,
+      _span(baseline['users']) + ' users',
+      _span(baseline['candidates']) + ' candidates',
+  ]
+  for head, label in itertools.zip_longest(heads, rows, fillvalue=''):
+    if not label:
+      grid.add_row(head)
+      continue
+    part, method = rows[label]
+    cells = []
+    for name in names:
+      value = part['mean'].get(method, {}).get(name)
+      if value is None:
+        cells.append('')
+        continue
+      spread = part['deviation'][method].get(name)
+      text = f'{value:.4f}' + ('' if spread is None else f' ({spread:.4f})')
+      is_best = method == 'model' and value == best[name]
+      cells.append(f'[bold]{text}[/]' if is_best else text)
+    times = variants[label]['step_seconds'] if method == 'model' else []
+    known = [1000 * time for time in times if time is not None]
+    cost = f'{sum(known) / len(known):.1f}' if known else ''
+    grid.add_row(head, markup.escape(label), *cells, cost)
+  grid.add_section()
+
+
 def _span(counts: Sequence[int]) -> str:
   """'1,234', or '1,200-1,234' where runs differ."""
   return '-'.join(f'{x:,}' for x in sorted({min(counts), max(counts)}))
@@ -142,6 +213,11 @@ def print_results(results: dict[str, Any]) -> None:
 def print_seeds(table: dict[str, Any]) -> None:
   """Prints mean and deviation over the seeds of a sweep."""
   _console().print(seeds_table(table))
+
+
+def print_comparison(table: dict[str, Any]) -> None:
+  """Prints the variants of a comparison side by side."""
+  _console().print(comparison_table(table))
 
 
 def print_facts(facts: dict[str, Any]) -> None:

@@ -28,10 +28,10 @@ from dropoutnet_jax.training import run_folder
 _TABLE = 'sweep.json'
 _PICTURE = 'sweep.png'
 # train.seed: of the teacher's first factors and of the truncated SVD.
-_FIELDS_THAT_PREPARE = ('data.', 'features.', 'teacher.', 'train.seed')
+FIELDS_THAT_PREPARE = ('data.', 'features.', 'teacher.', 'train.seed')
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
   """One run of a sweep: the value of the field, of the field's type."""
 
   value: float
@@ -59,29 +59,30 @@ def run(
   Returns:
     What sweep.json holds; None on processes that write no files. `splits` is
     {split: {'users': [per run], 'candidates': [per run], 'methods': {method:
-    {metric: [per run]}}}}; over seeds also 'mean' and 'deviation', {method:
-    {metric: value}}. A run without a split or a method has None there.
+    {metric: [per run]}}}}, with 'labelled' like 'methods' where there are
+    labels; over seeds also 'mean' and 'deviation', {method: {metric: value}},
+    of both. A run without a split or a method has None there.
 
   Raises:
     UserError: for a value that the field can't have, a folder of something
       else, and whatever `commands.train` finds.
   """
-  runs = _make_runs(cfg, workdir)
+  runs = make_runs(cfg, workdir)
   parallel.on_writer(lambda: _check_folders(cfg, workdir, runs))
-  shares = not cfg.sweep.field.startswith(_FIELDS_THAT_PREPARE)
+  shares = not cfg.sweep.field.startswith(FIELDS_THAT_PREPARE)
   found = []
   for one in runs:
     commands.say(one.name().replace('=', ' = '))
     results = parallel.on_writer(functools.partial(_finished, one))
     if not parallel.anywhere(results is not None):
       if shares and one is not runs[0]:
-        _share_problem(runs[0], one)
+        share_problem(runs[0], one)
       results = commands.train(one.cfg, one.folder, data_dir, profile)
     found.append(results or {})
   return parallel.on_writer(lambda: _conclude(cfg, workdir, runs, found))
 
 
-def _make_runs(cfg: config.Config, workdir: str) -> list[_Run]:
+def make_runs(cfg: config.Config, workdir: str) -> list[Run]:
   """The runs in order, each with a folder of its own.
 
   Raises:
@@ -89,7 +90,7 @@ def _make_runs(cfg: config.Config, workdir: str) -> list[_Run]:
   """
   field = cfg.sweep.field
   hint = config_tree.check_field(cfg, field)
-  runs: dict[str, _Run] = {}
+  runs: dict[str, Run] = {}
   for value in cfg.sweep.values:
     if hint in (int, bool) and value == hint(value):
       value = hint(value)  # values are numbers of any kind: 1.0 is seed 1
@@ -101,11 +102,11 @@ def _make_runs(cfg: config.Config, workdir: str) -> list[_Run]:
       raise errors.UserError(
           f'config.sweep.values holds {text} twice; each value is one run.'
       )
-    runs[folder] = _Run(value, folder, config_tree.swept(cfg, value))
+    runs[folder] = Run(value, folder, config_tree.swept(cfg, value))
   return list(runs.values())
 
 
-def _check_folders(cfg: config.Config, workdir: str, runs: list[_Run]) -> None:
+def _check_folders(cfg: config.Config, workdir: str, runs: list[Run]) -> None:
   """Raises UserError if something else is in the way of any of the runs."""
   field = cfg.sweep.field
   names = sorted(os.listdir(workdir)) if os.path.isdir(workdir) else []
@@ -125,7 +126,7 @@ def _check_folders(cfg: config.Config, workdir: str, runs: list[_Run]) -> None:
     run_folder.check_same_experiment(one.folder, one.cfg)
 
 
-def _finished(one: _Run) -> dict[str, Any] | None:
+def _finished(one: Run) -> dict[str, Any] | None:
   """Results of a run that is done with these settings, or None.
 
   Anything else, damaged results and those of a run in the middle among it, is
@@ -143,7 +144,7 @@ def _finished(one: _Run) -> dict[str, Any] | None:
   return None
 
 
-def _share_problem(source: _Run, target: _Run) -> None:
+def share_problem(source: Run, target: Run) -> None:
   """Starts a run with the prepared data of another one, if it has none."""
 
   def copy() -> None:
@@ -168,7 +169,7 @@ def _copy(source: str, target: str) -> None:
 def _conclude(
     cfg: config.Config,
     workdir: str,
-    runs: list[_Run],
+    runs: list[Run],
     found: list[dict[str, Any]],
 ) -> dict[str, Any]:
   """Writes sweep.json; prints the means over seeds, or draws the curves."""
@@ -182,8 +183,11 @@ def _conclude(
   over_seeds = cfg.sweep.field.split('.')[-1] == 'seed'
   if over_seeds:
     for split in table['splits'].values():
-      split['mean'] = _over_runs(split['methods'], statistics.fmean, 1)
-      split['deviation'] = _over_runs(split['methods'], statistics.stdev, 2)
+      known = split['methods']
+      labelled = split.get('labelled', {})
+      known = {name: known[name] | labelled.get(name, {}) for name in known}
+      split['mean'] = _over_runs(known, statistics.fmean, 1)
+      split['deviation'] = _over_runs(known, statistics.stdev, 2)
   path = os.path.join(workdir, _TABLE)
   files.write_json(path, table)
   if over_seeds:
@@ -201,21 +205,26 @@ def _collect(found: list[dict[str, Any]]) -> dict[str, Any]:
   splits: dict[str, Any] = {}
   for split in _keys(runs):
     parts = [splits_of_run.get(split, {}) for splits_of_run in runs]
-    methods = [part.get('methods', {}) for part in parts]
     splits[split] = {
         'users': [part.get('users', 0) for part in parts],
         'candidates': [part.get('candidates', 0) for part in parts],
-        'methods': {
-            label: {
-                metric: [
-                    values.get(label, {}).get(metric) for values in methods
-                ]
-                for metric in _keys([m.get(label, {}) for m in methods])
-            }
-            for label in _keys(methods)
-        },
+        'methods': _per_run([part.get('methods', {}) for part in parts]),
     }
+    labelled = _per_run([part.get('labelled', {}) for part in parts])
+    if labelled:
+      splits[split]['labelled'] = labelled
   return splits
+
+
+def _per_run(runs: list[dict[str, Any]]) -> dict[str, Any]:
+  """Values of {method: {metric: value}} of several runs side by side."""
+  return {
+      label: {
+          metric: [run.get(label, {}).get(metric) for run in runs]
+          for metric in _keys([run.get(label, {}) for run in runs])
+      }
+      for label in _keys(runs)
+  }
 
 
 def _keys(trees: list[dict[str, Any]]) -> list[str]:

@@ -38,6 +38,7 @@ LAYERS = (
     'report',
     'commands',
     'sweeps',
+    'comparisons',
     'benchmarks',
     'run',
 )

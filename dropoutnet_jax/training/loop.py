@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 import dataclasses
 import math
+import time
 from typing import Any
 
 import jax
@@ -85,18 +86,20 @@ def run(
   try:
     while step < last and not reason:
       begin, step = step, next_stop(step, settings)
+      started = time.monotonic()
       with _trace(workdir, profile):
         state, losses = train_steps(
             state, runtime.tables, jnp.int32(step - begin)
         )
         losses = jax.device_get(losses)
-      profile = False
+      profile, spent = False, time.monotonic() - started
       if int(state.step) < step:
         raise diagnosis.non_finite_error(runtime, state)
       losses = {name: part[: step - begin] for name, part in losses.items()}
       progress.update(step, float(losses['loss/total'][-1]))
       row, validation = _measure(runtime, state, step, losses, progress)
       if row:
+        row['step_seconds'] = spent / (step - begin)
         past.append({'step': step} | row)
         writer.write(step, row)
       reason = _patience_is_over(past, settings)

@@ -22,7 +22,11 @@ from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import telemetry
 from tests import tiny_run
 
-CLOCK = ('seconds', 'examples_per_second')  # differ from run to run
+CLOCK = (
+    'seconds',
+    'examples_per_second',
+    'step_seconds',
+)  # differ from run to run
 
 
 class StopAfter:

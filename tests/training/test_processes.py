@@ -20,7 +20,11 @@ from tests import tiny_run
 
 LONG_STEPS = 100  # more than ten kills leave time for
 LONG = f'--config.train.num_steps={LONG_STEPS}'
-CLOCK = ('seconds', 'examples_per_second')  # differ from run to run
+CLOCK = (
+    'seconds',
+    'examples_per_second',
+    'step_seconds',
+)  # differ from run to run
 
 
 @pytest.fixture(scope='module')
