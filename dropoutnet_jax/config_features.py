@@ -142,6 +142,11 @@ class Feature:
       checks.check(ok, f'{field}.columns', names, rule)
 
   @property
+  def name(self) -> str:
+    """What messages and explanations call it."""
+    return f'{self.column}[{self.key}]' if self.key else self.column
+
+  @property
   def has_ids(self) -> bool:
     """Whether its values are ids: of a kind with ids, or numbers cut up."""
     cut = bool(self.boundaries or self.num_intervals)

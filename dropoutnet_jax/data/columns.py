@@ -2,8 +2,9 @@
 """Columns of an entity table as a feature reads them: found, checked, cut.
 
 Says in the user's terms what is wrong with a column. Texts become counts of
-words and whole numbers categories here, so that training and entities that
-come later are read alike. Knows nothing of how values become features.
+words, whole numbers categories, and several columns one of a cross, a lookup or
+an expression here, so that training and entities that come later are read
+alike. Knows nothing of how values become features.
 """
 
 import numbers
@@ -12,13 +13,17 @@ import numpy as np
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import crosses
+from dropoutnet_jax.data import expression_parser
+from dropoutnet_jax.data import expressions
+from dropoutnet_jax.data import lookups
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import words
 
 # What a column can hold, and which kinds of feature can read it.
 _READABLE_AS = {
-    'tags': ('tags',),
-    'one number per row': ('numeric', 'category'),
+    'tags': ('tags', 'lookup'),
+    expression_parser.NUMBER: ('numeric', 'category'),
     'several numbers per row': ('dense', 'numeric'),
     'strings': ('category', 'text'),
     'values of an unknown type': (),
@@ -34,11 +39,11 @@ def read(
     field: str,
     rows: np.ndarray | None = None,
 ) -> schema.Column:
-  """The column that a feature names, checked.
+  """What a feature is made of: the columns that it names, checked.
 
   Args:
     entities: the table.
-    feature: names the column and the kind that it is to be read as.
+    feature: names the columns and the kind that they are to be read as.
     field: where the feature is in the configuration, for errors.
     rows: int [N], those to return, such as the training rows; None for all.
       The others are checked as well, but not read for their content.
@@ -48,32 +53,21 @@ def read(
     categories [N] of str, None where missing.
 
   Raises:
-    UserError: there is no such column, its content does not fit the kind, or
-      a value cannot be used (infinite, a negative count for its logarithm, a
-      category that is neither a string nor a whole number).
+    UserError: there is no such column, its content does not fit the kind, a
+      value cannot be used (infinite, too small for its logarithm, a category
+      that is neither a string nor a whole number), or an expression is none.
   """
-  name = feature.column
-  if name not in entities.columns:
-    known = ', '.join(entities.columns) or 'none'
-    raise errors.UserError(
-        f'{field}: there is no column {name!r}. Columns are: {known}.'
-        + errors.did_you_mean(name, entities.columns)
-    )
-  column = entities.columns[name]
-  content = _content(column)
-  if feature.kind not in _READABLE_AS[content]:
-    fitting = ' or '.join(f'kind={kind!r}' for kind in _READABLE_AS[content])
-    advice = f'use {fitting}' if fitting else 'leave the feature out'
-    raise errors.UserError(
-        f'{field}: column {name!r} holds {content}, which kind='
-        f'{feature.kind!r} does not fit; {advice}.'
-    )
-  bad, rule = _find_bad_rows(column, feature)
-  if len(bad):
-    raise errors.UserError(
-        f'{field}: column {name!r} has {rule} in {len(bad):,} rows, like that '
-        f'of id {entities.ids[bad[0]]}. Mend or remove it; it may be missing.'
-    )
+  if feature.kind == 'cross':
+    return _read_cross(entities, feature, field, rows)
+  if feature.kind in ('lookup', 'expression'):
+    if feature.kind == 'lookup':
+      number = _look_up(entities, feature, field)
+    else:
+      number = _evaluate(entities, feature, field).value
+    _check_values(entities, number, feature, field)
+    return number if rows is None else number[rows]
+  column = _find(entities, feature.column, feature.kind, field)
+  _check_values(entities, column, feature, field)
   if rows is not None:
     column = _take(column, rows)
   if isinstance(column, schema.Tags):
@@ -83,6 +77,121 @@ def read(
         [() if text is None else words.split_words(text) for text in column]
     )
   return _as_strings(column) if feature.kind == 'category' else column
+
+
+def describe_missing(
+    entities: schema.Entities,
+    feature: config.Feature,
+    field: str,
+    rows: np.ndarray,
+) -> list[str]:
+  """Notes on rows for which an expression or a lookup gives no number."""
+  if feature.kind not in ('lookup', 'expression'):
+    return []
+  if feature.kind == 'lookup':
+    number = _look_up(entities, feature, field)[rows]
+    why = f'no tag that {feature.key!r} names'
+  else:
+    result = _evaluate(entities, feature, field)
+    result = expressions.Result(result.value[rows], result.why[rows])
+    number, why = result.value, result.describe()
+  missing = np.count_nonzero(np.isnan(number))
+  if not missing:
+    return []
+  return [
+      f'{feature.name!r} has no number in {missing:,} of {len(rows):,} '
+      f'training rows ({why}).'
+  ]
+
+
+def _read_cross(
+    entities: schema.Entities,
+    feature: config.Feature,
+    field: str,
+    rows: np.ndarray | None,
+) -> np.ndarray:
+  """Several categories as one."""
+  parts = []
+  for name in feature.columns:
+    place = f'{field}.columns'
+    _check_whole(entities, name, place)
+    parts.append(_read_array(entities, name, 'category', place, rows))
+  return crosses.join(parts)
+
+
+def _read_array(
+    entities: schema.Entities,
+    name: str,
+    kind: str,
+    field: str,
+    rows: np.ndarray | None = None,
+) -> np.ndarray:
+  """One of several columns that a feature names, numbers or categories."""
+  column = read(entities, config.Feature(name, kind), field, rows)
+  assert isinstance(column, np.ndarray)
+  return column
+
+
+def _look_up(
+    entities: schema.Entities, feature: config.Feature, field: str
+) -> np.ndarray:
+  """Weights [N] of the tags that the key column names."""
+  tags = _find(entities, feature.column, 'lookup', field)
+  assert isinstance(tags, schema.Tags)
+  _check_values(entities, tags, feature, field)
+  key = _read_array(entities, feature.key, 'category', f'{field}.key')
+  return lookups.pick_weights(tags, key)
+
+
+def _evaluate(
+    entities: schema.Entities, feature: config.Feature, field: str
+) -> expressions.Result:
+  """Values [N] of an expression."""
+  field = f'{field}.expression'
+  contents = {name: _content(c) for name, c in entities.columns.items()}
+  node, names = expression_parser.parse(feature.expression, field, contents)
+  column = {
+      name: _read_array(entities, name, 'numeric', field) for name in names
+  }
+  return expressions.limit(expressions.evaluate(node, column))
+
+
+def _find(
+    entities: schema.Entities, name: str, kind: str, field: str
+) -> schema.Column:
+  """A column that is there and that the kind can read."""
+  if name not in entities.columns:
+    known = ', '.join(entities.columns) or 'none'
+    raise errors.UserError(
+        f'{field}: there is no column {name!r}. Columns are: {known}.'
+        + errors.did_you_mean(name, entities.columns)
+    )
+  column = entities.columns[name]
+  content = _content(column)
+  if kind not in _READABLE_AS[content]:
+    fitting = ' or '.join(f'kind={kind!r}' for kind in _READABLE_AS[content])
+    advice = f'use {fitting}' if fitting else 'leave the feature out'
+    raise errors.UserError(
+        f'{field}: column {name!r} holds {content}, which kind={kind!r} does '
+        f'not fit; {advice}.'
+    )
+  return column
+
+
+def _check_values(
+    entities: schema.Entities,
+    column: schema.Column,
+    feature: config.Feature,
+    field: str,
+) -> None:
+  """Refuses values that the feature cannot use."""
+  bad, rule = _find_bad_rows(column, feature)
+  if len(bad):
+    raise errors.UserError(
+        f'{field}: column {feature.name!r} has {rule} in {len(bad):,} rows, '
+        f'like that of id {entities.ids[bad[0]]}. Mend or remove it; it may be '
+        'missing.'
+    )
 
 
 def _take(column: schema.Column, rows: np.ndarray) -> schema.Column:
@@ -99,7 +208,7 @@ def _content(column: schema.Column) -> str:
   if column.dtype.kind in 'OU' and column.ndim == 1:
     return 'strings'
   if column.dtype.kind in 'bfiu' and column.ndim == 1:
-    return 'one number per row'
+    return expression_parser.NUMBER
   if column.dtype.kind in 'bfiu' and column.ndim == 2:
     return 'several numbers per row'
   return 'values of an unknown type'
@@ -130,9 +239,28 @@ def _find_bad_rows(
     whole = (np.abs(column) < _FLOAT_LIMIT) & (column == np.round(column))
     bad = ~(whole | np.isnan(column))
     return np.flatnonzero(bad), 'a category that is no whole number below 2**24'
+  rule = 'a number that is infinite or beyond float32'
   bad = np.abs(column) > np.finfo(np.float32).max
+  if feature.transform == 'log1p' and not bad.any():
+    rule = "a number <= -1, which transform='log1p' has no logarithm for,"
+    bad = column <= -1
   bad = bad if bad.ndim == 1 else bad.any(axis=1)
-  return np.flatnonzero(bad), 'a number that is infinite or beyond float32'
+  return np.flatnonzero(bad), rule
+
+
+def _check_whole(entities: schema.Entities, name: str, field: str) -> None:
+  """Refuses a column of fractions as a part of a cross, with advice."""
+  column = _find(entities, name, 'category', field)
+  if isinstance(column, schema.Tags) or column.dtype.kind != 'f':
+    return
+  bad = np.flatnonzero(np.isfinite(column) & (column != np.round(column)))
+  if len(bad):
+    raise errors.UserError(
+        f'{field}: column {name!r} has fractions in {len(bad):,} rows, like '
+        f'{column[bad[0]]} of id {entities.ids[bad[0]]}; a cross joins strings '
+        'and whole numbers. Round them in the table, or make a column there '
+        'that says which range they are in.'
+    )
 
 
 def _as_strings(column: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 def pack(

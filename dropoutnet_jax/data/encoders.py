@@ -4,12 +4,16 @@
 `fit_*` functions see training rows only. An encoder's `encode` takes a column
 of any rows, training or not, and returns a dense block float32 [N, F] and a
 sparse block csr_array float32 [N, T] (rows of norm 1, or empty); either may
-have no columns. Tags are in tag_encoder.py. Nothing here knows entities,
-files, or how the blocks of several features are scaled and joined.
+have no columns. Here are categories and vectors; tags are in tag_encoder.py,
+numbers in number_encoder.py and, cut up, in intervals.py, values without a
+vocabulary in bucket_encoder.py. Nothing here knows entities, files, or how the
+blocks of several features are scaled and joined.
 """
 
 import collections
+from collections.abc import Iterable, Sequence
 import dataclasses
+import functools
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,15 +22,19 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
+from dropoutnet_jax.data import id_maps
+from dropoutnet_jax.data import number_encoder
 
 # One-hot and multi-hot columns that become dense; further ones stay sparse.
 MAX_DENSE_COLUMNS = 256
-_CLIP = 5.0  # standardised numbers, in standard deviations
-_SMALLEST_STD = 1e-30  # below it, 1 / std leaves float32
+# From this share of distinct values among more than so many rows on, a column
+# is taken for ids.
+_ID_SHARE = 0.95
+_ID_ROWS = 50
 
 
 class ColumnEncoder(Protocol):
-  """What the four kinds have in common."""
+  """What all kinds have in common."""
 
   @property
   def column(self) -> str:
@@ -40,84 +48,6 @@ class ColumnEncoder(Protocol):
 
   def sparse_names(self) -> list[str]:
     """Names of the T sparse columns."""
-
-
-@dataclasses.dataclass(frozen=True)
-class NumericEncoder:
-  """Standardised numbers, clipped at 5, each with a presence bit if needed.
-
-  Attributes:
-    column: its name.
-    mean: of each number over the training rows that have it.
-    std: its standard deviation there; 0 for a number that says nothing.
-    has_presence: numbers that get a column which is 1 where present, else 0.
-  """
-
-  column: str
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  has_presence: tuple[bool, ...]
-
-  def encode(
-      self, column: np.ndarray
-  ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
-    """Missing numbers become 0, and so does their presence bit."""
-    value = _as_table(column)
-    _check_width(self.column, value, len(self.mean))
-    present = ~np.isnan(value)
-    std = np.array(self.std)
-    scale = np.where(std > 0, 1 / np.where(std > 0, std, 1.0), 0.0)
-    scaled = np.clip((value - np.array(self.mean)) * scale, -_CLIP, _CLIP)
-    bits = present[:, np.array(self.has_presence, bool)]
-    parts = [np.where(present, scaled, 0.0), bits]
-    dense = np.concatenate(parts, axis=1).astype(np.float32)
-    return dense, blocks.no_columns(len(dense))
-
-  def dense_names(self) -> list[str]:
-    names = _number_names(self.column, len(self.mean))
-    flags = zip(names, self.has_presence, strict=True)
-    return names + [f'{name} present' for name, has in flags if has]
-
-  def sparse_names(self) -> list[str]:
-    return []
-
-
-def fit_numeric(
-    feature: config.Feature, column: np.ndarray, scaling: str
-) -> tuple[NumericEncoder, list[str]]:
-  """Fits mean and spread of a column of numbers.
-
-  With scaling 'row' every number that varies gets a presence bit: a row of
-  norm 1 keeps only directions, and (z, 1) has another direction for each z
-  where (z) alone would keep no more than its sign.
-
-  Args:
-    feature: its settings.
-    column: numbers [N] or [N, D] of the training rows, NaN where missing.
-    scaling: of the dense content, 'row' or 'column'.
-
-  Returns:
-    The encoder, and notes for the user.
-  """
-  value = _as_table(column)
-  names = _number_names(feature.column, value.shape[1])
-  mean, std, has_presence, notes = [], [], [], []
-  for name, number in zip(names, value.T, strict=True):
-    known = number[~np.isnan(number)]
-    # min < max, because the std of equal numbers can be a rounding error.
-    varies = known.size > 0 and known.min() < known.max()
-    varies = varies and known.std() > _SMALLEST_STD
-    if not varies:
-      what = 'the same in' if known.size else 'missing from'
-      notes.append(f'{name!r} is {what} all training rows and says nothing.')
-    mean.append(float(known.mean()) if known.size else 0.0)
-    std.append(float(known.std()) if varies else 0.0)
-    some_missing = 0 < known.size < number.size
-    has_presence.append(bool(some_missing or (varies and scaling == 'row')))
-  encoder = NumericEncoder(
-      feature.column, tuple(mean), tuple(std), tuple(has_presence)
-  )
-  return encoder, notes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,21 +66,17 @@ class CategoryEncoder:
   dense_values: tuple[int, ...]
   in_sparse: bool
 
+  @functools.cached_property
+  def _id_of(self) -> dict[str, int]:
+    return id_maps.number(self.values)
+
   def encode(
       self, column: np.ndarray
   ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
     """Rows with a known value have a single entry, 1."""
-    lookup = {value: position for position, value in enumerate(self.values)}
-    position = np.array([lookup.get(value, -1) for value in column], np.int64)
-    row = np.flatnonzero(position >= 0)
-    one_hot = scipy.sparse.csr_array(
-        (np.ones(len(row), np.float32), (row, position[row])),
-        shape=(len(position), len(self.values)),
-    )
-    dense = one_hot[:, list(self.dense_values)].toarray()
-    return dense, one_hot if self.in_sparse else blocks.no_columns(
-        len(position)
-    )
+    ids = id_maps.vocabulary_ids(column, self._id_of)
+    known = np.arange(1, len(self.values) + 1)
+    return one_hot(ids, known, self.dense_values, self.in_sparse)
 
   def dense_names(self) -> list[str]:
     return [f'{self.column}={self.values[n]}' for n in self.dense_values]
@@ -184,29 +110,98 @@ def fit_category(
         f'{len(column)} training rows, none of them in {feature.min_rows} or '
         'more. Lower min_rows, or leave the feature out.'
     )
-  notes = []
-  if max(rows.values()) == 1 < len(rows):
-    notes.append(
-        f'{feature.column!r} is different in every training row, like an id: '
-        'nothing that is learnt about it helps a new row.'
-    )
-  if len(values) > MAX_DENSE_COLUMNS:
-    rest = 'are in the sparse content only' if feature.sparse else 'are dropped'
-    notes.append(
-        f'{feature.column!r} has {len(values):,} values: the '
-        f'{MAX_DENSE_COLUMNS} most frequent are dense columns, the others '
-        f'{rest}.'
-    )
-  # A stable sort: equally frequent values stay in their order.
-  by_rows = sorted(range(len(values)), key=lambda n: -rows[values[n]])
-  dense_values = tuple(sorted(by_rows[:MAX_DENSE_COLUMNS]))
+  dense_values, notes = choose_dense(feature, [rows[v] for v in values])
   encoder = CategoryEncoder(
       feature.column,
       tuple(str(value) for value in values),
       dense_values,
       feature.sparse,
   )
-  return encoder, notes
+  return encoder, note_ids(feature, column) + notes
+
+
+def note_ids(
+    feature: config.Feature, column: Iterable[str | None]
+) -> list[str]:
+  """A note where a feature that is content looks like an id.
+
+  What is learnt about an id is of no use to a row that was not there in
+  training. Input dropout, which teaches a tower to do without it, takes away
+  only what belongs to the preference.
+
+  Args:
+    feature: its settings.
+    column: values of the training rows, None where missing.
+  """
+  known = [value for value in column if value is not None]
+  num_rows, num_distinct = len(known), len(set(known))
+  is_id = num_rows > _ID_ROWS and num_distinct > _ID_SHARE * num_rows
+  if feature.group != 'content' or not (is_id or num_distinct == num_rows > 1):
+    return []
+  rows = 'in every training row'
+  if num_distinct < num_rows:
+    rows = f'in {num_distinct:,} of {num_rows:,} training rows'
+  return [
+      f'{feature.column!r} is different {rows}, like an id: nothing that is '
+      "learnt about it helps a cold row. Give it group='preference', which "
+      'input dropout takes away, or leave it out.'
+  ]
+
+
+def choose_dense(
+    feature: config.Feature, num_rows: Sequence[int]
+) -> tuple[tuple[int, ...], list[str]]:
+  """Picks the values that become dense columns, the most frequent ones.
+
+  Args:
+    feature: its settings.
+    num_rows: training rows of each value.
+
+  Returns:
+    Their positions, ascending, and a note where not all are among them.
+  """
+  # A stable sort: equally frequent values stay in their order.
+  by_rows = np.argsort(-np.asarray(num_rows, np.int64), kind='stable')
+  chosen = np.sort(by_rows[:MAX_DENSE_COLUMNS])
+  notes = []
+  if len(chosen) < len(num_rows):
+    rest = 'are in the sparse content only' if feature.sparse else 'are dropped'
+    notes.append(
+        f'{feature.column!r} has {len(num_rows):,} values: the '
+        f'{MAX_DENSE_COLUMNS} most frequent are dense columns, the others '
+        f'{rest}.'
+    )
+  return tuple(chosen.tolist()), notes
+
+
+def one_hot(
+    ids: np.ndarray,
+    known: np.ndarray | Sequence[int],
+    dense_values: Sequence[int],
+    in_sparse: bool,
+) -> tuple[np.ndarray, scipy.sparse.csr_array]:
+  """A column for each known id; rows of other ids are zero.
+
+  Args:
+    ids: int64 [N].
+    known: int64 [T], ascending.
+    dense_values: F positions among the known ids.
+    in_sparse: whether there is a sparse block.
+
+  Returns:
+    float32 [N, F], and csr_array float32 [N, T] or [N, 0].
+  """
+  known = np.asarray(known, np.int64)
+  position = np.searchsorted(known, ids)
+  inside = position < len(known)
+  inside[inside] = known[position[inside]] == ids[inside]
+  row = np.flatnonzero(inside)
+  matrix = scipy.sparse.csr_array(
+      (np.ones(len(row), np.float32), (row, position[row])),
+      shape=(len(ids), len(known)),
+  )
+  dense = matrix[:, list(dense_values)].toarray()
+  return dense, matrix if in_sparse else blocks.no_columns(len(ids))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +219,7 @@ class VectorEncoder:
   def encode(
       self, column: np.ndarray
   ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
-    _check_width(self.column, column, self.width)
+    number_encoder.check_width(self.column, column, self.width)
     dense = np.where(np.isnan(column), 0, column).astype(np.float32)
     return dense, blocks.no_columns(len(dense))
 
@@ -233,22 +228,3 @@ class VectorEncoder:
 
   def sparse_names(self) -> list[str]:
     return []
-
-
-def _as_table(column: np.ndarray) -> np.ndarray:
-  """Numbers [N] or [N, D] as float64 [N, D]."""
-  value = np.asarray(column, np.float64)
-  return value[:, None] if value.ndim == 1 else value
-
-
-def _check_width(column: str, value: np.ndarray, width: int) -> None:
-  if value.shape[1] != width:
-    raise errors.UserError(
-        f'Column {column!r} has {value.shape[1]} numbers per row, but had '
-        f'{width} in training. Give it the same numbers as then.'
-    )
-
-
-def _number_names(column: str, width: int) -> list[str]:
-  """'age' for a single number, 'size[0]', 'size[1]' ... for several."""
-  return [column] if width == 1 else [f'{column}[{n}]' for n in range(width)]

@@ -12,7 +12,7 @@ Scaling of the dense content:
   a zero block; a row that lacks all is zero. This is what dot products want.
 * 'column': the published preprocessing. Each column is standardised over the
   training rows in which its block is not zero, and clipped at 5; zero blocks
-  stay zero. Numbers are standardised in their encoder, where 0 is the mean.
+  stay zero. Numbers are what their transform makes of them.
 
 The sparse content joins tags and one-hot categories; the block of each feature
 has norm 1 in each row, and then the whole row.
@@ -28,20 +28,29 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import config
+from dropoutnet_jax import config_features
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
+from dropoutnet_jax.data import bucket_encoder
 from dropoutnet_jax.data import columns
 from dropoutnet_jax.data import encoder_files
 from dropoutnet_jax.data import encoders
+from dropoutnet_jax.data import intervals
+from dropoutnet_jax.data import number_encoder
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tag_encoder
 
-_ENCODERS = {
-    'tags': tag_encoder.TagEncoder,
-    'text': tag_encoder.TagEncoder,
-    'numeric': encoders.NumericEncoder,
-    'category': encoders.CategoryEncoder,
-    'dense': encoders.VectorEncoder,
+# By the names that they are kept under; a kind has one or several.
+_ENCODERS: dict[str, Any] = {
+    made.__name__: made
+    for made in (
+        tag_encoder.TagEncoder,
+        number_encoder.NumericEncoder,
+        intervals.IntervalEncoder,
+        encoders.CategoryEncoder,
+        bucket_encoder.BucketEncoder,
+        encoders.VectorEncoder,
+    )
 }
 
 
@@ -154,6 +163,7 @@ class Encoder:
       packed.append(
           {
               'feature': dataclasses.asdict(fitted.feature),
+              'type': type(fitted.encoder).__name__,
               'encoder': pack(fitted.encoder, f'{number}/encoder'),
               'scale': fitted.scale and pack(fitted.scale, f'{number}/scale'),
           }
@@ -205,10 +215,12 @@ def fit(
     field = f'config.features.{side}[{number}]'
     column = columns.read(entities, feature, field, rows)
     encoder, found = _fit_encoder(feature, column, scaling, seed, field)
+    found += columns.describe_missing(entities, feature, field, rows)
     notes += [f'Feature of {side}s {note}' for note in found]
     scale = None
-    # Numbers are standardised already, around a 0 that is no missing value.
-    if scaling == 'column' and feature.kind != 'numeric':
+    # Numbers are scaled already, and their 0 need not be a missing value.
+    is_number = isinstance(encoder, number_encoder.NumericEncoder)
+    if scaling == 'column' and not is_number:
       scale = blocks.fit_scale(encoder.encode(column)[0])
     fitted.append(FittedFeature(feature, encoder, scale))
   return Encoder(side, scaling, tuple(fitted), len(rows), tuple(notes))
@@ -221,13 +233,18 @@ def _fit_encoder(
     seed: int,
     field: str,
 ) -> tuple[encoders.ColumnEncoder, list[str]]:
+  feature = dataclasses.replace(feature, column=feature.name)
   if feature.kind in ('tags', 'text'):
     return tag_encoder.fit_tags(feature, column, scaling, seed, field)
-  if feature.kind == 'numeric':
-    return encoders.fit_numeric(feature, column, scaling)
-  if feature.kind == 'category':
-    return encoders.fit_category(feature, column, field)
-  return encoders.VectorEncoder(feature.column, column.shape[1]), []
+  if feature.kind == 'dense':
+    return encoders.VectorEncoder(feature.column, column.shape[1]), []
+  if feature.kind in config_features.NUMBER_KINDS:
+    if feature.boundaries or feature.num_intervals:
+      return intervals.fit_intervals(feature, column, field)
+    return number_encoder.fit_numeric(feature, column, scaling)
+  if feature.hash_buckets or feature.num_buckets:
+    return bucket_encoder.fit_buckets(feature, column, field)
+  return encoders.fit_category(feature, column, field)
 
 
 def load(folder: str, side: str) -> Encoder:
@@ -261,7 +278,7 @@ def _load_feature(
   }
   feature = config.Feature(**settings)
   unpack = lambda name: encoder_files.unpack(described[name], arrays)
-  encoder = _ENCODERS[feature.kind](**unpack('encoder'))
+  encoder = _ENCODERS[described['type']](**unpack('encoder'))
   scale = described['scale'] and blocks.ColumnScale(**unpack('scale'))
   return FittedFeature(feature, encoder, scale)
 

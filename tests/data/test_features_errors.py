@@ -111,7 +111,7 @@ def with_weight(value):
             Feature('tags', 'numeric'),
             {},
             "'tags' holds tags, which kind='numeric' does not fit; use "
-            "kind='tags'.",
+            "kind='tags' or kind='lookup'.",
         ),
         (Feature('tags', 'category'), {}, "use kind='tags'"),
         (Feature('year', 'tags'), {}, "use kind='numeric'"),
@@ -255,8 +255,8 @@ def change_json(path, change):
         (lambda text, npz: text.write_bytes(b'\xff'), 'is damaged'),
         (lambda text, npz: npz.write_bytes(b'PK'), 'is damaged'),
         (
-            lambda text, npz: change_json(text, lambda c: c.update(format=2)),
-            'has format 2; this version reads format 1',
+            lambda text, npz: change_json(text, lambda c: c.update(format=9)),
+            'has format 9; this version reads format 2',
         ),
         (
             lambda text, npz: change_json(text, lambda c: c['sides'].clear()),
