@@ -103,6 +103,10 @@ class Feature:
       rule = f'left alone where kind is {self.kind!r}, which is no number'
       for name in ('transform', 'boundaries', 'num_intervals'):
         self._check_default(field, name, rule)
+    elif self.has_ids:
+      rule = 'left alone where the numbers are cut into intervals'
+      for name in ('transform', 'hash_buckets', 'num_buckets'):
+        self._check_default(field, name, rule)
 
   def _check_ids(self, field: str) -> None:
     for name in ('hash_buckets', 'num_buckets'):
@@ -136,6 +140,10 @@ class Feature:
         rule = f'left alone where kind is not {kind!r}'
         self._check_default(field, name, rule)
     if self.kind == 'cross':
+      rule = "0 where kind is 'cross', whose values are no numbers"
+      checks.check(
+          not self.num_buckets, f'{field}.num_buckets', self.num_buckets, rule
+      )
       names = self.columns
       ok = len(set(names)) == len(names) >= 2
       rule = 'two or more different columns'

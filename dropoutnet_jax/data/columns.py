@@ -66,10 +66,16 @@ def read(
       number = _evaluate(entities, feature, field).value
     _check_values(entities, number, feature, field)
     return number if rows is None else number[rows]
-  column = _find(entities, feature.column, feature.kind, field)
+  column = _find(entities, feature.column, field)
+  _check_kind(column, feature.column, feature.kind, field)
   _check_values(entities, column, feature, field)
   if rows is not None:
     column = _take(column, rows)
+  return _convert(column, feature)
+
+
+def _convert(column: schema.Column, feature: config.Feature) -> schema.Column:
+  """Texts as counts of words, categories as strings."""
   if isinstance(column, schema.Tags):
     return column
   if feature.kind == 'text':
@@ -136,7 +142,8 @@ def _look_up(
     entities: schema.Entities, feature: config.Feature, field: str
 ) -> np.ndarray:
   """Weights [N] of the tags that the key column names."""
-  tags = _find(entities, feature.column, 'lookup', field)
+  tags = _find(entities, feature.column, field)
+  _check_kind(tags, feature.column, 'lookup', field)
   assert isinstance(tags, schema.Tags)
   _check_values(entities, tags, feature, field)
   key = _read_array(entities, feature.key, 'category', f'{field}.key')
@@ -156,17 +163,21 @@ def _evaluate(
   return expressions.limit(expressions.evaluate(node, column))
 
 
-def _find(
-    entities: schema.Entities, name: str, kind: str, field: str
-) -> schema.Column:
-  """A column that is there and that the kind can read."""
-  if name not in entities.columns:
-    known = ', '.join(entities.columns) or 'none'
-    raise errors.UserError(
-        f'{field}: there is no column {name!r}. Columns are: {known}.'
-        + errors.did_you_mean(name, entities.columns)
-    )
-  column = entities.columns[name]
+def _find(entities: schema.Entities, name: str, field: str) -> schema.Column:
+  """The column of that name."""
+  if name in entities.columns:
+    return entities.columns[name]
+  known = ', '.join(entities.columns) or 'none'
+  raise errors.UserError(
+      f'{field}: there is no column {name!r}. Columns are: {known}.'
+      + errors.did_you_mean(name, entities.columns)
+  )
+
+
+def _check_kind(
+    column: schema.Column, name: str, kind: str, field: str
+) -> None:
+  """Refuses a column that the kind cannot read, and says which ones can."""
   content = _content(column)
   if kind not in _READABLE_AS[content]:
     fitting = ' or '.join(f'kind={kind!r}' for kind in _READABLE_AS[content])
@@ -175,7 +186,6 @@ def _find(
         f'{field}: column {name!r} holds {content}, which kind={kind!r} does '
         f'not fit; {advice}.'
     )
-  return column
 
 
 def _check_values(
@@ -250,8 +260,10 @@ def _find_bad_rows(
 
 def _check_whole(entities: schema.Entities, name: str, field: str) -> None:
   """Refuses a column of fractions as a part of a cross, with advice."""
-  column = _find(entities, name, 'category', field)
-  if isinstance(column, schema.Tags) or column.dtype.kind != 'f':
+  column = _find(entities, name, field)
+  if not isinstance(column, np.ndarray) or column.ndim != 1:
+    return
+  if column.dtype.kind != 'f':
     return
   bad = np.flatnonzero(np.isfinite(column) & (column != np.round(column)))
   if len(bad):

@@ -158,8 +158,11 @@ def choose_dense(
     num_rows: training rows of each value.
 
   Returns:
-    Their positions, ascending, and a note where not all are among them.
+    Their positions, ascending, and a note where not all are among them; none
+    where an embedding takes the place of dense columns.
   """
+  if feature.embedding:
+    return (), []
   # A stable sort: equally frequent values stay in their order.
   by_rows = np.argsort(-np.asarray(num_rows, np.int64), kind='stable')
   chosen = np.sort(by_rows[:MAX_DENSE_COLUMNS])

@@ -96,16 +96,19 @@ class _Reader:
     if len(self.text.splitlines()) > 1:
       place = len(self.text.splitlines()[0])
       self.fail(place, 'the line ends; write all on one line.')
+    if '\0' in self.text:
+      self.fail(self.text.find('\0'), 'there is a NUL character.')
     try:
       with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of code that is refused below
         return ast.parse(self.text, mode='eval').body
     except SyntaxError as error:
-      place = (error.offset or 1) - 1
-      self.fail(place, f'{error.msg}. {_QUOTED}')
+      if not error.offset:
+        self.fail(len(self.text), 'it ends too early.')
+      self.fail(error.offset - 1, f'{error.msg}. {_QUOTED}')
     except (RecursionError, MemoryError):
       self._fail_deep(0)
-    except ValueError as error:  # NUL, half a surrogate pair
+    except ValueError as error:  # half a surrogate pair
       self.fail(0, f'{errors.cause(error)}.')
 
   def translate(self, tree: ast.AST, depth: int) -> expressions.Node:
@@ -176,7 +179,7 @@ class _Reader:
     if name in usable:
       self.columns[name] = None
       return name
-    listed = errors.listed(usable, _LISTED) or 'none'
+    listed = errors.listed(usable, _LISTED, 'columns') or 'none'
     if name in self.contents:
       found = f'column {name!r} holds {self.contents[name]}'
       self.fail(
@@ -245,7 +248,7 @@ class _Reader:
   def fail(self, place: int, found: str) -> NoReturn:
     """Raises UserError with the place, in characters from 0."""
     raise errors.UserError(
-        f'{self.field} is {_cut(self.text)!r}: at character {place + 1} '
+        f'{self.field} is {_cut(self.text)!r}: at character {place + 1}: '
         f'{found}'
     )
 

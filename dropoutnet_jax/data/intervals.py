@@ -176,7 +176,7 @@ def fit_intervals(
 
 def _check_boundaries(boundaries: Sequence[float], field: str) -> None:
   """Refuses numbers that float32 cannot hold or tell apart."""
-  limit = np.finfo(np.float32).max
+  limit = float(np.finfo(np.float32).max)
   for edge in boundaries:
     if abs(edge) > limit:
       raise errors.UserError(

@@ -33,10 +33,12 @@ def tables(draw):
       'number': np.array(draw(rows(NUMBERS)), np.float32),
       'category': np.array(category, object),
       'vector': vector,
+      'key': np.array(draw(rows(st.sampled_from(['0', '2', None]))), object),
   }
   return schema.Entities(np.arange(num_rows), columns)
 
 
+RATIO = '(number ** 2 - 1) / number'
 FEATURES = {
     'tags': [
         Feature('tags', counts='raw', idf='none'),
@@ -44,7 +46,18 @@ FEATURES = {
         Feature('tags', rank=1),
         Feature('tags', rank=2, counts='raw', idf='none'),
     ],
-    'number': [Feature('number', 'numeric')],
+    'number': [
+        Feature('number', 'numeric'),
+        Feature('number', 'numeric', transform='min_max'),
+        Feature('number', 'numeric', transform='quantile'),
+        Feature('number', 'numeric', num_intervals=3),
+    ],
+    'combined': [
+        Feature('pair', 'cross', columns=('category', 'key')),
+        Feature('tags', 'lookup', key='key', transform='log1p'),
+        Feature('ratio', 'expression', expression=RATIO),
+        Feature('pair', 'cross', columns=('key', 'category'), hash_buckets=2),
+    ],
     'category': [Feature('category', 'category', min_rows=2)],
     'vector': [Feature('vector', 'dense'), Feature('vector', 'numeric')],
 }
