@@ -53,8 +53,8 @@ class Feature:
   # the value), 'min_max' (training range to [0, 1]), 'quantile' (rank among
   # training values to [0, 1]) or 'none'.
   transform: str = 'standard'
-  # Numbers as categories: intervals between these, or between so many equally
-  # frequent ones.
+  # Numbers as categories: intervals between these, or so many equally frequent
+  # ones; fewer where values repeat.
   boundaries: tuple[float, ...] = ()
   num_intervals: int = 0
   # Ids without a vocabulary: hashed to so many, or whole numbers below a limit.
@@ -62,7 +62,8 @@ class Feature:
   num_buckets: int = 0
   columns: tuple[str, ...] = ()  # cross: the columns that it joins
   key: str = ''  # lookup: the column that names the tag
-  expression: str = ''  # such as 'log1p(price) / (pages + 1)'
+  # Such as 'log1p(price) / (pages + 1)'; other names as col('my column').
+  expression: str = ''
   # Ids: width of a learnt embedding instead of dense columns; 0 learns none.
   embedding: int = 0
   embedding_table: str = ''  # features that name the same table share it
