@@ -8,7 +8,6 @@ from a short list, and nothing is ever run. Every refusal names the place.
 import ast
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
 import math
 from typing import NoReturn
 import warnings
@@ -126,12 +125,11 @@ class _Reader:
     if isinstance(tree, ast.UnaryOp):
       return self._operation(tree, tree.op, [tree.operand], depth)
     if isinstance(tree, ast.Compare):
+      if len(tree.ops) > 1:
+        advice = 'Write (a < b) * (b < c) for a < b < c.'
+        self.fail(self._place(tree), f'comparisons are chained. {advice}')
       sides = [tree.left, *tree.comparators]
-      parts = [
-          self._operation(tree, op, sides[number : number + 2], depth)
-          for number, op in enumerate(tree.ops)
-      ]
-      return functools.reduce(lambda a, b: expressions.Call('*', (a, b)), parts)
+      return self._operation(tree, tree.ops[0], sides, depth)
     self._refuse(tree, tree)
 
   def _operation(

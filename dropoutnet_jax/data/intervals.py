@@ -211,6 +211,8 @@ def _notes(feature: config.Feature, num_made: int, num_known: int) -> list[str]:
 
 def _single(column: np.ndarray, name: str) -> np.ndarray:
   """Numbers [N]."""
+  if column.ndim == 2 and column.shape[1] == 1:
+    return column[:, 0]
   if column.ndim == 2:
     raise errors.UserError(
         f'column {name!r} has {column.shape[1]} numbers per row, but only '

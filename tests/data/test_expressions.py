@@ -48,7 +48,7 @@ def compute(text, **columns):
         ('x >= 2', [1, 1, NAN]),
         ('x == y', [1, 0, NAN]),
         ('x != y', [0, 1, NAN]),
-        ('0 < y < 3', [1, 0, 0]),
+        ('(0 < y) * (y < 3)', [1, 0, 0]),
         ('is_missing(x)', [0, 0, 1]),
         ('where(is_missing(x), 10, x)', [2, 3, 10]),
         ('where(y > 0, log(y), 0)', [math.log(2), 0, math.log(3)]),

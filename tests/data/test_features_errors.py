@@ -63,7 +63,7 @@ FEATURES = {
 }
 
 
-@hypothesis.settings(deadline=None, max_examples=150, derandomize=True)
+@hypothesis.settings(deadline=None, max_examples=120, derandomize=True)
 @hypothesis.given(
     table=tables(),
     settings=st.lists(
