@@ -211,9 +211,11 @@ def check_field(config: Any, name: str) -> Any:
         f'{path} is a section; set its fields: {", ".join(known[:3])} ...'
     )
   if isinstance(node, list):
+    (entry,) = typing.get_args(hint)
+    first = dataclasses.fields(entry)[0].name
     raise errors.UserError(
         f'{path} is a list; set fields of its entries, such as '
-        f'{path}[0].column, or change the experiment file.'
+        f'{path}[0].{first}, or change the experiment file.'
     )
   return hint
 

@@ -48,12 +48,12 @@ def _load(name: str) -> config.Config:
 
 
 def _leaves(node: Any, path: str = '') -> dict[str, Any]:
-  """Every field that holds no section, by its dotted name."""
+  """Every field that holds no section or list, by its dotted name."""
   if dataclasses.is_dataclass(node):
     parts = {
         f'.{f.name}': getattr(node, f.name) for f in dataclasses.fields(node)
     }
-  elif isinstance(node, list) and node:
+  elif isinstance(node, list):
     parts = {f'[{number}]': value for number, value in enumerate(node)}
   else:
     return {path.removeprefix('.'): node}
