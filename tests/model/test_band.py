@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bands of scores against the definition of a rolled negative."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dropoutnet_jax.model import band
+
+
+def _slow(user, item, first, num):
+  """Every entry from its definition, in float64."""
+  size = len(user)
+  return np.array(
+      [
+          [user[b] @ item[(b - first - m) % size] for m in range(num)]
+          for b in range(size)
+      ]
+  )
+
+
+def _embeddings(size, width=3):
+  rng = np.random.default_rng([size, width])
+  return rng.normal(size=(2, size, width))
+
+
+@pytest.mark.parametrize(
+    'size, first, num',
+    [(1, 0, 1), (7, 1, 6), (8, 3, 4), (9, 8, 4), (10, 1, 3), (6, 0, 6)],
+)
+def test_scores_are_those_of_rolled_items(size, first, num):
+  user, item = _embeddings(size)
+  found = band.consecutive_scores(
+      jnp.float32(user), jnp.float32(item), jnp.int32(first), num
+  )
+  expected = _slow(user, item, first, num)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  rolled = np.stack(
+      [np.sum(user * np.roll(item, first + m, 0), 1) for m in range(num)], 1
+  )
+  np.testing.assert_allclose(expected, rolled, rtol=1e-12)
+
+
+def test_gradients_are_those_of_the_definition():
+  size, first, num = 11, 2, 4
+  user, item = _embeddings(size)
+  weight = np.random.default_rng(0).normal(size=(size, num))
+
+  def total(user, item):
+    score = band.consecutive_scores(user, item, jnp.int32(first), num)
+    return jnp.sum(jnp.float32(weight) * score)
+
+  grads = jax.grad(total, argnums=(0, 1))(jnp.float32(user), jnp.float32(item))
+  expected = np.zeros_like(user), np.zeros_like(item)
+  for b in range(size):
+    for m in range(num):
+      other = (b - first - m) % size
+      expected[0][b] += weight[b, m] * item[other]
+      expected[1][other] += weight[b, m] * user[b]
+  for found, slow in zip(grads, expected, strict=True):
+    np.testing.assert_allclose(found, slow, rtol=1e-5, atol=1e-5)
+
+
+def test_no_table_of_all_rows_and_negatives_is_made():
+  size, width, num = 512, 16, 64
+  shape = jax.ShapeDtypeStruct((size, width), jnp.float32)
+
+  def grads(user, item):
+    score = lambda u, i: jnp.sum(band.consecutive_scores(u, i, 1, num) ** 2)
+    return jax.grad(score, argnums=(0, 1))(user, item)
+
+  compiled = jax.jit(grads).lower(shape, shape).compile()
+  memory = compiled.memory_analysis().temp_size_in_bytes
+  assert memory < 4 * size * num * width
+
+
+@pytest.mark.parametrize('num', [0, 5])
+def test_a_number_out_of_range_is_refused(num):
+  with pytest.raises(ValueError, match=r'num must be in \[1, 4\]'):
+    band.consecutive_scores(jnp.ones((4, 2)), jnp.ones((4, 2)), 1, num)
+
+
+def test_shapes_that_differ_are_refused():
+  with pytest.raises(ValueError, match='Shapes differ'):
+    band.consecutive_scores(jnp.ones((4, 2)), jnp.ones((3, 2)), 1, 2)
