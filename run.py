@@ -84,7 +84,7 @@ _COMPILE_CACHE = flags.DEFINE_string(
 _SUITE = flags.DEFINE_list(
     'suite',
     ['all'],
-    'bench: which comparisons, of speed, accuracy, teacher and memory.',
+    'bench: which of speed, labels, accuracy, teacher and memory.',
 )
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'host:port of process 0, for several processes.'

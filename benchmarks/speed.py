@@ -7,12 +7,12 @@ drawing of its pairs are not counted.
 """
 
 import statistics
-import time
 
 from benchmarks import comparison
 from benchmarks import jax_dropoutnet
 from benchmarks import task
 from benchmarks import torch_dropoutnet
+from benchmarks import turns
 from dropoutnet_jax.training import runtime as runtime_lib
 
 _ROUNDS = 5
@@ -29,7 +29,7 @@ def run(data_dir: str | None) -> comparison.Comparison:
       jax_dropoutnet.JaxDropoutNet(runtime),
       torch_dropoutnet.TorchDropoutNet(runtime.cfg, runtime.tables, seed=0),
   )
-  found = measure(sides, _ROUNDS, _SECONDS)
+  found = turns.measure(sides, _ROUNDS, _SECONDS)
   ours, other = (statistics.median(rates) for rates in found)
   ratio = statistics.median(a / b for a, b in zip(*found))
   spread = ' and '.join(f'{min(r):,.0f} to {max(r):,.0f}' for r in found)
@@ -43,32 +43,3 @@ def run(data_dir: str | None) -> comparison.Comparison:
           f'is fastest here with {threads} of them.',
       ],
   )
-
-
-def measure(
-    sides: tuple[task.Contestant, ...], num_rounds: int, seconds: float
-) -> list[list[float]]:
-  """Pairs per second of each side in each round, [sides][rounds].
-
-  Args:
-    sides: they train in turns.
-    num_rounds: turns that count; one more, before them, sets the lengths.
-    seconds: about how long a turn is.
-  """
-  num_steps = []
-  for side in sides:
-    side.train(2)  # whatever is made at the first call
-    rate = pairs_per_second(side, 10)
-    num_steps.append(max(1, round(rate * seconds / side.pairs_per_step)))
-  rounds = [
-      [pairs_per_second(side, count) for side, count in zip(sides, num_steps)]
-      for _ in range(num_rounds)
-  ]
-  return [list(rates) for rates in zip(*rounds)]
-
-
-def pairs_per_second(side: task.Contestant, num_steps: int) -> float:
-  """Of num_steps steps."""
-  begin = time.perf_counter()
-  side.train(num_steps)
-  return num_steps * side.pairs_per_step / (time.perf_counter() - begin)

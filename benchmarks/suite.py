@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Comparisons with other software, and their tables.
 
-python run.py bench [--data_dir=DIR] [--suite=speed,accuracy,teacher,memory]
+python run.py bench [--data_dir=DIR] [--suite=speed,labels,...]
 
 A plain folder beside the package: nothing in the package imports it, and what
 it compares with comes with pip install '.[bench]'. Times mean something on a
@@ -24,7 +24,7 @@ from dropoutnet_jax.training import results as results_lib
 
 # Each is a module here with run(data_dir) -> Comparison. They are imported
 # only when asked for, since some need extras.
-SUITES = ('speed', 'accuracy', 'teacher', 'memory')
+SUITES = ('speed', 'labels', 'accuracy', 'teacher', 'memory')
 FOLDER = os.path.join('runs', 'bench')
 
 

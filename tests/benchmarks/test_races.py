@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import task
+from benchmarks import turns
 from dropoutnet_jax.data import schema
 
 
@@ -116,12 +117,6 @@ def accuracy(peer):
   return importlib.import_module('benchmarks.accuracy')
 
 
-@pytest.fixture
-def speed(peer):
-  del peer
-  return importlib.import_module('benchmarks.speed')
-
-
 def test_race_stops_at_the_recall_and_does_not_time_the_looks(
     accuracy, monkeypatch
 ):
@@ -218,11 +213,11 @@ def test_accuracy_summary_where_somebody_does_not_arrive(accuracy):
   assert not row.met and row.ratio == 0.0
 
 
-def test_speed_measures_in_turns(speed, monkeypatch):
+def test_sides_train_in_turns_of_one_length(monkeypatch):
   clock = _Clock()
-  monkeypatch.setattr(speed, 'time', clock)
+  monkeypatch.setattr(turns, 'time', clock)
   fast, slow = _Runner(clock, 0.01, 1000), _Runner(clock, 0.5, 100)
-  found = speed.measure((fast, slow), num_rounds=3, seconds=2.0)
+  found = turns.measure((fast, slow), num_rounds=3, seconds=2.0)
   np.testing.assert_allclose(found, [[1e5] * 3, [200.0] * 3])
   assert fast.turns == [2, 10, 200, 200, 200]
   assert slow.turns == [2, 10, 4, 4, 4]
