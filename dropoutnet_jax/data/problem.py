@@ -17,17 +17,65 @@ import scipy.sparse
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import tokens as tokens_lib
 
 FILE = 'problem.npz'
+_FIELDS_OF_ROWS = (
+    'tokens',
+    'preference_dense',
+    'preference_tokens',
+    'preference_known',
+)
+
+
+def _no_tokens() -> tokens_lib.Tokens:
+  return tokens_lib.no_tokens(0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Side:
-  """Ids [N], content and sparse content of users or items."""
+  """What a run knows of N users or items.
+
+  What is left out is empty: tokens without columns, no preference features.
+
+  Attributes:
+    ids: [N].
+    dense: float32 [N, F], content.
+    sparse: float32 [N, T], content, rows of norm 1 or empty.
+    tokens: of N rows, content that embeddings are learnt for.
+    preference_dense: float32 [N, G], features of the group 'preference'.
+    preference_tokens: of N rows, likewise.
+    preference_known: bool [N], rows with a value of any of these features.
+  """
 
   ids: np.ndarray
-  dense: np.ndarray  # float32 [N, F]
-  sparse: scipy.sparse.csr_array  # float32 [N, T], rows of norm 1 or empty
+  dense: np.ndarray
+  sparse: scipy.sparse.csr_array
+  tokens: tokens_lib.Tokens = dataclasses.field(default_factory=_no_tokens)
+  preference_dense: np.ndarray = dataclasses.field(
+      default_factory=lambda: np.zeros((0, 0), np.float32)
+  )
+  preference_tokens: tokens_lib.Tokens = dataclasses.field(
+      default_factory=_no_tokens
+  )
+  preference_known: np.ndarray = dataclasses.field(
+      default_factory=lambda: np.zeros(0, bool)
+  )
+
+  def __post_init__(self) -> None:
+    """Gives what was left out its N rows; ValueError for other numbers."""
+    num_rows = len(self.ids)
+    for name in ('tokens', 'preference_tokens'):
+      if not getattr(self, name).features:
+        object.__setattr__(self, name, tokens_lib.no_tokens(num_rows))
+    if not self.preference_dense.shape[1]:
+      empty = np.zeros((num_rows, 0), np.float32)
+      object.__setattr__(self, 'preference_dense', empty)
+    if not len(self.preference_known):
+      object.__setattr__(self, 'preference_known', np.zeros(num_rows, bool))
+    for name in _FIELDS_OF_ROWS:
+      if len(getattr(self, name)) != num_rows:
+        raise ValueError(f'{name} has not one row for each of {num_rows} ids')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +125,7 @@ def save(problem: Problem, workdir: str) -> None:
       )
   }
   for name in ('user', 'item'):
-    side: Side = getattr(problem, name)
-    arrays[f'{name}/ids'] = side.ids
-    arrays[f'{name}/dense'] = side.dense
-    arrays |= files.sparse_arrays(f'{name}/sparse', side.sparse)
+    arrays |= _side_arrays(name, getattr(problem, name))
   for field in dataclasses.fields(schema.Factors):
     arrays[f'factors/{field.name}'] = getattr(problem.factors, field.name)
   arrays |= _pair_arrays('train', problem.split.train)
@@ -95,6 +140,54 @@ def save(problem: Problem, workdir: str) -> None:
   if problem.truth is not None:
     arrays['truth'] = problem.truth
   files.save_arrays(os.path.join(workdir, FILE), arrays)
+
+
+def _side_arrays(name: str, side: Side) -> dict[str, np.ndarray]:
+  """All of one side, by name in the file."""
+  return {
+      f'{name}/ids': side.ids,
+      f'{name}/dense': side.dense,
+      **files.sparse_arrays(f'{name}/sparse', side.sparse),
+      **_token_arrays(f'{name}/tokens', side.tokens),
+      f'{name}/preference_dense': side.preference_dense,
+      **_token_arrays(f'{name}/preference_tokens', side.preference_tokens),
+      f'{name}/preference_known': side.preference_known,
+  }
+
+
+def _side_from(name: str, arrays: dict[str, np.ndarray]) -> Side:
+  """What `_side_arrays` named."""
+  return Side(
+      arrays[f'{name}/ids'],
+      arrays[f'{name}/dense'],
+      files.sparse_from_arrays(f'{name}/sparse', arrays),
+      _tokens_from(f'{name}/tokens', arrays),
+      arrays[f'{name}/preference_dense'],
+      _tokens_from(f'{name}/preference_tokens', arrays),
+      arrays[f'{name}/preference_known'],
+  )
+
+
+def _token_arrays(
+    prefix: str, tokens: tokens_lib.Tokens
+) -> dict[str, np.ndarray]:
+  features = [dataclasses.asdict(feature) for feature in tokens.features]
+  return {
+      f'{prefix}/id': tokens.id,
+      f'{prefix}/weight': tokens.weight,
+      f'{prefix}/features': np.asarray(json.dumps(features)),
+  }
+
+
+def _tokens_from(
+    prefix: str, arrays: dict[str, np.ndarray]
+) -> tokens_lib.Tokens:
+  features = json.loads(str(arrays[f'{prefix}/features']))
+  return tokens_lib.Tokens(
+      arrays[f'{prefix}/id'],
+      arrays[f'{prefix}/weight'],
+      tuple(tokens_lib.TokenFeature(**feature) for feature in features),
+  )
 
 
 def _pair_arrays(
@@ -126,15 +219,10 @@ def load(workdir: str) -> Problem:
   """Reads what `save` kept.
 
   Raises:
-    UserError: if the file is missing or damaged.
+    UserError: if the file is missing, damaged or of another version.
   """
   arrays = files.load_arrays(os.path.join(workdir, FILE))
   text = json.loads(str(arrays['text']))
-  side = lambda name: Side(
-      arrays[f'{name}/ids'],
-      arrays[f'{name}/dense'],
-      files.sparse_from_arrays(f'{name}/sparse', arrays),
-  )
   factors = schema.Factors(
       **{
           field.name: arrays[f'factors/{field.name}']
@@ -160,8 +248,8 @@ def load(workdir: str) -> Problem:
         {name: _pairs_from(f'labelled/{name}', arrays) for name in evaluation},
     )
   return Problem(
-      side('user'),
-      side('item'),
+      _side_from('user', arrays),
+      _side_from('item', arrays),
       split,
       factors,
       arrays.get('truth'),

@@ -11,11 +11,24 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import tokens as tokens_lib
 
 USERS, ITEMS, WIDTH = 5, 6, 2
 
 
-def make_side(rng, ids, width, tags):
+def make_tokens(rng, num_rows, names):
+  """Two columns for each feature, the last of padding alone."""
+  token_features = tuple(
+      tokens_lib.TokenFeature(name, 't', 2 * n, 2 * n + 2, 9, 4, 'max', 0.5)
+      for n, name in enumerate(names)
+  )
+  ids = rng.integers(0, 9, (num_rows, 2 * len(names)), np.int32)
+  ids[:, -1:] = 0
+  weight = np.where(ids > 0, rng.random(ids.shape), 0).astype(np.float32)
+  return tokens_lib.Tokens(ids, weight, token_features)
+
+
+def make_side(rng, ids, width, tags, **more):
   matrix = scipy.sparse.random_array(
       (len(ids), tags), density=0.4, rng=rng, dtype=np.float32
   )
@@ -23,6 +36,7 @@ def make_side(rng, ids, width, tags):
       ids,
       rng.normal(size=(len(ids), width)).astype(np.float32),
       scipy.sparse.csr_array(matrix),
+      **more,
   )
 
 
@@ -51,7 +65,16 @@ def make_problem(**changes):
   }
   problem = problem_lib.Problem(
       make_side(rng, np.array(['u1', 'à', '', 'long name', 'ü']), 0, 0),
-      make_side(rng, np.array([7, 2**40, 1, -3, 5, 0], np.int64), 3, 8),
+      make_side(
+          rng,
+          np.array([7, 2**40, 1, -3, 5, 0], np.int64),
+          3,
+          8,
+          tokens=make_tokens(rng, ITEMS, ['genre', 'gen\u00fcs']),
+          preference_dense=normal(ITEMS, 3),
+          preference_tokens=make_tokens(rng, ITEMS, ['viewed']),
+          preference_known=rng.random(ITEMS) < 0.5,
+      ),
       schema.Split(train, evaluation, ('Drawn.', 'Naïve, "quoted".')),
       schema.Factors(
           normal(USERS, WIDTH),
@@ -75,6 +98,10 @@ def assert_same(found, expected, path='problem'):
       assert_same(
           getattr(found, name), getattr(expected, name), f'{path}.{name}'
       )
+  elif isinstance(expected, tuple):
+    assert len(found) == len(expected), path
+    for number, value in enumerate(expected):
+      assert_same(found[number], value, f'{path}[{number}]')
   elif isinstance(expected, dict):
     assert list(found) == list(expected), path
     for key, value in expected.items():
@@ -141,4 +168,42 @@ def test_half_a_file_is_told_and_never_half_a_problem(tmp_path):
   path = tmp_path / os.listdir(tmp_path)[0]
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(errors.UserError, match='is damaged'):
+    problem_lib.load(str(tmp_path))
+
+
+def test_a_side_without_tokens_has_rows_without_any():
+  side = make_problem().user
+  for name in ('tokens', 'preference_tokens'):
+    tokens = getattr(side, name)
+    assert len(tokens) == USERS and tokens.id.shape == (USERS, 0)
+    assert tokens.width == 0 and tokens.features == ()
+  assert side.preference_dense.shape == (USERS, 0)
+  assert side.preference_dense.dtype == np.float32
+  assert side.preference_known.tolist() == [False] * USERS
+
+
+@pytest.mark.parametrize(
+    'name', ['tokens', 'preference_dense', 'preference_known']
+)
+def test_rows_that_are_missing_are_a_mistake(name):
+  side = make_problem().item
+  cut = getattr(side, name)[:-1]
+  with pytest.raises(ValueError, match=f'{name} has not one row for each of 6'):
+    dataclasses.replace(side, **{name: cut})
+
+
+def test_a_file_of_before_there_were_tokens_is_told(tmp_path):
+  problem_lib.save(make_problem(), str(tmp_path))
+  path = os.path.join(tmp_path, problem_lib.FILE)
+  with np.load(path) as arrays:
+    old = {
+        name: array
+        for name, array in arrays.items()
+        if 'tokens' not in name and 'preference' not in name
+    }
+  np.savez(path, **old)
+  with pytest.raises(
+      errors.UserError,
+      match=r"holds no 'user/tokens/\w+'; .*of another version",
+  ):
     problem_lib.load(str(tmp_path))
