@@ -5,6 +5,7 @@ Part of `config.py`, which gives them their names; see there.
 """
 
 import dataclasses
+import itertools
 
 from dropoutnet_jax import checks
 
@@ -18,6 +19,8 @@ DATASETS = (
 )
 # Beside them 'tables': the user's own, see TablesConfig.
 TABLE_FORMATS = ('parquet', 'csv', 'tsv', 'json', 'arrow')
+# Fields of TablesConfig that say what lists are meant as.
+LIST_COLUMNS = ('tag_columns', 'vector_columns', 'sequence_columns')
 SPLITS = ('published-cold', 'published-warm', 'random', 'time')
 
 
@@ -74,6 +77,7 @@ class TablesConfig:
   # lists of whole numbers are meant.
   tag_columns: tuple[str, ...] = ()
   vector_columns: tuple[str, ...] = ()
+  sequence_columns: tuple[str, ...] = ()  # lists whose order is kept
   list_separator: str = '|'
   tag_weight_separator: str = ''  # ':' reads 'jazz:2' as jazz with weight 2
 
@@ -119,16 +123,16 @@ class TablesConfig:
         'header',
         'users_header',
         'items_header',
-        'tag_columns',
-        'vector_columns',
+        *LIST_COLUMNS,
     ):
       value = getattr(self, field)
       ok = len(set(value)) == len(value) and all(value)
       checks.check(ok, f'data.tables.{field}', value, 'distinct names')
-    value = self.tag_columns
-    for name in self.vector_columns:
-      rule = f'without {name!r}, which data.tables.vector_columns names'
-      checks.check(name not in value, 'data.tables.tag_columns', value, rule)
+    for field, other in itertools.combinations(LIST_COLUMNS, 2):
+      value = getattr(self, field)
+      for name in getattr(self, other):
+        rule = f'without {name!r}, which data.tables.{other} names'
+        checks.check(name not in value, f'data.tables.{field}', value, rule)
 
 
 @dataclasses.dataclass

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Columns of Arrow tables as features read them.
 
-Decides what a column of users or items holds: numbers, strings, tags or
-vectors. Knows no file and no id.
+Decides what a column of users or items holds: numbers, strings, tags, vectors
+or sequences. Knows no file and no id.
 """
 
 import numpy as np
@@ -32,32 +32,33 @@ def to_column(
   Args:
     column: [N].
     name: of the column.
-    settings: which columns hold tags and vectors, and how lists are written.
+    settings: which columns hold tags, vectors and sequences, and how lists are
+      written.
     is_text: whether the values are strings that may mean something else.
 
   Returns:
-    Tags; numbers float32 [N] or [N, D], NaN where missing, or int64 [N] where
-    whole and complete, or float64 [N] where float32 would round whole ones;
-    strings object [N], None where missing; or None for what no feature can
-    read. And why, or what was made of it, or ''.
+    Tags; sequences; numbers float32 [N] or [N, D], NaN where missing, or int64
+    [N] where whole and complete, or float64 [N] where float32 would round whole
+    ones; strings object [N], None where missing; or None for what no feature
+    can read. And why, or what was made of it, or ''.
 
   Raises:
     ColumnError: for a list column whose entries do not fit.
   """
   kind = column.type
-  as_list = name in (*settings.tag_columns, *settings.vector_columns)
+  as_list = any(
+      name in getattr(settings, field) for field in config_data.LIST_COLUMNS
+  )
   if as_list and arrow_values.is_string(kind):
     found = arrow_values.encode(column)
     lists = pc.split_pattern(found.values, settings.list_separator)
     indices = pa.array(found.codes, mask=found.codes < 0)
     column, kind = pa.chunked_array([lists.take(indices)]), lists.type
+  if name in settings.sequence_columns:
+    return _read_sequences(column), ''
   if pa.types.is_map(kind) or pa.types.is_struct(kind):
     return _read_weights(column)
-  if (
-      pa.types.is_list(kind)
-      or pa.types.is_large_list(kind)
-      or pa.types.is_fixed_size_list(kind)
-  ):
+  if _is_list(kind):
     return _read_lists(column, name, settings)
   if arrow_values.is_string(kind) or pa.types.is_dictionary(kind):
     return _read_strings(column, is_text)
@@ -161,6 +162,57 @@ def _read_lists(
   if settings.tag_weight_separator:
     flat, weight = _split_weights(flat, rows, settings.tag_weight_separator)
   return _make_tags(len(array), rows, flat, weight), ''
+
+
+def _read_sequences(column: pa.ChunkedArray) -> schema.Sequences:
+  """Lists in their order, without missing and blank values.
+
+  A list that is missing is an empty one.
+
+  Raises:
+    ColumnError: for values that are no lists of strings or whole numbers.
+  """
+  kind = column.type
+  if pa.types.is_null(kind):
+    column, kind = column.cast(pa.list_(pa.null())), pa.list_(pa.null())
+  if not _is_list(kind):
+    raise arrow_values.ColumnError(f'values of type {kind} are no lists')
+  array = _combine(column)
+  rows = pc.list_parent_indices(array).to_numpy()
+  flat = pc.list_flatten(array)
+  if pa.types.is_null(flat.type):
+    values = np.zeros(0, object)
+    rows = rows[:0]
+  elif arrow_values.is_string(flat.type):
+    found = arrow_values.encode(pa.chunked_array([flat]))
+    known = pc.utf8_trim_whitespace(found.values)
+    known = np.append(known.to_numpy(zero_copy_only=False), '')
+    keep = known[found.codes] != ''  # code -1 is the blank at the end
+    values, rows = known[found.codes[keep]], rows[keep]
+  elif pa.types.is_integer(flat.type):
+    keep = arrow_values.to_mask(flat.is_valid())
+    try:
+      values = flat.drop_null().cast(pa.int64()).to_numpy()
+    except pa.ArrowInvalid:
+      raise arrow_values.ColumnError(
+          'a sequence holds whole numbers beyond 63 bits; write them as strings'
+      ) from None
+    rows = rows[keep]
+  else:
+    raise arrow_values.ColumnError(
+        f'lists of {flat.type} are no sequences, which hold strings or whole '
+        'numbers'
+    )
+  length = np.bincount(rows, minlength=len(array))
+  return schema.Sequences(values, np.concatenate([[0], np.cumsum(length)]))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+  return bool(
+      pa.types.is_list(kind)
+      or pa.types.is_large_list(kind)
+      or pa.types.is_fixed_size_list(kind)
+  )
 
 
 def _read_weights(column: pa.ChunkedArray) -> tuple[schema.Column | None, str]:

@@ -18,7 +18,8 @@ class ColumnFacts:
   Attributes:
     side: 'users' or 'items'.
     name: of the column; the ids are called 'id'.
-    kind: 'strings', 'numbers', 'whole numbers', 'tags' or 'vectors of D'.
+    kind: 'strings', 'numbers', 'whole numbers', 'tags', 'sequences' or
+      'vectors of D'.
     missing: share of rows without a value.
     distinct: number of distinct values; of tags, how many there are.
     examples: frequent values, most frequent first.
@@ -58,6 +59,8 @@ def _describe_column(
 ) -> ColumnFacts:
   if isinstance(column, schema.Tags):
     return _describe_tags(side, name, column)
+  if isinstance(column, schema.Sequences):
+    return _describe_sequences(side, name, column)
   if column.ndim == 2:
     known = column[~np.isnan(column).any(axis=1)]
     missing = 1 - len(known) / max(len(column), 1)
@@ -96,6 +99,23 @@ def _describe_tags(side: str, name: str, tags: schema.Tags) -> ColumnFacts:
       empty / max(num_rows, 1),
       num_tags,
       tuple(_cut(str(names[tag])) for tag in top),
+  )
+
+
+def _describe_sequences(
+    side: str, name: str, column: schema.Sequences
+) -> ColumnFacts:
+  """Most frequent values as examples; an empty sequence counts as missing."""
+  values, counts = np.unique(column.values.astype(str), return_counts=True)
+  top = values[np.argsort(-counts, kind='stable')[:_EXAMPLES]]
+  empty = np.count_nonzero(np.diff(column.starts) == 0)
+  return ColumnFacts(
+      side,
+      name,
+      'sequences',
+      empty / max(len(column), 1),
+      len(values),
+      tuple(_cut(value) for value in top),
   )
 
 

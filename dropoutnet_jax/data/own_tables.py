@@ -175,7 +175,7 @@ def _check_lists(
     settings: config_data.TablesConfig, names: Sequence[str]
 ) -> None:
   """Refuses names of list columns that neither side has."""
-  for field in ('tag_columns', 'vector_columns'):
+  for field in config_data.LIST_COLUMNS:
     for name in getattr(settings, field):
       if name not in names:
         raise errors.UserError(
@@ -208,11 +208,21 @@ def _to_entities(
         place = part.table.place(int(part.pick[error.row]))
       raise errors.UserError(
           f'{place}: {name}: {error}. Correct it, or take the column out of '
-          'config.data.tables.tag_columns and vector_columns.'
+          f'{_named_in(name, settings)}.'
       ) from error
     if read is not None:
       columns[name] = read
     if remark:
       what = '' if read is not None else ' is left out'
       notes.append(f'Column {name!r} of {side}s{what}: {remark}.')
-  return schema.Entities(own_ids.to_numpy(part.ids), columns), notes
+  ids = own_ids.to_numpy(part.ids)
+  id_name = getattr(settings, f'{side}_id')
+  return schema.Entities(ids, columns, id_name), notes
+
+
+def _named_in(name: str, settings: config_data.TablesConfig) -> str:
+  """The field that says what the lists of a column are, for messages."""
+  for field in config_data.LIST_COLUMNS:
+    if name in getattr(settings, field):
+      return f'config.data.tables.{field}'
+  return 'the table'

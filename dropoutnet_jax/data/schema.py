@@ -27,21 +27,57 @@ class Tags:
   names: np.ndarray | None = None
 
 
-# A column is Tags, numbers (float32 [N] or [N, D], NaN where missing; whole
-# ones may be categories) or strings (object [N] of str, None where missing:
-# categories or texts).
-Column: TypeAlias = Tags | np.ndarray
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+  """Values of N rows in their order, repeated ones repeatedly.
+
+  Attributes:
+    values: object [E] of str, or int64 [E]; those of a row stand together.
+    starts: int64 [N + 1], where each row starts, and E.
+  """
+
+  values: np.ndarray
+  starts: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.starts) - 1
+
+  def rows(self) -> np.ndarray:
+    """The row of each value, int64 [E]."""
+    return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+  def take(self, rows: np.ndarray) -> 'Sequences':
+    """Some rows, int [M], in the order that they are named."""
+    length = np.diff(self.starts)[rows]
+    starts = np.concatenate([[0], np.cumsum(length)])
+    shift = np.repeat(self.starts[:-1][rows] - starts[:-1], length)
+    return Sequences(self.values[np.arange(starts[-1]) + shift], starts)
+
+
+# A column is Tags, Sequences, numbers (float32 [N] or [N, D], NaN where
+# missing; whole ones may be categories) or strings (object [N] of str, None
+# where missing: categories or texts).
+Column: TypeAlias = Tags | Sequences | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Entities:
-  """Users or items: ids [N] (int64 or str, distinct) and their columns."""
+  """Users or items: ids [N] (int64 or str, distinct) and their columns.
+
+  Features find the ids themselves under `id_name`, where no column has that
+  name; '' is for readers that leave the name to others.
+  """
 
   ids: np.ndarray
   columns: dict[str, Column] = dataclasses.field(default_factory=dict)
+  id_name: str = ''
 
   def __len__(self) -> int:
     return len(self.ids)
+
+  def with_id_name(self, name: str) -> 'Entities':
+    """The same, with the ids under that name if they have none."""
+    return self if self.id_name else dataclasses.replace(self, id_name=name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,41 @@ def _tags(found: schema.Tags) -> list[dict[str, float]]:
 
 
 NAN = float('nan')
+_WORDS = st.one_of(st.none(), st.sampled_from(['a', ' b ', '', 'c']))
+
+
+@pytest.mark.parametrize('fixed', [False, True])
+@hypothesis.given(
+    rows=st.lists(
+        st.one_of(st.none(), st.lists(_WORDS, min_size=2, max_size=2)),
+        max_size=6,
+    ),
+    longer=st.booleans(),
+)
+def test_sequences(fixed, rows, longer):
+  if longer and not fixed:
+    rows = [row and row * n for n, row in enumerate(rows)]
+  kind = pa.list_(pa.string(), 2) if fixed else pa.list_(pa.string())
+  found, remark = _column(rows, kind, sequence_columns=('x',))
+  expected = [[v.strip() for v in row or [] if v and v.strip()] for row in rows]
+  assert remark == '' and len(found) == len(rows)
+  parts = zip(found.starts, found.starts[1:])
+  assert [found.values[a:b].tolist() for a, b in parts] == expected
+  picked = np.array([len(rows) - 1, 0, 0])[: 3 * bool(rows)]
+  taken = found.take(picked)
+  parts = zip(taken.starts, taken.starts[1:])
+  assert [taken.values[a:b].tolist() for a, b in parts] == [
+      expected[row] for row in picked
+  ]
+  assert taken.rows().tolist() == [
+      n for n, row in enumerate(picked) for _ in expected[row]
+  ]
+
+
+@pytest.mark.parametrize('kind', [pa.null(), pa.list_(pa.null())])
+def test_sequences_without_any_value(kind):
+  found, _ = _column([None, None], kind, sequence_columns=('x',))
+  assert len(found) == 2 and len(found.values) == 0
 
 
 @pytest.mark.parametrize(

@@ -325,6 +325,43 @@ def test_selecting_keeps_labels_and_sessions():
   assert picked.weight is None and picked.time is None
 
 
+def test_sequences(load):
+  """However they are written; order and repeats count, a gap is empty."""
+  dataset = load(
+      {'sequence_columns': ('seen', 'read')},
+      interactions='user_id,item_id\nu1,1\nu9,2\n',
+      users='user_id,seen\nu1,7|3| 7 ||x\nu2,\n',
+      items={'item_id': [1, 2, 3], 'read': [[9, None, 2, 9], None, []]},
+  )
+  seen = dataset.users.columns['seen']
+  assert seen.values.tolist() == ['7', '3', '7', 'x']
+  assert seen.starts.tolist() == [0, 4, 4, 4]  # u9 is no row of the table
+  read = dataset.items.columns['read']
+  assert read.values.tolist() == [9, 2, 9] and read.values.dtype == np.int64
+  assert read.starts.tolist() == [0, 3, 3, 3] and read.starts.dtype == np.int64
+  facts = column_facts.describe_schema(dataset)
+  assert [fact.sentence() for fact in facts if fact.kind == 'sequences'] == [
+      'sequences, 66.7 % missing, 3 distinct, such as 7, 3, x',
+      'sequences, 66.7 % missing, 2 distinct, such as 9, 2',
+  ]
+
+
+def test_sequences_of_samples_are_those_of_the_latest(load):
+  dataset = load(
+      {
+          'user_columns': ('seen',),
+          'sequence_columns': ('seen',),
+          'list_separator': ' ',
+      },
+      samples='user_id,item_id,time,seen\na,1,5,x y\na,2,9,x y z\nb,1,1,\n',
+  )
+  seen = dataset.users.columns['seen']
+  assert seen.values.tolist() == ['x', 'y', 'z']
+  assert seen.starts.tolist() == [0, 3, 3]
+  assert _has(dataset.notes, 'seen of one user differ between samples')
+  assert dataset.users.id_name == 'user_id'
+
+
 def test_describe_schema(load):
   dataset = load(
       {'tag_columns': ('genres',), 'vector_columns': ('place',)},

@@ -340,6 +340,54 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {'interactions': 'pairs.parquet'},
         ['session_id: values of type double are neither'],
     ),
+    'sequence column missing': (
+        {'pairs.csv': GOOD, 'items.csv': 'item_id,seen\n1,a\n'},
+        {'items': 'items.csv', 'sequence_columns': ('seem',)},
+        ["sequence_columns names 'seem'", "mean 'seen'"],
+    ),
+    'a sequence that is no list': (
+        {
+            'pairs.csv': GOOD,
+            'items.parquet': {'item_id': [1, 2], 'seen': [3, 4]},
+        },
+        {'items': 'items.parquet', 'sequence_columns': ('seen',)},
+        [
+            'seen: values of type int64 are no lists. Correct it',
+            'out of config.data.tables.sequence_columns.',
+        ],
+    ),
+    'a sequence of fractions': (
+        {
+            'pairs.csv': GOOD,
+            'items.parquet': {'item_id': [1, 2], 'seen': [[0.5], None]},
+        },
+        {'items': 'items.parquet', 'sequence_columns': ('seen',)},
+        ['seen: lists of double are no sequences', 'strings or whole numbers'],
+    ),
+    'a sequence of what int64 cannot hold': (
+        {
+            'pairs.csv': GOOD,
+            'items.parquet': {
+                'item_id': [1, 2],
+                'seen': pa.array([[2**63], None], pa.list_(pa.uint64())),
+            },
+        },
+        {'items': 'items.parquet', 'sequence_columns': ('seen',)},
+        ['seen: a sequence holds whole numbers beyond 63 bits', 'strings'],
+    ),
+    'a sequence of weights': (
+        {
+            'pairs.csv': GOOD,
+            'items.parquet': {
+                'item_id': [1, 2],
+                'seen': pa.array(
+                    [[('a', 1)], None], pa.map_(pa.string(), pa.int8())
+                ),
+            },
+        },
+        {'items': 'items.parquet', 'sequence_columns': ('seen',)},
+        ['seen: values of type map<string, int8', 'are no lists. Correct'],
+    ),
     'vectors of two lengths': (
         {'pairs.csv': GOOD, 'items.csv': 'item_id,v\n1,1|2\n2,3\n'},
         {'items': 'items.csv', 'vector_columns': ('v',)},
@@ -394,6 +442,16 @@ SETTINGS = [
     (
         {'tag_columns': ('a', 'b'), 'vector_columns': ('b',)},
         "without 'b', which data.tables.vector_columns names",
+    ),
+    ({'sequence_columns': ('a', 'a')}, 'data.tables.sequence_columns is'),
+    (
+        {'tag_columns': ('a', 'b'), 'sequence_columns': ('a',)},
+        "tag_columns is ('a', 'b'); it must be without 'a', which "
+        'data.tables.sequence_columns names',
+    ),
+    (
+        {'vector_columns': ('a',), 'sequence_columns': ('a',)},
+        "vector_columns is ('a',); it must be without 'a', which",
     ),
 ]
 
