@@ -289,8 +289,28 @@ def _data_facts(problem: problem_lib.Problem) -> dict[str, Any]:
               _rows_without_content(getattr(problem, side)),
           )
           for side in ('user', 'item')
-      },
+      }
+      | _more_features(problem),
   }
+
+
+def _more_features(problem: problem_lib.Problem) -> dict[str, Any]:
+  """Tokens, their embedding tables and preference features, if any."""
+  facts: dict[str, Any] = {}
+  for name in ('user', 'item'):
+    side = getattr(problem, name)
+    width = side.preference_dense.shape[1]
+    if width:
+      known = int(side.preference_known.sum())
+      facts[f'{name}: preference columns, rows with a value'] = (width, known)
+    for group in ('tokens', 'preference_tokens'):
+      tokens = getattr(side, group)
+      tables = {t.table: (t.num_ids, t.width) for t in tokens.features}
+      if tables:
+        shown = [f'{t} {n:,} x {width}' for t, (n, width) in tables.items()]
+        label = f'{name}: columns of {group.replace("_", " ")}, embeddings'
+        facts[label] = f'{tokens.id.shape[1]} / {", ".join(shown)}'
+  return facts
 
 
 def _model_facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
@@ -332,4 +352,5 @@ def _rows_without_content(side: problem_lib.Side) -> int:
   filled = np.diff(side.sparse.indptr) > 0
   if side.dense.shape[1]:
     filled |= side.dense.any(axis=1)
+  filled |= (side.tokens.id > 0).any(axis=1)
   return int(len(filled) - filled.sum())

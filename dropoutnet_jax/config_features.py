@@ -24,6 +24,16 @@ ID_KINDS = ('tags', 'text', 'category', 'sequence', 'cross')
 # Kinds whose values are single numbers.
 NUMBER_KINDS = ('numeric', 'lookup', 'expression')
 TRANSFORMS = ('standard', 'log1p', 'min_max', 'quantile', 'none')
+# What features that share an embedding table agree in.
+SHARED = (
+    'embedding',
+    'embedding_std',
+    'hash_buckets',
+    'num_buckets',
+    'min_rows',
+    'boundaries',
+    'num_intervals',
+)
 POOLINGS = ('sum', 'mean', 'max', 'attention')
 
 
@@ -36,10 +46,13 @@ class Feature:
   (vectors), 'sequence' (values in their order), 'cross' (several categories as
   one), 'lookup' (the weight of one of a row's tags, named by another column),
   'expression' (arithmetic over columns of numbers). What is said of tags below
-  holds for the words of texts as well.
+  holds for the words of texts as well. A sequence without an embedding is the
+  share of each value, a feature with one has no dense columns.
   """
 
-  column: str = ''  # of a cross or an expression: a name for messages
+  # Of a cross or an expression a name for messages. The ids themselves are the
+  # column 'user_id' or 'item_id', or as data.tables calls it.
+  column: str = ''
   kind: str = 'tags'
   # 'content' is known from the start; 'preference' comes with behaviour, and
   # input dropout takes it away with all other preference.
@@ -47,8 +60,8 @@ class Feature:
   idf: str = 'root'  # tags: 'idf', 'root' (its square root) or 'none'
   counts: str = 'binary'  # tags: 'binary', 'log' (1 + log count) or 'raw'
   min_rows: int = 1  # ids: drop what occurs in fewer training rows
-  rank: int = 0  # tags: truncated SVD to this many columns; 0 keeps all
-  sparse: bool = True  # ids: part of the sparse content as well
+  rank: int = 0  # tags, sequence: truncated SVD to so many columns; 0 keeps all
+  sparse: bool = True  # ids of content: part of the sparse content as well
   # Numbers: 'standard' (mean 0, variance 1), 'log1p' (of the logarithm of 1 +
   # the value), 'min_max' (training range to [0, 1]), 'quantile' (rank among
   # training values to [0, 1]) or 'none'.
@@ -87,6 +100,7 @@ class Feature:
     checks.check_at_least(f'{field}.rank', self.rank, 0)
     self._check_numbers(field)
     self._check_ids(field)
+    self._check_tags(field)
     self._check_parts(field)
 
   def _check_numbers(self, field: str) -> None:
@@ -128,8 +142,24 @@ class Feature:
         self._check_default(field, name, rule)
     if not self.embedding:
       rule = 'left alone without an embedding'
-      for name in ('embedding_table', 'embedding_std'):
+      for name in (
+          'embedding_table',
+          'embedding_std',
+          'pooling',
+          'max_length',
+      ):
         self._check_default(field, name, rule)
+    elif self.rank:
+      rule = '0 where an embedding takes the place of dense columns'
+      checks.check(False, f'{field}.rank', self.rank, rule)
+
+  def _check_tags(self, field: str) -> None:
+    rule = f'left alone where kind is {self.kind!r}, which has no tags'
+    if self.kind not in ('tags', 'text'):
+      for name in ('idf', 'counts'):
+        self._check_default(field, name, rule)
+      if self.kind != 'sequence':
+        self._check_default(field, 'rank', rule)
 
   def _check_parts(self, field: str) -> None:
     parts = {'cross': 'columns', 'lookup': 'key', 'expression': 'expression'}
@@ -191,3 +221,27 @@ class FeaturesConfig:
     for side in ('user', 'item'):
       for number, feature in enumerate(getattr(self, side)):
         feature.validate(f'features.{side}[{number}]')
+    self._check_tables()
+
+  def _check_tables(self) -> None:
+    """Features that share an embedding table agree on it."""
+    first: dict[str, tuple[str, Feature]] = {}
+    for side in ('user', 'item'):
+      for number, feature in enumerate(getattr(self, side)):
+        table = feature.embedding_table
+        if not table:
+          continue
+        field = f'features.{side}[{number}]'
+        other, shared = first.setdefault(table, (field, feature))
+        for name in SHARED:
+          expected = getattr(shared, name)
+          value = getattr(feature, name)
+          rule = (
+              f'{expected!r} like config.{other}.{name}, since both name '
+              f'embedding_table {table!r}'
+          )
+          checks.check(value == expected, f'{field}.{name}', value, rule)
+        value = feature.num_intervals
+        rule = f'0 where {table!r} is shared: set boundaries, the same ones'
+        ok = not value or other == field
+        checks.check(ok, f'{field}.num_intervals', value, rule)

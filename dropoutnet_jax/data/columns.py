@@ -16,6 +16,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import crosses
 from dropoutnet_jax.data import expression_parser
 from dropoutnet_jax.data import expressions
+from dropoutnet_jax.data import id_values
 from dropoutnet_jax.data import lookups
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import words
@@ -23,6 +24,7 @@ from dropoutnet_jax.data import words
 # What a column can hold, and which kinds of feature can read it.
 _READABLE_AS = {
     'tags': ('tags', 'lookup'),
+    'sequences': ('sequence', 'tags'),
     expression_parser.NUMBER: ('numeric', 'category'),
     'several numbers per row': ('dense', 'numeric'),
     'strings': ('category', 'text'),
@@ -31,6 +33,7 @@ _READABLE_AS = {
 # Whole float32 numbers from here on have neighbours that they cannot be told
 # apart from.
 _FLOAT_LIMIT = 2**24
+_HEAVIEST = 1e30  # weight of a tag with an embedding, far from infinity
 
 
 def read(
@@ -49,8 +52,8 @@ def read(
       The others are checked as well, but not read for their content.
 
   Returns:
-    Tags, also for texts; numbers [N] or [N, D], NaN where missing; or
-    categories [N] of str, None where missing.
+    Tags, also for texts; sequences; numbers [N] or [N, D], NaN where missing;
+    or categories [N] of str, None where missing.
 
   Raises:
     UserError: there is no such column, its content does not fit the kind, a
@@ -75,9 +78,12 @@ def read(
 
 
 def _convert(column: schema.Column, feature: config.Feature) -> schema.Column:
-  """Texts as counts of words, categories as strings."""
+  """Texts as counts of words, lists as tags, categories as strings."""
   if isinstance(column, schema.Tags):
     return column
+  if isinstance(column, schema.Sequences):
+    is_tags = feature.kind == 'tags'
+    return id_values.of_column(column).to_tags() if is_tags else column
   if feature.kind == 'text':
     return words.count_words(
         [() if text is None else words.split_words(text) for text in column]
@@ -164,13 +170,15 @@ def _evaluate(
 
 
 def _find(entities: schema.Entities, name: str, field: str) -> schema.Column:
-  """The column of that name."""
+  """The column of that name, or the ids where they have it."""
   if name in entities.columns:
     return entities.columns[name]
+  if name and name == entities.id_name:
+    return entities.ids
   known = ', '.join(entities.columns) or 'none'
   raise errors.UserError(
       f'{field}: there is no column {name!r}. Columns are: {known}.'
-      + errors.did_you_mean(name, entities.columns)
+      + errors.did_you_mean(name, [*entities.columns, entities.id_name])
   )
 
 
@@ -182,6 +190,8 @@ def _check_kind(
   if kind not in _READABLE_AS[content]:
     fitting = ' or '.join(f'kind={kind!r}' for kind in _READABLE_AS[content])
     advice = f'use {fitting}' if fitting else 'leave the feature out'
+    if kind == 'sequence' and content in ('tags', 'strings'):
+      advice += ', or name the column in config.data.tables.sequence_columns'
     raise errors.UserError(
         f'{field}: column {name!r} holds {content}, which kind={kind!r} does '
         f'not fit; {advice}.'
@@ -208,6 +218,8 @@ def _take(column: schema.Column, rows: np.ndarray) -> schema.Column:
   """Some rows of a column."""
   if isinstance(column, schema.Tags):
     return schema.Tags(column.matrix[rows], column.names)
+  if isinstance(column, schema.Sequences):
+    return column.take(rows)
   return column[rows]
 
 
@@ -215,6 +227,8 @@ def _content(column: schema.Column) -> str:
   """A key of `_READABLE_AS`."""
   if isinstance(column, schema.Tags):
     return 'tags'
+  if isinstance(column, schema.Sequences):
+    return 'sequences'
   if column.dtype.kind in 'OU' and column.ndim == 1:
     return 'strings'
   if column.dtype.kind in 'bfiu' and column.ndim == 1:
@@ -232,9 +246,16 @@ def _find_bad_rows(
     bad = ~np.isfinite(column.matrix.data)
     if feature.counts == 'log':
       bad |= column.matrix.data < 0
+    rule = 'a weight that is infinite, NaN, or < 0 in a log'
+    if feature.embedding and feature.kind in ('tags', 'text'):
+      weight = column.matrix.data
+      bad |= (weight < 0) | (weight > _HEAVIEST)
+      rule = f'a weight that is NaN, < 0 or above {_HEAVIEST:g}'
     entry = np.flatnonzero(bad)
     row = np.searchsorted(column.matrix.indptr, entry, side='right') - 1
-    return np.unique(row), 'a weight that is infinite, NaN, or < 0 in a log'
+    return np.unique(row), rule
+  if isinstance(column, schema.Sequences):
+    return _find_bad_values(column)
   if column.dtype.kind in 'OU':
     good: tuple[type, ...] = (str, type(None))
     rule = 'a text that is no string'
@@ -273,6 +294,16 @@ def _check_whole(entities: schema.Entities, name: str, field: str) -> None:
         'and whole numbers. Round them in the table, or make a column there '
         'that says which range they are in.'
     )
+
+
+def _find_bad_values(column: schema.Sequences) -> tuple[np.ndarray, str]:
+  """Rows of sequences with a value that is no string, and the rule."""
+  rule = 'a value that is neither a string nor a whole number'
+  if column.values.dtype.kind in 'iuU':
+    return np.zeros(0, np.int64), rule
+  good = (str, numbers.Integral)
+  bad = np.array([not isinstance(value, good) for value in column.values], bool)
+  return np.unique(column.rows()[bad]), rule
 
 
 def _as_strings(column: np.ndarray) -> np.ndarray:

@@ -110,6 +110,15 @@ def load(
   return described, arrays
 
 
+def sides(folder: str) -> tuple[str, ...]:
+  """Names of the sides that features.json holds.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  return tuple(_read(_json_path(folder)))
+
+
 def _json_path(folder: str) -> str:
   return os.path.join(folder, 'features.json')
 

@@ -82,10 +82,7 @@ class TagEncoder:
   def weigh(self, tags: schema.Tags) -> scipy.sparse.csr_array:
     """Tf-idf over this vocabulary, csr_array float32 [N, T]."""
     aligned = self._align(tags)
-    if self.counts == 'binary':
-      aligned.data[:] = 1
-    elif self.counts == 'log':
-      aligned.data[:] = np.log1p(aligned.data)
+    count_weights(aligned, self.counts)
     aligned.data *= self.weight[aligned.indices]
     return aligned
 
@@ -115,6 +112,24 @@ class TagEncoder:
   def _name(self, number: int) -> str:
     names = self.source if self.names is None else self.names
     return f'{self.column}={names[number]}'
+
+
+def count_weights(matrix: scipy.sparse.csr_array, counts: str) -> None:
+  """Turns weights of tags, in place, to what `Feature.counts` makes of them."""
+  if counts == 'binary':
+    matrix.data[:] = 1
+  elif counts == 'log':
+    matrix.data[:] = np.log1p(matrix.data)
+
+
+def idf_weights(frequency: np.ndarray, num_rows: int, idf: str) -> np.ndarray:
+  """What tags in `frequency` [T] of the rows weigh, float32 [T].
+
+  A tag of no row counts as one of a single row.
+  """
+  inverse = np.log(num_rows / np.maximum(frequency, 1))
+  power = {'idf': 1.0, 'root': 0.5, 'none': 0.0}[idf]
+  return (inverse**power).astype(np.float32)
 
 
 def fit_tags(
@@ -147,11 +162,9 @@ def fit_tags(
   """
   matrix, source = _merge_names(tags)
   frequency = np.bincount(matrix.indices, minlength=matrix.shape[1])
-  idf = np.log(matrix.shape[0] / np.maximum(frequency, 1))
-  power = {'idf': 1.0, 'root': 0.5, 'none': 0.0}[feature.idf]
-  weight = (idf**power).astype(np.float32)
+  weight = idf_weights(frequency, matrix.shape[0], feature.idf)
   kept = np.flatnonzero((frequency >= feature.min_rows) & (weight > 0))
-  noun = 'word' if feature.kind == 'text' else 'tag'
+  noun = {'text': 'word', 'sequence': 'value'}.get(feature.kind, 'tag')
   if not len(kept):
     raise errors.UserError(
         f'{field}: column {feature.column!r} has '
@@ -205,17 +218,22 @@ def _add_dense_block(
     noun: str,
 ) -> tuple[TagEncoder, list[str]]:
   """Multi-hot, reduced, or none: by the rank and the number of tags."""
+  if feature.embedding:  # takes the place of dense columns
+    return encoder, []
   if feature.rank:
     return _reduce(encoder, tags, feature.rank, seed, field, noun)
   num_tags = len(encoder.weight)
   if num_tags <= encoders.MAX_DENSE_COLUMNS:
     return dataclasses.replace(encoder, reduced=np.arange(num_tags)), []
   if not feature.sparse:
+    is_content = feature.group == 'content'
+    without = 'sparse=False' if is_content else 'no sparse preference'
+    more = ', or sparse=True' if is_content else ', or an embedding, like 16'
     raise errors.UserError(
         f'{field}: column {feature.column!r} has {num_tags:,} {noun}s, rank=0 '
-        'and sparse=False, so nothing of it would be read: more than '
+        f'and {without}, so nothing of it would be read: more than '
         f'{encoders.MAX_DENSE_COLUMNS} {noun}s do not become dense as they are.'
-        ' Set a rank, like 300, or sparse=True.'
+        f' Set a rank, like 300{more}.'
     )
   note = (
       f'{feature.column!r} is in the sparse content only, which the towers do '

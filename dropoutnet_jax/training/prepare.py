@@ -15,10 +15,10 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import audit
 from dropoutnet_jax.data import factors as factors_lib
-from dropoutnet_jax.data import features
 from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import sides
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.data import splits
 from dropoutnet_jax.data import synthetic
@@ -70,19 +70,35 @@ def prepare(
     labelled = impressions.split(dataset.impressions, split, cfg.data.seed)
   _check_signal(cfg, labelled)
   watch.lap('split and audit')
-  train_users, train_items = split.train_rows()
-  user, user_notes = _encode(cfg, dataset.users, train_users, 'user', workdir)
-  item, item_notes = _encode(cfg, dataset.items, train_items, 'item', workdir)
+  entities = {'user': dataset.users, 'item': dataset.items}
+  encoders, feature_notes = sides.fit(
+      cfg.features,
+      entities,
+      dict(zip(sides.NAMES, split.train_rows())),
+      cfg.train.seed,
+  )
+  encoded = {}
+  for side, encoder in encoders.items():
+    if workdir is not None:
+      encoder.save(workdir)
+    encoded[side] = encoder.transform(entities[side])
   watch.lap('features')
   factors, blanked = _make_factors(cfg, dataset, split)
   watch.lap('teacher')
   history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *dropped, *blanked)
-  notes += (*user_notes, *item_notes, *history_notes)
+  notes += (*feature_notes, *history_notes)
   # Two features of one column say the same about it.
   notes = tuple(dict.fromkeys(notes))
   problem = problem_lib.Problem(
-      user, item, split, factors, truth, notes, watch.seconds, labelled
+      encoded['user'],
+      encoded['item'],
+      split,
+      factors,
+      truth,
+      notes,
+      watch.seconds,
+      labelled,
   )
   if workdir is not None:
     problem_lib.save(problem, workdir)
@@ -133,30 +149,6 @@ def _check_signal(
           '0 and use objective.softmax or in_batch_softmax, whose negatives '
           'come from the batch, or train on data with impressions.'
       )
-
-
-def _encode(
-    cfg: config.Config,
-    entities: schema.Entities,
-    train_rows: np.ndarray,
-    side: str,
-    workdir: str | None,
-) -> tuple[problem_lib.Side, list[str]]:
-  """Fits the encoder on training rows, keeps it, encodes all rows."""
-  encoder = features.fit(
-      getattr(cfg.features, side),
-      cfg.features.scaling,
-      entities,
-      train_rows,
-      seed=cfg.train.seed,
-      side=side,
-  )
-  if workdir is not None:
-    encoder.save(workdir, side)
-  content = encoder.transform(entities)
-  return problem_lib.Side(entities.ids, content.dense, content.sparse), list(
-      encoder.notes
-  )
 
 
 def _check_teacher(cfg: config.Config) -> None:
