@@ -18,9 +18,7 @@ def get_config() -> config.Config:
   cfg = runpy.run_path(_IMPRESSIONS)['get_config']()
   cfg.name = 'movielens_rolled_negatives'
   rolled = [
-      config.Variant(
-          f'rolled {number}', (f'objective.num_negatives={number}',)
-      )
+      config.Variant(f'rolled {number}', (f'objective.num_negatives={number}',))
       for number in (1, 4, 16, 64, 256)
   ]
   cfg.comparison = config.ComparisonConfig(
