@@ -19,6 +19,7 @@ from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.training import label_loss
 
 Metrics = dict[str, jax.Array]
 LossFn = Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
@@ -243,43 +244,12 @@ def _label_loss(
     rates: Rates,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Metrics, Any]:
-  """Labelled rows; the items of the batch are each other's negatives."""
-  settings = cfg.objective
-  rows = parallel.split_rows(draw_batch(cfg, tables, key), mesh)
-  user_emb, item_emb, stats = _embed_pairs(
-      cfg, embed, stats, tables, key, rates, rows
+  """Labelled rows; see `label_loss`."""
+  embed_rows = functools.partial(
+      _embed_pairs, cfg, embed, stats, tables, key, rates
   )
-  # Items travel once per step, [B, R]; each device scores its own users.
-  across = parallel.gather_rows(item_emb.dense, mesh)
-  history = known = None
-  if settings.mask_known:
-    history = tables.user_history[rows.user]
-    if settings.in_batch_softmax:
-      known = batches.batch_likes(
-          history,
-          parallel.gather_rows(rows.item, mesh),
-          len(tables.item.present),
-      )
-  terms = objective.label_terms(
-      settings,
-      user_emb.dense,
-      across,
-      rows,
-      history,
-      known,
-      tables.log_frequency[rows.item],
-      jax.random.fold_in(key, 3),  # apart from the keys of the split
-  )
-  metrics = {f'rows/{name}': count for name, count in terms.rows.items()}
-  values = terms.value
-  if settings.teacher:
-    values |= objective.pair_terms(
-        user_emb,
-        item_emb,
-        tables.user.factors[rows.user],
-        tables.item.factors[rows.item],
-    )
-  return values, metrics, stats
+  rows: Any = draw_batch(cfg, tables, key)
+  return label_loss.label_loss(cfg, embed_rows, rows, tables, key, mesh)
 
 
 def _embed_pairs(

@@ -15,8 +15,8 @@ from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.model import label_objective
 from dropoutnet_jax.model import losses
-from dropoutnet_jax.model import objective
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -90,7 +90,7 @@ def test_terms_are_the_losses_with_their_masks():
   rows, (user, item), history = _rows(), _embeddings(), _history()
   known = batches.batch_likes(jnp.asarray(history)[rows.user], rows.item, 9)
   log_q = jnp.log(jnp.arange(1.0, 41.0))
-  terms = jax.jit(functools.partial(objective.label_terms, settings))
+  terms = jax.jit(functools.partial(label_objective.label_terms, settings))
   found = terms(
       user,
       item,
