@@ -8,6 +8,10 @@ from dropoutnet_jax import checks
 # Terms on labels; each has a weight of this name.
 LABEL_TERMS = ('pointwise', 'pairwise', 'softmax', 'in_batch_softmax')
 PAIRWISE_KINDS = ('logistic', 'hinge', 'focal')
+PAIRWISE_WITHIN = ('batch', 'user', 'session')
+SAMPLINGS = ('replacement', 'epochs')
+SHIFTS = ('distinct', 'with_replacement')
+_NEGATIVES = ('num_negatives', 'num_sampled', 'num_impressions')
 
 
 @dataclasses.dataclass
@@ -34,18 +38,45 @@ class ObjectiveConfig:
   target_items: str = 'training'
   # The rest is for pairing 'interactions'. A logit is score / temperature.
   temperature: float = 0.1
+  # Where embeddings have norm 1 (model.normalize; elsewhere the towers choose
+  # how long they are), logits are scale * score + bias instead: the scale is
+  # learnt from 1 / temperature within the bounds, the bias of 'pointwise' from
+  # the log odds of the labels.
+  learn_scale: bool = True
+  scale_bounds: tuple[float, ...] = (0.1, 1000.0)
+  # Terms count exp(-s) times their weight, and s is learnt (Kendall et al.,
+  # 2018); the loss then has the sum of weight * s / 2 in it, which may be
+  # negative.
+  learn_weights: bool = False
   # A row counts 1 / (interactions of its user) ** user_balance: metrics are
   # means over users, and 0 lets a few heavy users decide.
   user_balance: float = 0.5
+  sampling: str = 'replacement'  # or 'epochs': every row once, then again
+  # A batch is made of groups of so many rows of one user (of one session where
+  # pairwise_within says so); of one that has fewer, rows occur repeatedly.
+  group_rows: int = 1
   mask_known: bool = True  # what a user likes is no negative of hers
+  mask_same_item: bool = True  # nor is the row's item in another row
   log_q: float = 1.0  # in-batch: share of log frequency that logits lose
-  num_negatives: int = 32  # softmax: rolled negatives of each row
+  # Negatives of each row in 'softmax': rolled (items of other rows; 'distinct'
+  # rows or 'with_replacement'), items that its user was shown in vain, and a
+  # sample of the training items, drawn by likes ** sampling_power and shared by
+  # all rows. 'in_batch_softmax' takes the sample too.
+  num_negatives: int = 32
+  shifts: str = 'distinct'
+  num_impressions: int = 0
+  num_sampled: int = 0
+  sampling_power: float = 0.0  # 0 is uniform, 1 by popularity
+  num_hard: int = 0  # softmax: only so many, the hardest of a row; 0 is all
   margin: float = 0.0  # softmax, on the scale of scores
   support_vector: float = 1.0  # softmax: the article's t; 1 is plain
   label_smoothing: float = 0.0  # pointwise
   focal_gamma: float = 0.0  # pointwise, pairwise 'focal'; 0 is not focal
   pairwise_kind: str = 'logistic'  # 'logistic', 'hinge' or 'focal'
+  pairwise_within: str = 'batch'  # or 'user', 'session': both rows are of one
+  pairwise_weights: bool = True  # False counts each pair once
   pairwise_margin: float = 0.0
+  pairwise_label_margin: bool = False  # the difference of the labels instead
   hard_ratio: float = 1.0  # pairwise: share of the pairs with the largest loss
 
   def terms(self) -> tuple[str, ...]:
@@ -53,6 +84,11 @@ class ObjectiveConfig:
     return tuple(
         name for name in ('teacher', *LABEL_TERMS) if getattr(self, name)
     )
+
+  @property
+  def candidates(self) -> int:
+    """Negatives of each row in 'softmax', before any is masked."""
+    return sum(getattr(self, name) for name in _NEGATIVES)
 
   def validate(self) -> None:
     """Raises UserError naming the first field that is not as it must be."""
@@ -90,10 +126,11 @@ class ObjectiveConfig:
     checks.check(bool(self.terms()), name, weight, rule)
 
   def _check_labels(self) -> None:
-    checks.check_at_least('objective.temperature', self.temperature, 1e-4)
     checks.check_rate('objective.user_balance', self.user_balance)
-    checks.check_rate('objective.log_q', self.log_q)
-    checks.check_at_least('objective.num_negatives', self.num_negatives, 1)
+    self._check_scale()
+    self._check_batches()
+    self._check_negatives()
+    self._check_pairs()
     checks.check_at_least('objective.margin', self.margin, 0)
     checks.check_at_least('objective.support_vector', self.support_vector, 1)
     smoothing = self.label_smoothing
@@ -101,9 +138,65 @@ class ObjectiveConfig:
         0 <= smoothing < 1, 'objective.label_smoothing', smoothing, 'in [0, 1)'
     )
     checks.check_at_least('objective.focal_gamma', self.focal_gamma, 0)
+    name, learnt = 'objective.learn_weights', self.learn_weights
+    rule = 'False with one term: there is nothing to weigh it against'
+    checks.check(not learnt or len(self.terms()) > 1, name, learnt, rule)
+
+  def _check_scale(self) -> None:
+    temperature, bounds = self.temperature, self.scale_bounds
+    checks.check_at_least('objective.temperature', temperature, 1e-4)
+    name = 'objective.scale_bounds'
+    ok = len(bounds) == 2 and 0 < bounds[0] < bounds[1]
+    checks.check(ok, name, bounds, 'two positive numbers, the smaller first')
+
+  def _check_batches(self) -> None:
+    checks.check_choice('objective.sampling', self.sampling, SAMPLINGS)
+    checks.check_at_least('objective.group_rows', self.group_rows, 1)
+    if self.pairing != 'interactions':
+      for name, plain in (('sampling', 'replacement'), ('group_rows', 1)):
+        value = getattr(self, name)
+        rule = f"{plain!r} unless objective.pairing is 'interactions'"
+        checks.check(value == plain, f'objective.{name}', value, rule)
+
+  def _check_negatives(self) -> None:
+    checks.check_rate('objective.log_q', self.log_q)
+    checks.check_choice('objective.shifts', self.shifts, SHIFTS)
+    for name in ('sampling_power', 'num_hard', *_NEGATIVES):
+      checks.check_at_least(f'objective.{name}', getattr(self, name), 0)
+    if self.softmax:
+      rule = 'positive, or num_sampled or num_impressions must be: '
+      rule += 'objective.softmax compares with them'
+      name, value = 'objective.num_negatives', self.num_negatives
+      checks.check(self.candidates > 0, name, value, rule)
+      rule = f'at most {self.candidates}, which is num_negatives + num_sampled '
+      rule += '+ num_impressions'
+      ok = self.num_hard <= self.candidates
+      checks.check(ok, 'objective.num_hard', self.num_hard, rule)
+    for name, terms in (
+        ('num_sampled', ('softmax', 'in_batch_softmax')),
+        ('num_impressions', ('softmax',)),
+        ('num_hard', ('softmax',)),
+    ):
+      value = getattr(self, name)
+      used = any(getattr(self, term) for term in terms)
+      rule = '0 where no term uses it; that is what '
+      rule += ' and '.join(f'objective.{term}' for term in terms)
+      rule += ' do' if len(terms) > 1 else ' does'
+      checks.check(used or not value, f'objective.{name}', value, rule)
+
+  def _check_pairs(self) -> None:
     checks.check_choice(
         'objective.pairwise_kind', self.pairwise_kind, PAIRWISE_KINDS
     )
-    checks.check_at_least('objective.pairwise_margin', self.pairwise_margin, 0)
+    checks.check_choice(
+        'objective.pairwise_within', self.pairwise_within, PAIRWISE_WITHIN
+    )
+    name, margin = 'objective.pairwise_margin', self.pairwise_margin
+    checks.check_at_least(name, margin, 0)
+    rule = '0 where objective.pairwise_label_margin is on: pairs have one or '
+    rule += 'the other'
+    checks.check(
+        not (margin and self.pairwise_label_margin), name, margin, rule
+    )
     ratio = self.hard_ratio
     checks.check(0 < ratio <= 1, 'objective.hard_ratio', ratio, 'in (0, 1]')

@@ -38,6 +38,7 @@ def get_config() -> config.Config:
           in_batch_softmax=1.0,
           pairing='interactions',
           temperature=0.05,
+          learn_scale=False,
       ),
       model=config.ModelConfig(
           tower='modern',

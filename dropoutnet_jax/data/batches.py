@@ -103,14 +103,6 @@ def draw_published_pairs(
   return Pairs(user, item)
 
 
-def draw_rows(
-    key: jax.Array, rows: tables_lib.LabelledRows, batch_size: int
-) -> tables_lib.LabelledRows:
-  """Draws labelled rows uniformly, with replacement."""
-  index = jax.random.randint(key, (batch_size,), 0, len(rows.user))
-  return jax.tree.map(lambda column: column[index], rows)
-
-
 def block_likes(
     user_history: jax.Array, block: Block, num_items: int
 ) -> jax.Array:

@@ -57,24 +57,23 @@ def sample_items(
   return jnp.asarray(table.item)[place]
 
 
-def log_frequency(count: np.ndarray, batch_size: int) -> np.ndarray:
-  """Log of the probability that an item is in a batch: float32 [I].
+def log_frequency(count: np.ndarray) -> np.ndarray:
+  """Log of each item's share of all draws, by its count [I]: float32 [I].
 
-  In-batch negatives are corrected by it (Yi et al., RecSys 2019, who estimate
-  it from a stream). It is 1 - (1 - p) ** batch_size for interactions that are
-  drawn with repeats, p being the item's share of count [I]. An item without
-  any is taken for the rarest one, so that a correction stays finite.
+  In-batch negatives are corrected by it: Yi et al., "Sampling-Bias-Corrected
+  Neural Modeling for Large Corpus Item Recommendations", RecSys 2019, who
+  estimate it from a stream. Here the rows that batches are drawn from are
+  counted, so that it is exact: an item occurs in B rows B times its share, in
+  the mean, and each occurrence is a negative. (That it occurs at all, of which
+  they speak, is nearly as likely for rare items.) The factor B is left out,
+  since the same for all items changes no softmax. An item without any row
+  counts as if it had one, so that every value is finite.
 
   Raises:
-    ValueError: on wrong counts, see `popularity_table`, or an empty batch.
+    ValueError: on wrong counts, see `popularity_table`.
   """
   count = _checked_count(count)
-  if batch_size < 1:
-    raise ValueError(f'batch_size must be at least 1: {batch_size}')
-  share = np.maximum(count, count[count > 0].min()) / count.sum()
-  with np.errstate(divide='ignore'):  # the only item is in every batch
-    log_missed = batch_size * np.log1p(-share)
-  return np.log(-np.expm1(log_missed)).astype(np.float32)
+  return np.log(np.maximum(count, 1.0) / count.sum()).astype(np.float32)
 
 
 def _checked_count(count: np.ndarray) -> np.ndarray:

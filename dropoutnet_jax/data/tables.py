@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax.data import histories
+from dropoutnet_jax.data import popularity as popularity_lib
 from dropoutnet_jax.data import schema
 
 _CLIP = 5.0  # standard deviations; as published
@@ -91,6 +92,27 @@ class LabelledRows:
   item: Any  # int32 [N]
   label: Any  # float32 [N], in [0, 1]
   weight: Any  # float32 [N] >= 0
+  # int32 [N], the same for what a user was shown together; None where nothing
+  # asks for it.
+  session: Any = None
+  is_real: Any = (
+      None  # bool [N], False for padding of a batch; None: no padding
+  )
+
+
+@flax.struct.dataclass
+class Lists:
+  """Lists of different lengths, end to end.
+
+  Attributes:
+    start: int32 [G], where each list begins.
+    count: int32 [G], how long it is.
+    value: int32 [E], what is in them; None where that are the places.
+  """
+
+  start: Any
+  count: Any
+  value: Any = None
 
 
 @flax.struct.dataclass
@@ -109,6 +131,10 @@ class Tables:
     rows: labelled training rows, for terms on labels; else None.
     log_frequency: float32 [I], log of each item's share of the positive rows;
       with `rows` only.
+    groups: of places in `rows`, by user or session, where a batch is made of
+      groups; `rows` are then in the order of these.
+    shown: items that each user was shown in vain, where these are negatives.
+    popularity: of training items, where some are sampled.
   """
 
   user: SideTable
@@ -119,6 +145,9 @@ class Tables:
   top_items: Any
   rows: LabelledRows | None = None
   log_frequency: Any = None
+  groups: Lists | None = None
+  shown: Lists | None = None
+  popularity: popularity_lib.PopularityTable | None = None
 
 
 def make_side(
@@ -159,36 +188,6 @@ def make_side(
   )
 
 
-def label_rows(
-    pairs: schema.Interactions, label: np.ndarray, user_balance: float
-) -> LabelledRows:
-  """Training rows with their labels [N] and weights of mean 1.
-
-  A row counts 1 / (rows of its user) ** user_balance, times its own weight.
-  """
-  count = np.bincount(pairs.user)[pairs.user]
-  weight = count ** -float(user_balance)
-  if pairs.weight is not None:
-    weight = weight * pairs.weight
-  total = weight.sum()
-  weight = weight * (len(weight) / total if total > 0 else 1.0)
-  return LabelledRows(
-      pairs.user.astype(np.int32),
-      pairs.item.astype(np.int32),
-      label.astype(np.float32),
-      weight.astype(np.float32),
-  )
-
-
-def log_frequency(rows: LabelledRows, num_items: int) -> np.ndarray:
-  """Log of each item's share of the positive rows: float32 [num_items].
-
-  An item without any counts as if it had one, so that every value is finite.
-  """
-  count = np.bincount(rows.item[rows.label > 0], minlength=num_items)
-  return np.log(np.maximum(count, 1) / max(count.sum(), 1)).astype(np.float32)
-
-
 def make_tables(
     user: SideTable,
     item: SideTable,
@@ -196,7 +195,6 @@ def make_tables(
     target_items: np.ndarray,
     user_history: np.ndarray,
     top_items: np.ndarray,
-    rows: LabelledRows | None = None,
 ) -> Tables:
   """Joins both sides with the rows that are trained on."""
   train_users, _ = split.train_rows()
@@ -207,6 +205,4 @@ def make_tables(
       target_items=target_items.astype(np.int32),
       user_history=user_history.astype(np.int32),
       top_items=top_items.astype(np.int32),
-      rows=rows,
-      log_frequency=log_frequency(rows, len(item.present)) if rows else None,
   )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metrics of labelled rows for any method of the tables."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from dropoutnet_jax.data import schema
@@ -43,7 +45,7 @@ def evaluate(
     quadrant: str,
     rows: schema.Interactions,
     users_per_chunk: int,
-    temperature: float | None,
+    logit: Callable[[np.ndarray], np.ndarray] | None,
 ) -> dict[str, float | int | None]:
   """Metrics of one method on labelled rows, grouped by user for GAUC.
 
@@ -52,17 +54,17 @@ def evaluate(
     quadrant: what is cold in the rows.
     rows: with labels; above 0 is a reaction.
     users_per_chunk: scored at once.
-    temperature: score / temperature is a logit; None where scores are none, and
-      only their order counts.
+    logit: makes logits of scores [N]; None where nothing does, and only the
+      order of scores counts.
   """
   score = score_rows(method, quadrant, rows, users_per_chunk)
   label = np.ones(len(rows)) if rows.label is None else rows.label > 0
   found = labelled.summary(
-      score / (temperature or 1.0),
+      score if logit is None else logit(score),
       np.asarray(label, np.float64),
       weight=rows.weight,
       group=rows.user,
   )
-  if temperature is None:
+  if logit is None:
     found = {name: found[name] for name in _ORDER_METRICS if name in found}
   return found

@@ -2,7 +2,8 @@
 """Softmax of each row's item among the items of its batch, by chunks of rows.
 
 Every item of the batch is a negative of a row, but for the row's own, the same
-item in another row, known positives of the row's user and items not offered.
+item in another row, known positives of the row's user and items not offered;
+and so is every sampled item, under the same conditions.
 """
 
 from typing import NamedTuple
@@ -23,8 +24,8 @@ class Rows(NamedTuple):
     item_id: int [B].
     log_q: float32 [B], what is subtracted from an item's logits.
     offered: bool [B], the row's item may be a negative of others.
-    history: bool [B, B] or None, the column's item is a known positive of the
-      row's user.
+    history: bool [B, B + S] or None, the column's item is a known positive of
+      the row's user.
   """
 
   weight: jax.Array
@@ -34,18 +35,77 @@ class Rows(NamedTuple):
   history: jax.Array | None
 
 
-def make_rows(
+class Sampled(NamedTuple):
+  """S items beside those of the batch, which all rows share.
+
+  Attributes:
+    emb: [S, R].
+    item_id: int [S].
+    log_q: [S], what is subtracted from their logits; data.
+  """
+
+  emb: jax.Array
+  item_id: jax.Array
+  log_q: jax.Array
+
+
+def prepare(
     weight: jax.Array,
     log_q: jax.Array | None,
     item_id: jax.Array | None,
     history_mask: jax.Array | None,
     item_mask: jax.Array | None,
-) -> Rows:
+    sampled: Sampled | None = None,
+) -> tuple[Rows, Rows]:
   """Checks and completes what `losses.in_batch_softmax` is given.
+
+  Returns:
+    B rows, of weight 0 where there is no negative, and the B + S items that
+    they are compared with.
 
   Raises:
     ValueError: if shapes do not fit.
   """
+  rows = _make_rows(weight, log_q, item_id, item_mask)
+  items = rows
+  if sampled is not None:
+    loss_inputs.check_same_shape(
+        item_id=sampled.item_id, log_q=sampled.log_q, emb=sampled.emb[:, 0]
+    )
+    # Without ids every item is one of its own.
+    other_id = sampled.item_id
+    if item_id is None:
+      other_id = len(weight) + jnp.arange(len(other_id))
+    items = Rows(
+        jnp.pad(rows.weight, (0, len(other_id))),
+        jnp.concatenate([rows.item_id, other_id]),
+        jnp.concatenate([rows.log_q, jax.lax.stop_gradient(sampled.log_q)]),
+        jnp.pad(rows.offered, (0, len(other_id)), constant_values=True),
+        None,
+    )
+  expected = (len(weight), len(items.item_id))
+  if history_mask is not None and history_mask.shape != expected:
+    size = '[B, B]' if sampled is None else '[B, B + S]'
+    raise ValueError(
+        f'history_mask is {history_mask.shape}; it must be {size}, here '
+        f'{expected}.'
+    )
+  rows = rows._replace(history=history_mask)
+  has_negative = row_chunks.map_rows(
+      lambda items, rows: jnp.any(negatives(rows, items), axis=1),
+      items,
+      rows,
+      len(items.item_id),
+  )
+  return rows._replace(weight=rows.weight * has_negative), items
+
+
+def _make_rows(
+    weight: jax.Array,
+    log_q: jax.Array | None,
+    item_id: jax.Array | None,
+    item_mask: jax.Array | None,
+) -> Rows:
   size = weight.shape[0]
   if item_id is None:
     item_id = jnp.arange(size)
@@ -54,28 +114,10 @@ def make_rows(
   loss_inputs.check_same_shape(
       weight=weight, log_q=log_q, item_id=item_id, item_mask=offered
   )
-  if history_mask is not None and history_mask.shape != (size, size):
-    raise ValueError(
-        f'history_mask is {history_mask.shape}; it must be [B, B], here '
-        f'{(size, size)}.'
-    )
   log_q = jax.lax.stop_gradient(log_q)
   log_q = loss_inputs.kept(log_q, offered | (weight > 0))
   weight = loss_inputs.kept(jax.lax.stop_gradient(weight), weight)
-  return Rows(weight, item_id, log_q, offered, history_mask)
-
-
-def total_weight(rows: Rows) -> jax.Array:
-  """Weight of all rows that have a negative: float32 []."""
-
-  def chunk_weight(
-      shared: None, none: None, items: Rows, rows: Rows
-  ) -> jax.Array:
-    del shared, none
-    return jnp.sum(weight_with_negative(rows.weight, negatives(rows, items)))
-
-  items = rows._replace(history=None)
-  return row_chunks.sum_over_rows(chunk_weight, None, None, items, rows)
+  return Rows(weight, item_id, log_q, offered, None)
 
 
 def weight_with_negative(weight: jax.Array, mask: jax.Array) -> jax.Array:
@@ -93,7 +135,7 @@ def weight_with_negative(weight: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def negatives(rows: Rows, items: Rows) -> jax.Array:
-  """Where an item of B is a negative of a row of C: bool [C, B].
+  """Where an item of B + S is a negative of a row of C: bool [C, B + S].
 
   Never a row's own item: its id is the same.
   """
@@ -113,11 +155,11 @@ def chunk_sum(
 
   Args:
     dtype: of the factors of the products.
-    item_emb: [B, R].
+    item_emb: [B + S, R].
     row_emb: of users and of their own items, [C, R] each; users are divided by
       the temperature.
-    items: of the batch.
-    rows: C of them.
+    items: B + S of them.
+    rows: C of the batch.
   """
   user_emb, own_emb = row_emb
   own = jnp.sum(user_emb * own_emb, axis=-1) - rows.log_q

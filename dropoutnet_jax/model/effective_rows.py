@@ -30,14 +30,6 @@ def support_vector_softmax(weight: jax.Array, mask: jax.Array) -> jax.Array:
   return pointwise(batch_softmax.weight_with_negative(weight, mask))
 
 
-def in_batch_softmax(
-    weight: jax.Array,
-    *,
-    item_id: jax.Array | None = None,
-    history_mask: jax.Array | None = None,
-    item_mask: jax.Array | None = None,
-) -> jax.Array:
-  """Rows of weight [B] > 0 with a negative in the batch: float32 []."""
-  rows = batch_softmax.make_rows(weight, None, item_id, history_mask, item_mask)
-  ones = rows._replace(weight=jnp.float32(rows.weight > 0))
-  return batch_softmax.total_weight(ones)
+def in_batch_softmax(rows: batch_softmax.Rows) -> jax.Array:
+  """Rows of `batch_softmax.prepare`, of weight > 0 with a negative: []."""
+  return pointwise(rows.weight)

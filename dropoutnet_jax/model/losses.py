@@ -290,27 +290,33 @@ def in_batch_softmax(
     item_id: jax.Array | None = None,
     history_mask: jax.Array | None = None,
     item_mask: jax.Array | None = None,
+    sampled: batch_softmax.Sampled | None = None,
     dtype: jnp.dtype = jnp.dtype('float32'),
 ) -> jax.Array:
   """Softmax of each row's item among all items of the batch.
 
   The logit of row b's user and item j is <user_b, item_j> / temperature -
   log_q_j, for the own item too: Yi et al., "Sampling-Bias-Corrected Neural
-  Modeling for Large Corpus Item Recommendations", RecSys 2019.
+  Modeling for Large Corpus Item Recommendations", RecSys 2019. Sampled items
+  beside them: Yang et al., "Mixed Negative Sampling for Learning Two-tower
+  Neural Networks in Recommendations", WWW 2020.
 
   Args:
     user_emb: [B, R].
     item_emb: [B, R], row b is the positive of user b.
     weight: [B] >= 0, 0 for rows that are no positives, or padding.
     temperature: positive; may be learnt.
-    log_q: [B], logarithm of how likely each row's item is to be in a batch;
-      data. None corrects nothing.
+    log_q: [B], logarithm of how often each row's item is expected in a batch;
+      data. None corrects nothing. A constant beside it changes nothing unless
+      some items are sampled.
     item_id: int [B]; the same item in another row is no negative. None takes
       all rows' items for different ones.
-    history_mask: bool [B, B], True where the column's item is a known positive
-      of the row's user and so no negative; its diagonal does not matter.
+    history_mask: bool [B, B + S], True where the column's item is a known
+      positive of the row's user and so no negative; its diagonal does not
+      matter. S counts the sampled items, which come last.
     item_mask: bool [B], rows whose items may be negatives of others; None is
       those of weight > 0.
+    sampled: further items for all rows; None adds none.
     dtype: of the factors of the products, as in `teacher_block`.
 
   Returns:
@@ -326,19 +332,58 @@ def in_batch_softmax(
         f'user_emb {user_emb.shape} and weight {weight.shape} must be [B, R] '
         'and [B].'
     )
-  rows = batch_softmax.make_rows(
-      weight, log_q, item_id, history_mask, item_mask
+  rows, items = batch_softmax.prepare(
+      weight, log_q, item_id, history_mask, item_mask, sampled
   )
+  more = None if sampled is None else sampled.emb
+  return prepared_softmax(
+      user_emb,
+      item_emb,
+      rows,
+      items,
+      more,
+      temperature=temperature,
+      dtype=dtype,
+  )
+
+
+def prepared_softmax(
+    user_emb: jax.Array,
+    item_emb: jax.Array,
+    rows: batch_softmax.Rows,
+    items: batch_softmax.Rows,
+    sampled_emb: jax.Array | None,
+    *,
+    temperature: float | jax.Array,
+    dtype: jnp.dtype = jnp.dtype('float32'),
+) -> jax.Array:
+  """`in_batch_softmax` of what `batch_softmax.prepare` has made: float32 [].
+
+  For whoever wants the rows as well: how many have a negative, say.
+
+  Args:
+    user_emb: [B, R].
+    item_emb: [B, R].
+    rows: B of them.
+    items: B + S of them.
+    sampled_emb: [S, R], or None for S = 0.
+    temperature: positive; may be learnt.
+    dtype: of the factors of the products.
+  """
   user_emb = loss_inputs.kept(user_emb, rows.weight) / temperature
   item_emb = loss_inputs.kept(item_emb, rows.offered | (rows.weight > 0))
+  across = item_emb
+  if sampled_emb is not None:
+    across = jnp.concatenate([item_emb, sampled_emb.astype(jnp.float32)])
   value = row_chunks.sum_over_rows(
       functools.partial(batch_softmax.chunk_sum, dtype),
-      item_emb,
+      across,
       (user_emb, item_emb),
-      rows._replace(history=None),
+      items,
       rows,
+      num_columns=len(across),
   )
-  return _divided(value, batch_softmax.total_weight(rows))
+  return _divided(value, jnp.sum(rows.weight))
 
 
 def _divided(total: jax.Array, weight: jax.Array) -> jax.Array:

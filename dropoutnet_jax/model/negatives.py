@@ -21,6 +21,13 @@ def mixed_scores(user_emb: jax.Array, item_emb: jax.Array) -> jax.Array:
   )
 
 
+def own_scores(user_emb: jax.Array, item_emb: jax.Array) -> jax.Array:
+  """Dot products of users [B, D] with items of their own [B, M, D]: [B, M]."""
+  return jnp.einsum(
+      'bd,bmd->bm', user_emb, item_emb, preferred_element_type=jnp.float32
+  )
+
+
 def not_in_history(candidate: jax.Array, user_history: jax.Array) -> jax.Array:
   """Where candidates int32 [B, M] are none that the user liked: bool [B, M].
 
@@ -41,6 +48,7 @@ def valid_candidates(
     item_id: jax.Array,
     user_history: jax.Array | None = None,
     row_mask: jax.Array | None = None,
+    mask_same: bool = True,
 ) -> jax.Array:
   """Which candidates count as negatives: bool [B, M].
 
@@ -53,10 +61,13 @@ def valid_candidates(
     user_history: int32 [B, L], see `not_in_history`; None counts the user's
       other positives as negatives.
     row_mask: bool [B], False for padding; None has no padding.
+    mask_same: whether the row's own item is none.
   """
   shape = (item_id.shape[0], candidate.shape[-1])
   candidate = jnp.broadcast_to(jnp.atleast_2d(candidate), shape)
-  valid = candidate != item_id[:, None]
+  valid = jnp.ones(shape, bool)
+  if mask_same:
+    valid = candidate != item_id[:, None]
   if user_history is not None:
     valid &= not_in_history(candidate, user_history)
   return valid if row_mask is None else valid & row_mask[:, None]
@@ -67,6 +78,7 @@ def valid_negatives(
     shifts: jax.Array,
     user_history: jax.Array | None = None,
     row_mask: jax.Array | None = None,
+    mask_same: bool = True,
 ) -> jax.Array:
   """Which rolled negatives count: bool [B, M].
 
@@ -74,7 +86,9 @@ def valid_negatives(
   either. A row of weight 0 is no padding: it supplies negatives like any other.
   """
   candidate = rolled.roll(item_id, shifts)
-  valid = valid_candidates(candidate, item_id, user_history, row_mask)
+  valid = valid_candidates(
+      candidate, item_id, user_history, row_mask, mask_same
+  )
   return valid if row_mask is None else valid & rolled.roll(row_mask, shifts)
 
 

@@ -73,10 +73,21 @@ def pair_terms(
     item: embeddings.Embedding,
     user_factors: jax.Array,
     item_factors: jax.Array,
+    is_real: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
-  """Loss terms over single pairs; all arrays [B, ...], row b is pair b."""
+  """Loss terms over single pairs; all arrays [B, ...], row b is pair b.
+
+  Args:
+    user: embeddings of the users.
+    item: embeddings of the items.
+    user_factors: [B, P], the teacher's, unscaled.
+    item_factors: [B, P].
+    is_real: bool [B], False for padding; None has none.
+  """
   target = jnp.sum(user_factors * item_factors, axis=-1)
   weight = jnp.ones_like(target)
+  if is_real is not None:
+    weight = jnp.where(is_real, weight, 0.0)
   return {'teacher': losses.teacher(user.dense, item.dense, target, weight)}
 
 

@@ -22,12 +22,15 @@ _Inputs = tuple[jax.Array, jax.Array, jax.Array]  # of rolled scores
 
 
 def roll_shifts(
-    key: jax.Array, batch_size: int, num_negatives: int
+    key: jax.Array,
+    batch_size: int,
+    num_negatives: int,
+    with_replacement: bool = False,
 ) -> jax.Array:
   """Draws by how many rows to roll the items: int32 [M], in [1, B - 1].
 
-  Uniformly and without repeats: a shift drawn twice would count its negatives
-  twice. Shift 0 is the row's own item.
+  Uniformly, and without repeats unless asked for: a shift drawn twice counts
+  its negatives twice. Shift 0 is the row's own item.
 
   Raises:
     ValueError: unless 0 <= num_negatives (M) < batch_size (B).
@@ -36,6 +39,8 @@ def roll_shifts(
     raise ValueError(
         f'num_negatives must be in [0, {batch_size - 1}]: {num_negatives}'
     )
+  if with_replacement:
+    return jax.random.randint(key, (num_negatives,), 1, max(batch_size, 2))
   order = jax.random.permutation(key, batch_size - 1)
   return order[:num_negatives].astype(jnp.int32) + 1
 

@@ -30,6 +30,7 @@ def sum_over_rows(
     fixed: Any,
     fixed_rows: Any,
     least_chunks: int = 1,
+    num_columns: int = 0,
 ) -> jax.Array:
   """Sum of a function over chunks of rows: float32 [].
 
@@ -46,17 +47,46 @@ def sum_over_rows(
     fixed_rows: pytree of any arrays [B, ...].
     least_chunks: the fewest to make; from two on, what a chunk gets are arrays
       in memory, not expressions that the compiler may round in another way.
+    num_columns: of what a row is paired with; 0 is as many as there are rows.
   """
   fixed, fixed_rows = jax.lax.stop_gradient((fixed, fixed_rows))
   num_rows = jax.tree.leaves((rows, fixed_rows))[0].shape[0]
-  size = max(LEAST_ROWS, MOST_PAIRS // max(num_rows, 1))
-  num_chunks = max(-(-num_rows // size), least_chunks)
+  num_chunks = max(_num_chunks(num_rows, num_columns), least_chunks)
   if num_chunks == 1:
     return function(shared, rows, fixed, fixed_rows)
   rows, fixed_rows = jax.tree.map(
       lambda array: _split(array, num_chunks), (rows, fixed_rows)
   )
   return _scanned(function, shared, rows, fixed, fixed_rows)
+
+
+def map_rows(
+    function: Callable[[Any, Any], jax.Array],
+    fixed: Any,
+    fixed_rows: Any,
+    num_columns: int = 0,
+) -> jax.Array:
+  """What a function makes of each row, by chunks of rows: [B, ...].
+
+  Args:
+    function: (fixed, C rows) -> [C, ...]; its values have no gradient.
+    fixed: pytree of arrays, whole in every chunk.
+    fixed_rows: pytree of arrays [B, ...].
+    num_columns: as in `sum_over_rows`.
+  """
+  fixed, fixed_rows = jax.lax.stop_gradient((fixed, fixed_rows))
+  num_rows = jax.tree.leaves(fixed_rows)[0].shape[0]
+  num_chunks = _num_chunks(num_rows, num_columns)
+  if num_chunks <= 1:
+    return function(fixed, fixed_rows)
+  chunks = jax.tree.map(lambda array: _split(array, num_chunks), fixed_rows)
+  made = jax.lax.map(functools.partial(function, fixed), chunks)
+  return made.swapaxes(0, 1).reshape(-1, *made.shape[2:])[:num_rows]
+
+
+def _num_chunks(num_rows: int, num_columns: int) -> int:
+  size = max(LEAST_ROWS, MOST_PAIRS // max(num_columns or num_rows, 1))
+  return -(-num_rows // size)
 
 
 def _split(array: jax.Array, num_chunks: int) -> jax.Array:

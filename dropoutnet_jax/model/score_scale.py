@@ -58,6 +58,22 @@ def bounded_bias(raw: jax.Array, bound: float) -> jax.Array:
   return bound * jnp.tanh(jnp.asarray(raw, jnp.float32) / bound)
 
 
+def raw_bias(bias: jax.Array, bound: float) -> jax.Array:
+  """The parameter at which `bounded_bias` is a bias: where to start.
+
+  Args:
+    bias: any numbers; those outside of 0.9 times the bound are taken for its
+      ends, so that the start is no place without a slope.
+    bound: above 0.
+
+  Raises:
+    ValueError: unless bound > 0.
+  """
+  loss_inputs.check_number('bound', bound, above=0.0)
+  share = jnp.clip(jnp.asarray(bias, jnp.float32) / bound, -0.9, 0.9)
+  return bound * jnp.arctanh(share)
+
+
 def _check_bounds(low: float, high: float) -> None:
   loss_inputs.check_number('low', low, above=0.0)
   loss_inputs.check_number('high', high, above=low)

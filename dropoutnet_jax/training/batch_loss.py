@@ -18,9 +18,12 @@ from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
+from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import label_loss
 
+# Apart from what the key of a step is split into, and from `label_loss`.
+_LONE_ITEMS = 6
 Metrics = dict[str, jax.Array]
 LossFn = Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
 
@@ -74,31 +77,44 @@ def batch_shape(
   )
 
 
-def metric_names(settings: config.ObjectiveConfig) -> tuple[str, ...]:
+def metric_names(cfg: config.Config) -> tuple[str, ...]:
   """Metrics of one step, in their order in the log."""
-  terms = settings.terms()
+  terms = cfg.objective.terms()
   counted = [f'rows/{name}' for name in terms if name != 'teacher']
   return (
       'loss/total',
       *(f'loss/{name}' for name in terms),
       *counted,
+      *objective_params.metric_names(cfg),
       'gradient_norm',
   )
 
 
+def batch_of_step(
+    cfg: config.Config, tables: tables_lib.Tables, step: jax.Array
+) -> batches.Block | batches.Pairs | tables_lib.LabelledRows:
+  """The rows that a step trains on."""
+  key = _step_key(cfg, step)
+  if cfg.objective.pairing == 'interactions':
+    return label_loss.draw_rows(cfg, tables, key, step)
+  return draw_batch(cfg, tables, key)
+
+
+def _step_key(cfg: config.Config, step: jax.Array) -> jax.Array:
+  """What all randomness of a step comes from."""
+  return jax.random.fold_in(jax.random.key(cfg.train.seed), step)
+
+
 def draw_batch(
     cfg: config.Config, tables: tables_lib.Tables, key: jax.Array
-) -> batches.Block | batches.Pairs | tables_lib.LabelledRows:
-  """The rows that the step of this key trains on."""
+) -> batches.Block | batches.Pairs:
+  """The block, or the pairs, that the step of this key trains on."""
   rows_key = jax.random.split(key, 3)[0]  # the others draw dropout states
   shape, settings = batch_shape(cfg, tables), cfg.objective
   if settings.pairing == 'blocks':
     users, items = shape
     return batches.draw_block(rows_key, tables, (users, items))
   (size,) = shape
-  if settings.pairing == 'interactions':
-    assert tables.rows is not None
-    return batches.draw_rows(rows_key, tables.rows, size)
   share = settings.random_items / (settings.top_items + settings.random_items)
   return batches.draw_published_pairs(rows_key, tables, size, share)
 
@@ -111,28 +127,42 @@ def make_loss_fn(
 ) -> LossFn:
   """Returns (params, batch_stats, tables, step) -> (loss, (stats, metrics))."""
   rates = effective_rates(cfg.dropout, tables)
-  make = {
-      'blocks': _block_loss,
-      'published': _pair_loss,
-      'interactions': _label_loss,
-  }[cfg.objective.pairing]
+  settings = cfg.objective
 
   def loss_fn(
       params: Any, batch_stats: Any, tables: tables_lib.Tables, step: jax.Array
   ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    key = jax.random.fold_in(jax.random.key(cfg.train.seed), step)
+    key = _step_key(cfg, step)
     dropout = cfg.dropout
     factor = input_dropout.share_of_rates(
         step, dropout.schedule, dropout.ramp_steps, dropout.start_share
     )
     scaled = jax.tree.map(lambda rate: rate * factor, rates)
     embed = functools.partial(_embed, model, params)
-    terms, more, stats = make(
-        cfg, embed, batch_stats, tables, key, scaled, mesh
-    )
-    loss = objective.total(cfg.objective, terms)
+    given = (cfg, embed, batch_stats, tables, key, scaled)
+    logit = objective_params.logit(cfg, params)
+    if settings.pairing == 'interactions':
+      terms, rows, stats = label_loss.label_loss(
+          cfg,
+          functools.partial(_embed_pairs, *given, mesh=mesh),
+          label_loss.draw_rows(cfg, tables, key, step),
+          tables,
+          logit,
+          key,
+          mesh,
+      )
+    else:
+      make = _block_loss if settings.pairing == 'blocks' else _pair_loss
+      terms, rows, stats = make(*given, mesh)
     metrics = {f'loss/{name}': value for name, value in terms.items()}
-    return loss, (stats, {'loss/total': loss} | metrics | more)
+    metrics |= {f'rows/{name}': count for name, count in rows.items()}
+    metrics |= objective_params.describe(logit)
+    if settings.learn_weights:
+      loss, weights = objective_params.total(settings, terms, rows, params)
+      metrics |= weights
+    else:
+      loss = objective.total(settings, terms)
+    return loss, (stats, {'loss/total': loss} | metrics)
 
   return loss_fn
 
@@ -235,23 +265,6 @@ def _pair_loss(
   return terms, {}, stats
 
 
-def _label_loss(
-    cfg: config.Config,
-    embed: Callable[..., Any],
-    stats: Any,
-    tables: tables_lib.Tables,
-    key: jax.Array,
-    rates: Rates,
-    mesh: parallel.Mesh,
-) -> tuple[Metrics, Metrics, Any]:
-  """Labelled rows; see `label_loss`."""
-  embed_rows = functools.partial(
-      _embed_pairs, cfg, embed, stats, tables, key, rates
-  )
-  rows: Any = draw_batch(cfg, tables, key)
-  return label_loss.label_loss(cfg, embed_rows, rows, tables, key, mesh)
-
-
 def _embed_pairs(
     cfg: config.Config,
     embed: Callable[..., Any],
@@ -260,11 +273,21 @@ def _embed_pairs(
     key: jax.Array,
     rates: Rates,
     pairs: batches.Pairs | tables_lib.LabelledRows,
+    more: jax.Array | None = None,
+    mesh: parallel.Mesh | None = None,
 ) -> tuple[Any, Any, Any]:
-  """Embeddings of the users and items of pairs, and batch statistics."""
+  """Embeddings of the users and items of pairs, and batch statistics.
+
+  Behind the items of the B pairs come those of `more`, int32 [E], which belong
+  to no pair; their rows are split over the mesh together.
+  """
   _, user_key, item_key = jax.random.split(key, 3)
+  items, padding = pairs.item, 0
+  if more is not None:
+    items, padding = jnp.concatenate([items, more]), len(more)
+    items = parallel.split_rows(items, mesh)
   user = objective.preference(tables.user, pairs.user)
-  item = objective.preference(tables.item, pairs.item)
+  item = objective.preference(tables.item, items)
   user_history, item_history = user, item
   are_histories = cfg.features.preference == 'history'
   if cfg.dropout.uses_history or are_histories:
@@ -274,8 +297,14 @@ def _embed_pairs(
     user_history = objective.history_preference(
         tables.user, pairs.user, left * tables.item.factors[pairs.item], count
     )
+    # Numbers and not vectors are padded: rows stay on their device.
+    of_item = lambda x: jnp.pad(x, (0, padding))
+    left = of_item(liked)[:, None].astype(jnp.float32)
     item_history = objective.history_preference(
-        tables.item, pairs.item, left * tables.user.factors[pairs.user], count
+        tables.item,
+        items,
+        left * tables.user.factors[of_item(pairs.user)],
+        of_item(count),
     )
   if are_histories:  # as they are, they would know the pair
     user, item = user_history, item_history
@@ -290,21 +319,38 @@ def _embed_pairs(
     item_state = input_dropout.draw_states(
         item_key, len(pairs.item), rates.item
     )
+  if more is not None:
+    lone_state = _draw_lone_items(cfg, key, padding, rates)
+    item_state = jnp.concatenate([item_state, lone_state])
   return _embed_sides(
       embed,
       stats,
       tables,
-      pairs,
+      batches.Block(pairs.user, items),
       input_dropout.apply_states(user, user_history, user_state),
       input_dropout.apply_states(item, item_history, item_state),
   )
+
+
+def _draw_lone_items(
+    cfg: config.Config, key: jax.Array, num_items: int, rates: Rates
+) -> jax.Array:
+  """Dropout states of items that belong to no pair: int32 [num_items]."""
+  item = rates.item
+  if cfg.dropout.kind == 'exclusive':
+    pair = rates.pair
+    item = input_dropout.Rates(
+        pair.drop_item + pair.drop_both, pair.item_transform
+    )
+  key = jax.random.fold_in(key, _LONE_ITEMS)
+  return input_dropout.draw_states(key, num_items, item)
 
 
 def _embed_sides(
     embed: Callable[..., Any],
     stats: Any,
     tables: tables_lib.Tables,
-    rows: batches.Block | batches.Pairs | tables_lib.LabelledRows,
+    rows: batches.Block,
     user: input_dropout.Preference,
     item: input_dropout.Preference,
 ) -> tuple[Any, Any, Any]:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a loss is not finite: the rows of the bad step to blame, by id."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import errors
@@ -50,9 +53,8 @@ def _batch_rows(
 ) -> dict[str, np.ndarray]:
   """Distinct rows of users and items in the batch of a step, ascending."""
   cfg = runtime.cfg
-  key = jax.random.fold_in(jax.random.key(cfg.train.seed), step)
-  draw = jax.jit(lambda tables: batch_loss.draw_batch(cfg, tables, key))
-  batch = draw(tables)
+  draw = jax.jit(functools.partial(batch_loss.batch_of_step, cfg))
+  batch = draw(tables, jnp.int32(step))
   return {'user': np.unique(batch.user), 'item': np.unique(batch.item)}
 
 

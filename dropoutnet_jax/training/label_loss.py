@@ -1,21 +1,88 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The loss of a batch of labelled rows."""
+"""The loss of a batch of labelled rows: what is drawn, embedded and compared.
+
+A batch may need items beside those of its rows: a sample of the catalogue, and
+what users were shown in vain. The item tower embeds all of them at once, so
+that they share the statistics of batch norm.
+"""
 
 from collections.abc import Callable
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
+from dropoutnet_jax.data import label_batches
+from dropoutnet_jax.data import popularity
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.model import batch_softmax
+from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import label_objective
 from dropoutnet_jax.model import objective
+from dropoutnet_jax.model import objective_params
 
 Metrics = dict[str, jax.Array]
-# Rows -> (embeddings of their users, of their items, batch statistics).
-EmbedRows = Callable[[tables_lib.LabelledRows], tuple[Any, Any, Any]]
+# (rows, further items) -> (embeddings of the rows' users, of their items and
+# then of the further ones, batch statistics).
+EmbedRows = Callable[
+    [tables_lib.LabelledRows, jax.Array | None], tuple[Any, Any, Any]
+]
+# Apart from what `batch_loss` splits the key of a step into.
+_SHIFTS, _SAMPLED, _SHOWN = 3, 4, 5
+
+
+def draw_rows(
+    cfg: config.Config,
+    tables: tables_lib.Tables,
+    key: jax.Array,
+    step: jax.Array,
+) -> tables_lib.LabelledRows:
+  """The labelled rows of a step.
+
+  Args:
+    cfg: the experiment.
+    tables: with rows.
+    key: of the step.
+    step: int32 [], its number.
+  """
+  key = jax.random.split(key, 3)[0]  # the others draw dropout states
+  settings, size = cfg.objective, cfg.train.batch_size
+  rows, groups = tables.rows, tables.groups
+  assert rows is not None
+  if settings.sampling == 'epochs':
+    seed_key = jax.random.key(cfg.train.seed)
+    return label_batches.next_of_epoch(
+        key, seed_key, step, rows, groups, size, settings.group_rows
+    )
+  if settings.group_rows > 1:
+    assert groups is not None
+    return label_batches.draw_grouped(
+        key, rows, groups, size, settings.group_rows
+    )
+  return label_batches.draw(key, rows, size)
+
+
+class _More(NamedTuple):
+  """Items beside those of the B rows; None where there are none.
+
+  Attributes:
+    shown: int32 [B, M], what each row's user was shown in vain.
+    is_real: bool [B, M], False where there are no more of these.
+    sampled: int32 [S].
+  """
+
+  shown: jax.Array | None = None
+  is_real: jax.Array | None = None
+  sampled: jax.Array | None = None
+
+  def flat(self) -> jax.Array | None:
+    """All of them, int32 [B * M + S]."""
+    parts = [x for x in (self.shown, self.sampled) if x is not None]
+    return jnp.concatenate([x.reshape(-1) for x in parts]) if parts else None
 
 
 def label_loss(
@@ -23,52 +90,116 @@ def label_loss(
     embed: EmbedRows,
     rows: tables_lib.LabelledRows,
     tables: tables_lib.Tables,
+    logit: objective_params.Logit,
     key: jax.Array,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Metrics, Any]:
-  """Terms, what else is logged, and batch statistics.
-
-  The items of the batch are each other's negatives.
+  """Terms, how many rows each is a mean over, and batch statistics.
 
   Args:
     cfg: the experiment.
     embed: both towers in training mode.
     rows: the batch.
     tables: that the rows are of.
+    logit: how scores become logits.
     key: of the step.
     mesh: that the rows are split over.
   """
-  settings = cfg.objective
   rows = parallel.split_rows(rows, mesh)
-  user_emb, item_emb, stats = embed(rows)
-  # Items travel once per step, [B, R]; each device scores its own users.
-  across = parallel.gather_rows(item_emb.dense, mesh)
-  history = known = None
+  more = _draw_more(cfg.objective, tables, rows, key)
+  user_emb, item_emb, stats = embed(rows, more.flat())
+  batch = _make_batch(
+      cfg.objective, tables, rows, more, user_emb.dense, item_emb.dense, mesh
+  )
+  terms = label_objective.label_terms(
+      cfg.objective, logit, batch, jax.random.fold_in(key, _SHIFTS)
+  )
+  values = terms.value
+  if cfg.objective.teacher:
+    values |= objective.pair_terms(
+        user_emb,
+        embeddings.Embedding(item_emb.dense[: len(rows.user)]),
+        tables.user.factors[rows.user],
+        tables.item.factors[rows.item],
+        rows.is_real,
+    )
+  return values, terms.rows, stats
+
+
+def _draw_more(
+    settings: config.ObjectiveConfig,
+    tables: tables_lib.Tables,
+    rows: tables_lib.LabelledRows,
+    key: jax.Array,
+) -> _More:
+  shown = is_real = sampled = None
+  if settings.num_impressions:
+    assert tables.shown is not None
+    shown, is_real = label_batches.draw_from_lists(
+        jax.random.fold_in(key, _SHOWN),
+        tables.shown,
+        rows.user,
+        settings.num_impressions,
+    )
+  if settings.num_sampled:
+    assert tables.popularity is not None
+    sampled = popularity.sample_items(
+        jax.random.fold_in(key, _SAMPLED),
+        tables.popularity,
+        (settings.num_sampled,),
+    )
+  return _More(shown, is_real, sampled)
+
+
+def _make_batch(
+    settings: config.ObjectiveConfig,
+    tables: tables_lib.Tables,
+    rows: tables_lib.LabelledRows,
+    more: _More,
+    user: jax.Array,
+    item: jax.Array,
+    mesh: parallel.Mesh,
+) -> label_objective.Batch:
+  """What the terms compare.
+
+  Args:
+    settings: of the objective.
+    tables: that the rows are of.
+    rows: B of them.
+    more: further items.
+    user: [B, R], embeddings of the rows' users.
+    item: [B + B * M + S, R], of their items, then of `more.flat()`.
+    mesh: that the rows are split over.
+  """
+  size, items = len(rows.user), parallel.gather_rows(rows.item, mesh)
+  shown = sampled = history = known = None
+  end = len(item) - settings.num_sampled
+  if more.shown is not None and more.is_real is not None:
+    emb = item[size:end].reshape(*more.shown.shape, -1)
+    shown = label_objective.Shown(parallel.split_rows(emb, mesh), more.is_real)
+  if more.sampled is not None:
+    assert tables.popularity is not None
+    items = jnp.concatenate([items, more.sampled])
+    # Expected occurrences per row of the batch, as log_frequency has them.
+    share = math.log(settings.num_sampled / size)
+    sampled = batch_softmax.Sampled(
+        parallel.gather_rows(item[end:], mesh),
+        more.sampled,
+        tables.popularity.log_probability[more.sampled] + share,
+    )
   if settings.mask_known:
     history = tables.user_history[rows.user]
     if settings.in_batch_softmax:
-      known = batches.batch_likes(
-          history,
-          parallel.gather_rows(rows.item, mesh),
-          len(tables.item.present),
-      )
-  terms = label_objective.label_terms(
-      settings,
-      user_emb.dense,
-      across,
+      known = batches.batch_likes(history, items, len(tables.item.present))
+  return label_objective.Batch(
+      user,
+      # Items travel once per step, [B, R] and [S, R]; each device scores its
+      # own users.
+      parallel.gather_rows(item[:size], mesh),
       rows,
+      tables.log_frequency[rows.item],
       history,
       known,
-      tables.log_frequency[rows.item],
-      jax.random.fold_in(key, 3),  # apart from the keys of the split
+      sampled,
+      shown,
   )
-  metrics = {f'rows/{name}': count for name, count in terms.rows.items()}
-  values = terms.value
-  if settings.teacher:
-    values |= objective.pair_terms(
-        user_emb,
-        item_emb,
-        tables.user.factors[rows.user],
-        tables.item.factors[rows.item],
-    )
-  return values, metrics, stats

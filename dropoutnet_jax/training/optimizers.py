@@ -16,11 +16,13 @@ import optax
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.training import state as state_lib
 
 _SHOWN = 40  # names of parameters in a message
 # Groups of parameters that are trained in one way.
 _FROZEN, _EMBEDDING, _OTHER = 'frozen', 'embedding', 'other'
+_OBJECTIVE = objective_params.NAME
 
 
 def _constant(settings: config.TrainConfig, length: int) -> optax.Schedule:
@@ -192,8 +194,9 @@ def make_optimizer(
   """The configured optimiser; gradients are averaged, then clipped.
 
   Frozen parameters have no part in the norm that clips, no statistics and no
-  weight decay. Everything that accumulates is in the state of the optimiser,
-  so that a run can be cut between any two steps.
+  weight decay; those of the objective have no weight decay. Everything that
+  accumulates is in the state of the optimiser, so that a run can be cut between
+  any two steps.
 
   Returns:
     A transformation whose `init` raises UserError where a pattern of
@@ -217,11 +220,16 @@ def _by_group(
 ) -> optax.GradientTransformation:
   """One optimiser for all parameters, or one for each group of them."""
   of = lambda s: OPTIMIZERS[s.optimizer](make_schedule(s), s)
-  if not settings.freeze and not settings.splits_embeddings:
+  if not (settings.freeze or settings.splits_embeddings or groups.objective):
     return of(settings)
   transforms: dict[Any, optax.GradientTransformation] = {_OTHER: of(settings)}
   if settings.freeze:
     transforms[_FROZEN] = optax.set_to_zero()
+  if groups.objective:
+    # Towards 0 is no simpler scale, and a number has no norm to be trusted.
+    name = 'adam' if settings.optimizer == 'lamb' else settings.optimizer
+    plain = dataclasses.replace(settings, optimizer=name, weight_decay=0.0)
+    transforms[_OBJECTIVE] = of(plain)
   if settings.splits_embeddings:
     own = dataclasses.replace(
         settings,
@@ -242,6 +250,8 @@ class _Groups:
     self._embedding = (
         settings.embedding_parameters if settings.splits_embeddings else None
     )
+    # Whether parameters of the objective are trained in a way of their own.
+    self.objective = settings.weight_decay > 0 or settings.optimizer == 'lamb'
 
   def __call__(self, params: Any) -> Any:
     """Group of each leaf; raises UserError as `make_optimizer` says."""
@@ -250,6 +260,9 @@ class _Groups:
     if self._embedding is not None:
       matching = _matching(self._embedding, names, 'embedding_parameters')
       found |= dict.fromkeys(matching, _EMBEDDING)
+    if self.objective:
+      mine = [name for name in names if name.startswith(f'{_OBJECTIVE}/')]
+      found |= dict.fromkeys(mine, _OBJECTIVE)
     for number, pattern in enumerate(self._freeze):
       matching = _matching(pattern, names, f'freeze[{number}]')
       found |= dict.fromkeys(matching, _FROZEN)

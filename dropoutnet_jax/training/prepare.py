@@ -22,6 +22,7 @@ from dropoutnet_jax.data import sides
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.data import splits
 from dropoutnet_jax.data import synthetic
+from dropoutnet_jax.training import label_signal
 from dropoutnet_jax.training import resident
 
 
@@ -68,7 +69,8 @@ def prepare(
   labelled = None
   if dataset.impressions is not None:
     labelled = impressions.split(dataset.impressions, split, cfg.data.seed)
-  _check_signal(cfg, labelled)
+  rows = split.train if labelled is None else labelled.train
+  label_signal.check(cfg, rows, split.train, len(dataset.users))
   watch.lap('split and audit')
   entities = {'user': dataset.users, 'item': dataset.items}
   encoders, feature_notes = sides.fit(
@@ -131,24 +133,6 @@ def _audit_published(
   split, dropped = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
   mended = dataclasses.replace(dataset, interactions=split.train)
   return mended, dropped
-
-
-def _check_signal(
-    cfg: config.Config, labelled: impressions.Labelled | None
-) -> None:
-  """Refuses a term of the loss that has nothing to learn from these rows."""
-  label = None if labelled is None else labelled.train.label
-  if label is not None and not label.all():
-    return
-  for name in ('pointwise', 'pairwise'):
-    if getattr(cfg.objective, name):
-      raise errors.UserError(
-          f'config.objective.{name} is {getattr(cfg.objective, name)}, but '
-          f'every training row of {cfg.data.name} is a reaction: without rows '
-          'of label 0 (shown, no reaction) this loss has no signal. Set it to '
-          '0 and use objective.softmax or in_batch_softmax, whose negatives '
-          'come from the batch, or train on data with impressions.'
-      )
 
 
 def _check_teacher(cfg: config.Config) -> None:

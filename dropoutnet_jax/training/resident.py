@@ -9,6 +9,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import top_k
+from dropoutnet_jax.training import label_tables
 
 # Entries of padded user histories, 4 bytes each; longer ones are cut.
 _MAX_HISTORY_ENTRIES = 2**27
@@ -43,7 +44,7 @@ def make_tables(
       else _side_of_factors
   )
   targets = target_items(cfg, problem.split, sizes[1])
-  return tables_lib.make_tables(
+  tables = tables_lib.make_tables(
       make_side(cfg, problem, history, 'user'),
       make_side(cfg, problem, history, 'item'),
       problem.split,
@@ -52,10 +53,10 @@ def make_tables(
       if cfg.uses_history
       else np.zeros((0, 0), np.int32),
       _top_items(cfg, problem, targets),
-      _labelled_rows(cfg, problem)
-      if cfg.objective.pairing == 'interactions'
-      else None,
   )
+  if cfg.objective.pairing == 'interactions':
+    tables = label_tables.add(tables, cfg, problem)
+  return tables
 
 
 _OTHER = {'user': 'item', 'item': 'user'}
@@ -98,17 +99,6 @@ def _side_of_histories(
       cfg.model.preference_scaling,
       mean,
   )
-
-
-def _labelled_rows(
-    cfg: config.Config, problem: problem_lib.Problem
-) -> tables_lib.LabelledRows:
-  """Training rows for the terms on labels."""
-  rows = problem.split.train
-  if problem.labelled is not None:
-    rows = problem.labelled.train
-  label = np.ones(len(rows)) if rows.label is None else rows.label
-  return tables_lib.label_rows(rows, label, cfg.objective.user_balance)
 
 
 def _history_pairs(

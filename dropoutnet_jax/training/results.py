@@ -11,6 +11,8 @@ import sys
 import time
 from typing import Any
 
+import jax
+
 from dropoutnet_jax import __version__
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
@@ -22,6 +24,7 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
 from dropoutnet_jax.evaluation import row_scores
 from dropoutnet_jax.evaluation import warm_up
+from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
@@ -109,7 +112,9 @@ def _evaluate(
   if problem.labelled is not None:
     for name, rows in problem.labelled.evaluation.items():
       if name in splits and len(rows):
-        splits[name]['labelled'] = _label_metrics(cfg, methods, name, rows)
+        splits[name]['labelled'] = _label_metrics(
+            cfg, methods, name, rows, scorer.variables['params']
+        )
   chosen = {
       label: method.chosen()
       for label, method in methods.items()
@@ -144,16 +149,23 @@ def _label_metrics(
     methods: dict[str, protocol.Method],
     name: str,
     rows: schema.Interactions,
+    params: Any,
 ) -> dict[str, Any]:
-  """AUC and the like of every method on the labelled rows of one set."""
-  logits = cfg.objective.temperature if cfg.objective.pointwise else None
+  """AUC and the like of every method on the labelled rows of one set.
+
+  Only what 'pointwise' has trained says probabilities: the towers.
+  """
+  trained = 'tower' if 'tower' in methods else 'model'
+  logit = None
+  if cfg.objective.pointwise:
+    logit = jax.tree.map(float, objective_params.logit(cfg, params))
   return {
       label: row_scores.evaluate(
           method,
           protocol.quadrant_of(name),
           rows,
           cfg.evaluation.users_per_chunk,
-          logits if label == 'model' else None,
+          logit if label == trained else None,
       )
       for label, method in methods.items()
   }

@@ -14,6 +14,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import resident
@@ -54,6 +55,7 @@ class Runtime:
         tables,
         self.cfg.train.seed,
         bool(self.cfg.train.ema),
+        objective_params.create(self.cfg, tables.rows),
     )
     sharding = parallel.replicated(self.mesh)
     return jax.jit(create, out_shardings=sharding)(self.tables)
@@ -75,7 +77,7 @@ class Runtime:
 
   def train_steps(self) -> Any:
     """The compiled steps; see `steps.make_train_steps`."""
-    names = batch_loss.metric_names(self.cfg.objective)
+    names = batch_loss.metric_names(self.cfg)
     return steps.make_train_steps(
         self.loss_fn(), self.optimizer, self.cfg.train, names
     )

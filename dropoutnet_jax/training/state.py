@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What one optimiser step changes: arrays and nothing else."""
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -20,7 +21,7 @@ class TrainState:
 
   Attributes:
     step: int32 [], steps done; also names the checkpoint.
-    params: of both towers.
+    params: of both towers, and of the objective (model/objective_params.py).
     batch_stats: running statistics of batch norm; {} without it.
     opt_state: of the optimiser.
     ema_params: moving average of the parameters; {} where it is off.
@@ -71,8 +72,9 @@ def create_state(
     tables: tables_lib.Tables,
     seed: int,
     use_ema: bool,
+    more_params: Mapping[str, Any] | None = None,
 ) -> TrainState:
-  """Fresh parameters for tables of these widths."""
+  """Fresh parameters for tables of these widths, and some beside them."""
 
   def one_row(side: tables_lib.SideTable) -> tuple[Any, jax.Array]:
     value = jnp.zeros((1, side.preference.shape[1]))
@@ -83,7 +85,8 @@ def create_state(
   variables = model.init(
       jax.random.key(seed), *one_row(tables.user), *one_row(tables.item)
   )
-  params, stats = variables['params'], variables.get('batch_stats', {})
+  params = {**variables['params'], **(more_params or {})}
+  stats = variables.get('batch_stats', {})
   copied = lambda tree: jax.tree.map(jnp.copy, tree) if use_ema else {}
   return TrainState(
       step=jnp.zeros((), jnp.int32),

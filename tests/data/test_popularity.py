@@ -60,25 +60,23 @@ def test_rare_items_of_a_large_catalogue_keep_their_share():
   assert (np.abs(width[1:] - exact) < 1 + 1e-3).all()
 
 
-def test_log_frequency_is_the_chance_to_meet_an_item():
+def test_log_frequency_is_that_of_draws():
   count = np.array([1, 3, 0, 6])
-  for size in (1, 2, 50):
-    got = popularity.log_frequency(count, size)
-    assert got.dtype == np.float32
-    for item, c in enumerate([1, 3, 1, 6]):  # none is taken for the rarest
-      expected = math.log(1 - (1 - c / 10) ** size)
-      assert got[item] == pytest.approx(expected, rel=1e-5, abs=1e-7)
+  got = popularity.log_frequency(count)
+  assert got.dtype == np.float32
+  # None counts as if it had one.
+  np.testing.assert_allclose(np.exp(got), [0.1, 0.3, 0.1, 0.6], rtol=1e-6)
   draws = np.random.default_rng(0).choice(4, (50_000, 3), p=count / 10)
-  met = np.mean((draws == 1).any(axis=1))
-  assert math.exp(popularity.log_frequency(count, 3)[1]) == pytest.approx(
-      met, abs=0.01
-  )
+  occurrences = np.mean(np.sum(draws == 1, axis=1))
+  assert 3 * np.exp(got[1]) == pytest.approx(occurrences, abs=0.01)
 
 
 def test_log_frequency_of_extremes():
-  np.testing.assert_array_equal(popularity.log_frequency([0, 5], 4), [0, 0])
-  rare = popularity.log_frequency(np.array([1.0, 1e12]), 4)
-  assert rare[0] == pytest.approx(math.log(4e-12), rel=1e-6)
+  np.testing.assert_array_equal(
+      popularity.log_frequency([0, 5]), np.float32(np.log([0.2, 1.0]))
+  )
+  rare = popularity.log_frequency(np.array([1.0, 1e12]))
+  assert rare[0] == pytest.approx(math.log(1e-12), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -94,9 +92,4 @@ def test_wrong_counts(count, message):
   with pytest.raises(ValueError, match=message):
     popularity.popularity_table(np.array(count), 1.0)
   with pytest.raises(ValueError, match=message):
-    popularity.log_frequency(np.array(count), 4)
-
-
-def test_an_empty_batch_has_no_frequencies():
-  with pytest.raises(ValueError, match='batch_size must be at least 1: 0'):
-    popularity.log_frequency(np.ones(3), 0)
+    popularity.log_frequency(np.array(count))

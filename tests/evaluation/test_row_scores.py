@@ -35,8 +35,10 @@ def test_each_row_has_its_own_score(users_per_chunk):
 def test_logits_have_all_metrics_and_scores_those_of_order():
   rows = _rows()
   score = TABLE[rows.user, rows.item]
-  full = row_scores.evaluate(_method, 'cold_item', rows, 2, 0.5)
-  assert full == labelled.summary(2 * score, rows.label, group=rows.user)
+  to_logit = lambda score: 2 * score - 1
+  full = row_scores.evaluate(_method, 'cold_item', rows, 2, to_logit)
+  expected = labelled.summary(to_logit(score), rows.label, group=rows.user)
+  assert full == expected
   order = row_scores.evaluate(_method, 'cold_item', rows, 2, None)
   assert order == {
       name: full[name] for name in ('auc', 'gauc', 'rows', 'positives')

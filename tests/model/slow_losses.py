@@ -111,17 +111,26 @@ def in_batch_softmax(
     item_id=None,
     history_mask=None,
     item_mask=None,
+    sampled=None,
 ):
+  """`sampled`: embeddings, ids and log_q of items behind those of the rows."""
   size = len(weight)
+  offered = weight > 0 if item_mask is None else item_mask
+  log_q = np.zeros(size) if log_q is None else log_q
+  if sampled is not None:
+    emb, ids, more_log_q = sampled
+    item, log_q = np.concatenate([item, emb]), np.append(log_q, more_log_q)
+    offered = np.append(offered, [True] * len(ids))
+    item_id = None if item_id is None else np.append(item_id, ids)
   costs = []
   for b in range(size):
     logits = {}
-    for j in range(size):
+    for j in range(len(item)):
       dot = math.fsum(x * y for x, y in zip(user[b], item[j], strict=True))
-      logits[j] = dot / temperature - (0 if log_q is None else float(log_q[j]))
+      logits[j] = dot / temperature - float(log_q[j])
     others = []
-    for j in range(size):
-      if j == b or (weight[j] == 0 if item_mask is None else not item_mask[j]):
+    for j in range(len(item)):
+      if j == b or not offered[j]:
         continue
       if item_id is not None and item_id[j] == item_id[b]:
         continue

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropoutnet_jax.model import batch_softmax
 from dropoutnet_jax.model import effective_rows
 from dropoutnet_jax.model import losses
 from dropoutnet_jax.model import row_chunks
@@ -320,7 +321,7 @@ def test_a_batch_without_negatives_costs_nothing(chunked, name, fill):
   assert value == 0
   for grad in grads:
     np.testing.assert_array_equal(grad, 0)
-  assert effective_rows.in_batch_softmax(weight, **masks) == 0
+  assert _count(weight, masks) == 0
 
 
 def test_padding_is_as_good_as_removed(chunked):
@@ -402,14 +403,16 @@ def test_neither_order_nor_chunks_matter(monkeypatch):
     ):
       SMALL(by_order, grad[order])
       SMALL(by_chunk, grad)
-    assert effective_rows.in_batch_softmax(
-        jnp.array(rows[2]),
-        item_id=jnp.array(masks['item_id']),
-        history_mask=jnp.array(masks['history_mask']),
-        item_mask=jnp.array(masks['item_mask']),
-    ) == _slow_count(rows[2], masks)
+    assert _count(rows[2], masks) == _slow_count(rows[2], masks)
 
   check()
+
+
+def _count(weight, masks):
+  names = ('log_q', 'item_id', 'history_mask', 'item_mask')
+  given = [masks.get(name) for name in names]
+  rows, _ = batch_softmax.prepare(jnp.asarray(weight), *given)
+  return effective_rows.in_batch_softmax(rows)
 
 
 def _slow_count(weight, masks):

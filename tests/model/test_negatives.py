@@ -13,10 +13,14 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.model import negatives
 
 
-def test_mixed_scores_are_the_products():
-  user, item = np.random.default_rng(0).normal(size=(2, 5, 3))
-  got = negatives.mixed_scores(jnp.float32(user), jnp.float32(item[:4]))
-  np.testing.assert_allclose(got, user @ item[:4].T, rtol=1e-5, atol=1e-6)
+def test_scores_of_shared_and_of_own_items_are_the_products():
+  user = jnp.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+  item = jnp.array([[1.0, 0.0], [0.0, 1.0]])
+  np.testing.assert_array_equal(negatives.mixed_scores(user, item), user)
+  own = jnp.stack([item, 2 * item, -item])
+  got = negatives.own_scores(user, own)
+  np.testing.assert_array_equal(got, [[1, 2], [6, 8], [-5, -6]])
+  assert got.dtype == jnp.float32
 
 
 @pytest.mark.parametrize('seed', range(4))
@@ -59,6 +63,17 @@ def test_masks_are_those_of_sets(seed):
         np.tile(sample, (size, 1)), item_id, **options
     )
     np.testing.assert_array_equal(got, each)
+
+
+def test_the_same_item_counts_where_it_is_asked_for():
+  item, shifts = jnp.array([5, 5, 7]), jnp.array([1, 2])
+  for mask_same, expected in ((True, 0), (False, 1)):
+    got = negatives.valid_negatives(item, shifts, mask_same=mask_same)
+    # Row 0 gets items 7 and 5, row 1 items 5 and 7.
+    np.testing.assert_array_equal(got, [[1, expected], [expected, 1], [1, 1]])
+  liked = jnp.array([[5], [-1], [-1]])
+  got = negatives.valid_negatives(item, shifts, liked, mask_same=False)
+  np.testing.assert_array_equal(got, [[1, 0], [1, 1], [1, 1]])
 
 
 def test_histories_of_no_length_hold_nothing():

@@ -17,6 +17,7 @@ from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import label_objective
 from dropoutnet_jax.model import losses
+from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -59,24 +60,6 @@ def test_batch_likes_with_repeated_rows_and_items(seed):
     assert found[a].tolist() == expected
 
 
-def test_rows_are_drawn_whole():
-  rows = _rows(size=7)
-  drawn = batches.draw_rows(jax.random.key(0), rows, 500)
-  every = set(zip(*(column.tolist() for column in jax.tree.leaves(rows))))
-  found = list(zip(*(column.tolist() for column in jax.tree.leaves(drawn))))
-  assert set(found) == every  # each of seven, in five hundred draws
-  again = batches.draw_rows(jax.random.key(0), rows, 500)
-  np.testing.assert_array_equal(drawn.item, again.item)
-
-
-def test_frequency_is_of_positive_rows():
-  rows = tables_lib.LabelledRows(
-      np.zeros(5), np.int32([0, 0, 0, 2, 2]), np.float32([1, 1, 0, 1, 0]), None
-  )
-  found = tables_lib.log_frequency(rows, 4)
-  np.testing.assert_allclose(np.exp(found), np.float64([2, 1, 1, 1]) / 3)
-
-
 def test_terms_are_the_losses_with_their_masks():
   """Each term alone, as a user of the losses would call them."""
   settings = config.ObjectiveConfig(
@@ -91,15 +74,9 @@ def test_terms_are_the_losses_with_their_masks():
   known = batches.batch_likes(jnp.asarray(history)[rows.user], rows.item, 9)
   log_q = jnp.log(jnp.arange(1.0, 41.0))
   terms = jax.jit(functools.partial(label_objective.label_terms, settings))
-  found = terms(
-      user,
-      item,
-      rows,
-      jnp.asarray(history)[rows.user],
-      known,
-      log_q,
-      jax.random.key(0),
-  )
+  liked = jnp.asarray(history)[rows.user]
+  batch = label_objective.Batch(user, item, rows, log_q, liked, known)
+  found = terms(objective_params.Logit(0.5), batch, jax.random.key(0))
   assert set(found.value) == set(found.rows) == set(TERMS)
   score = jnp.sum(user * item, axis=1)
   positive = jnp.where(rows.label > 0, rows.weight, 0)
@@ -158,11 +135,8 @@ def test_histories_leave_out_the_row_that_is_trained_on(problem):
   mesh = parallel.make_mesh(config.MeshConfig(), 1)
   loss_fn = batch_loss.make_loss_fn(cfg, model, tables, mesh)
   _, (_, metrics) = loss_fn({}, {}, tables, jnp.int32(3))
-  assert set(metrics) | {'gradient_norm'} == set(
-      batch_loss.metric_names(cfg.objective)
-  )
-  key = jax.random.fold_in(jax.random.key(cfg.train.seed), 3)
-  rows = batch_loss.draw_batch(cfg, tables, key)
+  assert set(metrics) | {'gradient_norm'} == set(batch_loss.metric_names(cfg))
+  rows = batch_loss.batch_of_step(cfg, tables, jnp.int32(3))
   likes = problem.likes().toarray() > 0
   content = {'user': problem.user.dense, 'item': problem.item.dense}
   (user, _), (item, _) = model.seen

@@ -17,7 +17,7 @@ from dropoutnet_jax.training import steps
 from tests import tiny_run
 
 SIZE = 5  # steps per dispatch
-NAMES = batch_loss.metric_names(config.ObjectiveConfig())
+NAMES = batch_loss.metric_names(config.Config())
 START = np.array([3.0, -4.0], np.float32)
 
 

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a problem to the tables of labelled rows and of their negatives."""
+
+import dataclasses
+
+import numpy as np
+
+from dropoutnet_jax import config
+from dropoutnet_jax.data import popularity
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import tables as tables_lib
+
+
+def add(
+    tables: tables_lib.Tables, cfg: config.Config, problem: problem_lib.Problem
+) -> tables_lib.Tables:
+  """The tables with the labelled training rows, and what they ask for."""
+  settings = cfg.objective
+  num_users, num_items = len(tables.user.present), len(tables.item.present)
+  pairs = training_rows(problem)
+  rows = label_rows(pairs, settings.user_balance)
+  if settings.pairwise_within == 'session':
+    rows = dataclasses.replace(rows, session=sessions(pairs))
+  groups = shown = sampled = None
+  if settings.group_rows > 1:
+    rows, groups = _grouped(rows, num_users)
+  count = np.bincount(rows.item[rows.label > 0], minlength=num_items)
+  if settings.num_impressions:
+    shown = shown_in_vain(pairs, problem.split.train, num_users)
+  if settings.num_sampled:
+    sampled = popularity.popularity_table(count, settings.sampling_power)
+  return dataclasses.replace(
+      tables,
+      rows=rows,
+      log_frequency=popularity.log_frequency(count),
+      groups=groups,
+      shown=shown,
+      popularity=sampled,
+  )
+
+
+def training_rows(problem: problem_lib.Problem) -> schema.Interactions:
+  """All rows for the terms on labels: likes where there are no others."""
+  if problem.labelled is not None:
+    return problem.labelled.train
+  return problem.split.train
+
+
+def labels(rows: schema.Interactions) -> np.ndarray:
+  """Their labels, 1 where there are none: [N]."""
+  return np.ones(len(rows)) if rows.label is None else rows.label
+
+
+def label_rows(
+    pairs: schema.Interactions, user_balance: float
+) -> tables_lib.LabelledRows:
+  """Training rows with their labels and weights of mean 1.
+
+  A row counts 1 / (rows of its user) ** user_balance, times its own weight.
+  """
+  count = np.bincount(pairs.user)[pairs.user]
+  weight = count ** -float(user_balance)
+  if pairs.weight is not None:
+    weight = weight * pairs.weight
+  total = weight.sum()
+  weight = weight * (len(weight) / total if total > 0 else 1.0)
+  return tables_lib.LabelledRows(
+      pairs.user.astype(np.int32),
+      pairs.item.astype(np.int32),
+      labels(pairs).astype(np.float32),
+      weight.astype(np.float32),
+  )
+
+
+def sessions(pairs: schema.Interactions) -> np.ndarray:
+  """Number of each row's session from 0: int32 [N].
+
+  A session is one of one user, also where two users have the same number.
+
+  Raises:
+    ValueError: if the rows have no sessions.
+  """
+  if pairs.session is None:
+    raise ValueError('The rows have no sessions.')
+  _, session = np.unique(pairs.session, return_inverse=True)
+  both = pairs.user.astype(np.int64) * (session.max(initial=0) + 1) + session
+  return np.unique(both, return_inverse=True)[1].astype(np.int32)
+
+
+def shown_in_vain(
+    rows: schema.Interactions, likes: schema.Interactions, num_users: int
+) -> tables_lib.Lists:
+  """Items of each user's rows of label 0, each once and none that she likes.
+
+  Args:
+    rows: labelled.
+    likes: training pairs.
+    num_users: lists to make.
+  """
+  in_vain = rows.select(labels(rows) == 0)
+  pair = np.setdiff1d(_pair(in_vain), _pair(likes))  # sorted, by user
+  user, item = pair >> 32, pair & (2**32 - 1)
+  return _lists(np.bincount(user, minlength=num_users), item.astype(np.int32))
+
+
+def _grouped(
+    rows: tables_lib.LabelledRows, num_users: int
+) -> tuple[tables_lib.LabelledRows, tables_lib.Lists]:
+  """Rows in the order of their sessions, or users, and the places of each."""
+  group = rows.user if rows.session is None else rows.session
+  order = np.argsort(group, kind='stable')
+  size = num_users if rows.session is None else group.max(initial=-1) + 1
+  columns = {
+      name: None if column is None else column[order]
+      for name, column in vars(rows).items()
+  }
+  lists = _lists(np.bincount(group, minlength=size))
+  return tables_lib.LabelledRows(**columns), lists
+
+
+def _lists(
+    count: np.ndarray, value: np.ndarray | None = None
+) -> tables_lib.Lists:
+  start = np.cumsum(count) - count
+  return tables_lib.Lists(start.astype(np.int32), count.astype(np.int32), value)
+
+
+def _pair(rows: schema.Interactions) -> np.ndarray:
+  """One number for each pair: int64 [N]."""
+  return rows.user.astype(np.int64) << 32 | rows.item
