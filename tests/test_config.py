@@ -178,6 +178,9 @@ def test_every_field_refuses_another_type(name):
     assert f'config.{name}' in _raises(cfg.validate)
 
 
+_BOUNDS = 'two positive numbers, the smaller first'
+
+
 @pytest.mark.parametrize(
     'name, value, rule',
     [
@@ -210,7 +213,37 @@ def test_every_field_refuses_another_type(name):
         ('objective.hard_ratio', 0.0, 'in (0, 1]'),
         ('objective.temperature', 0.0, 'at least 0.0001'),
         ('objective.support_vector', 0.5, 'at least 1'),
-        ('objective.num_negatives', 0, 'at least 1'),
+        ('objective.num_negatives', -1, 'at least 0'),
+        ('objective.group_rows', 0, 'at least 1'),
+        ('objective.scale_bounds', (1.0,), _BOUNDS),
+        ('objective.scale_bounds', (0.0, 10.0), _BOUNDS),
+        ('objective.scale_bounds', (20.0, 10.0), _BOUNDS),
+        (
+            'objective.learn_weights',
+            True,
+            'False with one term: there is nothing to weigh it against',
+        ),
+        (
+            'objective.sampling',
+            'epochs',
+            "'replacement' unless objective.pairing is 'interactions'",
+        ),
+        (
+            'objective.group_rows',
+            2,
+            "1 unless objective.pairing is 'interactions'",
+        ),
+        (
+            'objective.num_sampled',
+            4,
+            '0 where no term uses it; that is what objective.softmax and '
+            'objective.in_batch_softmax do',
+        ),
+        (
+            'objective.num_impressions',
+            4,
+            '0 where no term uses it; that is what objective.softmax does',
+        ),
         ('dropout.user_rate', 1.2, 'a probability in [0, 1]'),
         ('dropout.user_transform_rate', 0.6, 'at most 1'),
         ('dropout.drop_both', 0.7, 'at most 1'),
@@ -269,6 +302,99 @@ def test_losses_on_labels_need_rows_with_labels():
   message = _raises(cfg.validate)
   assert 'config.objective.num_negatives is 32' in message
   assert 'below config.train.batch_size, 32' in message
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (
+            {'softmax': 1.0, 'num_negatives': 0},
+            'config.objective.num_negatives is 0; it must be positive, or '
+            'num_sampled or num_impressions must be: objective.softmax compares'
+            ' with them.',
+        ),
+        (
+            {'softmax': 1.0, 'num_negatives': 4, 'num_hard': 6},
+            'config.objective.num_hard is 6; it must be at most 4, which is '
+            'num_negatives + num_sampled + num_impressions.',
+        ),
+        (
+            {'in_batch_softmax': 1.0, 'num_hard': 2},
+            'config.objective.num_hard is 2; it must be 0 where no term uses ',
+        ),
+        (
+            {'softmax': 1.0, 'group_rows': 7},
+            'config.objective.group_rows is 7; it must be a divisor of '
+            'config.train.batch_size, 64.',
+        ),
+        (
+            {'softmax': 1.0, 'temperature': 20.0},
+            'config.objective.temperature is 20.0; it must be above 0.001 and '
+            'below 10: the learnt scale starts at its inverse, within ',
+        ),
+        (
+            {
+                'pairwise': 1.0,
+                'pairwise_margin': 0.5,
+                'pairwise_label_margin': True,
+            },
+            'config.objective.pairwise_margin is 0.5; it must be 0 where '
+            'objective.pairwise_label_margin is on',
+        ),
+        (
+            {'pairwise': 1.0, 'pairwise_within': 'users'},
+            "one of batch, user, session. Did you mean 'user'?",
+        ),
+        (
+            {'softmax': 1.0, 'sampling': 'epoch'},
+            "one of replacement, epochs. Did you mean 'epochs'?",
+        ),
+        (
+            {'softmax': 1.0, 'shifts': 'repeated'},
+            "config.objective.shifts is 'repeated'; it must be one of distinct",
+        ),
+    ],
+    ids=str,
+)
+def test_settings_of_labelled_rows(options, message):
+  cfg = config.Config()
+  cfg.model.normalize, cfg.train.batch_size = True, 64
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, pairing='interactions', **options
+  )
+  assert message in _raises(cfg.validate)
+
+
+def test_a_scale_that_is_not_learnt_may_be_any():
+  cfg = config.Config()
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, pairing='interactions', softmax=1.0, temperature=20.0
+  )
+  cfg.validate()
+  assert not cfg.learns_scale
+  cfg.model.normalize, cfg.objective.temperature = True, 0.1
+  cfg.validate()
+  assert cfg.learns_scale
+  cfg.objective.learn_scale, cfg.objective.temperature = False, 20.0
+  cfg.validate()
+  assert not cfg.learns_scale
+
+
+@pytest.mark.parametrize('term', ['pairwise', 'in_batch_softmax'])
+def test_rows_are_compared_with_others(term):
+  cfg = config.Config()
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0, pairing='interactions', **{term: 1.0}
+  )
+  cfg.train.batch_size = 1
+  message = _raises(cfg.validate)
+  assert message == (
+      'config.train.batch_size is 1; it must be at least 2: '
+      f'objective.{term} compares its rows.'
+  )
+  cfg.objective.num_sampled, cfg.objective.in_batch_softmax = 4, 1.0
+  if term == 'in_batch_softmax':
+    cfg.validate()
 
 
 def test_histories_are_no_factors():

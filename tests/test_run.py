@@ -193,6 +193,16 @@ CASES = [
     ),
     _field('objective.teacher=0', 'positive; it is the only loss where'),
     _field('objective.softmax=1', '0 unless objective.pairing is'),
+    _field('objective.num_sampled=8', 'it must be 0 where no term uses it;'),
+    _field('objective.sampling=epochs', "it must be 'replacement' unless obje"),
+    _field('objective.learn_weights', 'it must be False with one term: there'),
+    _field('objective.scale_bounds=(5,1)', 'must be two positive numbers, the'),
+    _field(
+        'objective.pairing=interactions --config.objective.teacher=0 '
+        '--config.objective.softmax=1 --config.objective.num_impressions=2',
+        'config.objective.num_impressions is 2, but no user of synthetic with',
+        'impressions of likes alone',
+    ),
     _field('train.accumulate=7', 'train.num_steps'),
     _field('train.freeze=user', 'train.freeze'),
     _field('data.cold_item_share=0', 'nothing is held out and nothing could'),

@@ -49,9 +49,7 @@ def test_sampled_items_are_in_the_loop(chunks, monkeypatch):
   loss = jax.jit(loss)
   for seed in range(4):
     (user, item, weight), masks, (emb, ids, log_q) = _batch(seed)
-    value, grads = loss(
-        user, item, emb, np.float32(weight), masks, ids, log_q
-    )
+    value, grads = loss(user, item, emb, np.float32(weight), masks, ids, log_q)
 
     def slow(user, item, emb):
       return slow_losses.in_batch_softmax(

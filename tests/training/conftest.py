@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from dropoutnet_jax import config
+from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import schema
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
 from tests import compilation
@@ -28,6 +30,21 @@ def quick_compilation() -> Iterator[None]:
 def problem() -> problem_lib.Problem:
   """What every tiny run prepares."""
   return prepare.prepare(tiny_run.get_config(), None, None)
+
+
+@pytest.fixture(scope='session')
+def labelled(problem: problem_lib.Problem) -> problem_lib.Problem:
+  """The same with two rows in vain for each like, in sessions."""
+  likes = problem.split.train
+  rng = np.random.default_rng(0)
+  size = 2 * len(likes)
+  train = schema.Interactions(
+      np.concatenate([rng.permutation(np.repeat(likes.user, 2)), likes.user]),
+      np.concatenate([rng.choice(likes.item, size), likes.item]),
+      label=np.repeat(np.float32([0, 1]), [size, len(likes)]),
+      session=rng.integers(0, 4, size + len(likes)),
+  )
+  return dataclasses.replace(problem, labelled=impressions.Labelled(train))
 
 
 def reuse(

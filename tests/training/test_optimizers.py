@@ -8,6 +8,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dropoutnet_jax import config
@@ -346,6 +347,31 @@ def test_frozen_parameters_stay_without_decay_and_have_no_statistics():
   kept = [name for name in state_lib.by_name(state) if 'tower' in name]
   assert len(kept) == 2  # mean and mean square of the one that is trained
   assert all(name.endswith('user_tower/output/bias') for name in kept)
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'lamb', 'lion'])
+@pytest.mark.parametrize('freeze', [(), ('objective/scale',)])
+def test_what_the_objective_learns_does_not_decay(optimizer, freeze):
+  """It moves by its gradients alone; the towers still decay."""
+  settings = constant(optimizer=optimizer, weight_decay=0.5, freeze=freeze)
+  params = {
+      'objective': {'bias': jnp.float32(3.0), 'scale': jnp.float32(2.0)},
+      'tower': jnp.ones(3),
+  }
+  made = optimizers.make_optimizer(settings)
+
+  @jax.jit
+  def moved(grads):
+    updates, _ = made.update(grads, made.init(params), params)
+    return optax.apply_updates(params, updates)
+
+  still = moved(jax.tree.map(jnp.zeros_like, params))
+  assert still['objective'] == params['objective']
+  assert (still['tower'] < 1).all()
+  found = moved(jax.tree.map(jnp.ones_like, params))['objective']
+  assert found['bias'] == pytest.approx(3 - PEAK, rel=1e-5)
+  expected = 2.0 if freeze else 2 - PEAK
+  assert found['scale'] == pytest.approx(expected, rel=1e-5)
 
 
 def test_frozen_parameters_have_no_part_in_the_norm_that_clips():
