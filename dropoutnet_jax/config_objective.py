@@ -10,7 +10,7 @@ LABEL_TERMS = ('pointwise', 'pairwise', 'softmax', 'in_batch_softmax')
 PAIRWISE_KINDS = ('logistic', 'hinge', 'focal')
 PAIRWISE_WITHIN = ('batch', 'user', 'session')
 SAMPLINGS = ('replacement', 'epochs')
-SHIFTS = ('distinct', 'with_replacement')
+SHIFTS = ('consecutive', 'distinct', 'with_replacement')
 _NEGATIVES = ('num_negatives', 'num_sampled', 'num_impressions')
 
 
@@ -58,12 +58,14 @@ class ObjectiveConfig:
   mask_known: bool = True  # what a user likes is no negative of hers
   mask_same_item: bool = True  # nor is the row's item in another row
   log_q: float = 1.0  # in-batch: share of log frequency that logits lose
-  # Negatives of each row in 'softmax': rolled (items of other rows; 'distinct'
-  # rows or 'with_replacement'), items that its user was shown in vain, and a
-  # sample of the training items, drawn by likes ** sampling_power and shared by
-  # all rows. 'in_batch_softmax' takes the sample too.
+  # Negatives of each row in 'softmax': rolled (items of other rows), items that
+  # its user was shown in vain, and a sample of the training items, drawn by
+  # likes ** sampling_power and shared by all rows. 'in_batch_softmax' takes the
+  # sample too.
   num_negatives: int = 32
-  shifts: str = 'distinct'
+  # Rolled by 'consecutive' numbers of rows, which many of them want, by
+  # 'distinct' ones, or 'with_replacement', as published.
+  shifts: str = 'consecutive'
   num_impressions: int = 0
   num_sampled: int = 0
   sampling_power: float = 0.0  # 0 is uniform, 1 by popularity

@@ -11,6 +11,21 @@ import jax
 import jax.numpy as jnp
 
 
+def first_shift(key: jax.Array, batch_size: int, num: int) -> jax.Array:
+  """Draws the first of `num` consecutive shifts, all in [1, batch_size - 1].
+
+  The order of a batch is random, so that a run of its rows is a random sample
+  without repeats, as that of `rolled.roll_shifts`; but neighbouring rows share
+  most of it.
+
+  Raises:
+    ValueError: unless 1 <= num < batch_size.
+  """
+  if not 1 <= num < batch_size:
+    raise ValueError(f'num must be in [1, {batch_size - 1}]: {num}')
+  return jax.random.randint(key, (), 1, batch_size - num + 1, jnp.int32)
+
+
 def consecutive_scores(
     user_emb: jax.Array, item_emb: jax.Array, first: jax.Array, num: int
 ) -> jax.Array:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.model import band
 from dropoutnet_jax.model import batch_softmax
 from dropoutnet_jax.model import effective_rows
 from dropoutnet_jax.model import losses
@@ -146,15 +147,10 @@ def _softmax(
 ) -> _Term:
   """Rows with a reaction against rolled, sampled and shown items."""
   rows, positive = batch.rows, _positive(batch.rows)
-  shifts = rolled.roll_shifts(
-      key,
-      len(score),
-      settings.num_negatives,
-      settings.shifts == 'with_replacement',
-  )
+  shifts, rolled_score = _rolled(settings, batch, key)
   rules = (rows.item, batch.history, rows.is_real, settings.mask_same_item)
   own_item, *rest = rules
-  scores = [rolled.rolled_scores(batch.user, batch.item, shifts)]
+  scores = [rolled_score]
   masks = [negatives.valid_negatives(own_item, shifts, *rest)]
   if batch.sampled is not None:
     sampled = batch.sampled
@@ -177,6 +173,21 @@ def _softmax(
       mask=mask,
   )
   return value, effective_rows.support_vector_softmax(positive, mask)
+
+
+def _rolled(
+    settings: config.ObjectiveConfig, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Shifts int32 [M], and scores with items rolled by them, [B, M]."""
+  size, num = len(batch.user), settings.num_negatives
+  if settings.shifts == 'consecutive' and num:
+    first = band.first_shift(key, size, num)
+    shifts = first + jnp.arange(num, dtype=jnp.int32)
+    return shifts, band.consecutive_scores(batch.user, batch.item, first, num)
+  shifts = rolled.roll_shifts(
+      key, size, num, settings.shifts == 'with_replacement'
+  )
+  return shifts, rolled.rolled_scores(batch.user, batch.item, shifts)
 
 
 def _in_batch_softmax(

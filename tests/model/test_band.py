@@ -75,6 +75,20 @@ def test_no_table_of_all_rows_and_negatives_is_made():
   assert memory < 4 * size * num * width
 
 
+def test_first_shifts_are_uniform_over_all_that_fit():
+  keys = jax.random.split(jax.random.key(0), 6000)
+  draw = jax.vmap(lambda key: band.first_shift(key, 8, 5))
+  values, counts = np.unique(draw(keys), return_counts=True)
+  np.testing.assert_array_equal(values, [1, 2, 3])  # the last shift is 7
+  np.testing.assert_allclose(counts, 2000, rtol=0.1)
+
+
+@pytest.mark.parametrize('num', [0, 8])
+def test_shifts_that_do_not_fit_are_refused(num):
+  with pytest.raises(ValueError, match=r'num must be in \[1, 7\]'):
+    band.first_shift(jax.random.key(0), 8, num)
+
+
 @pytest.mark.parametrize('num', [0, 5])
 def test_a_number_out_of_range_is_refused(num):
   with pytest.raises(ValueError, match=r'num must be in \[1, 4\]'):

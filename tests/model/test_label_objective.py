@@ -10,6 +10,7 @@ import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.model import band
 from dropoutnet_jax.model import batch_softmax
 from dropoutnet_jax.model import label_objective
 from dropoutnet_jax.model import objective_params
@@ -76,9 +77,11 @@ def _softmax(batch, **options):
   s = _settings('softmax', **options)
   rows = jax.device_get(batch.rows)
   is_real = np.ones(SIZE, bool) if rows.is_real is None else rows.is_real
-  shifts = rolled.roll_shifts(
-      KEY, SIZE, s.num_negatives, s.shifts == 'with_replacement'
-  )
+  num = s.num_negatives
+  if s.shifts == 'consecutive' and num:
+    shifts = band.first_shift(KEY, SIZE, num) + np.arange(num)
+  else:
+    shifts = rolled.roll_shifts(KEY, SIZE, num, s.shifts == 'with_replacement')
   score, negative = [], []
   user, item = np.float64(batch.user), np.float64(batch.item)
   for b in range(SIZE):
@@ -116,7 +119,7 @@ def _softmax(batch, **options):
         ({'num_negatives': 3}, {'sampled', 'shown'}),
         ({'num_negatives': 0}, {'shown'}),
         ({'num_negatives': 0}, {'sampled'}),
-        ({'num_negatives': 4}, set()),
+        ({'num_negatives': 4, 'shifts': 'distinct'}, set()),
         ({'num_negatives': 4, 'num_hard': 2}, set()),
         ({'num_negatives': 7, 'mask_same_item': False}, {'history'}),
         ({'num_negatives': 7, 'shifts': 'with_replacement'}, {'shown'}),
