@@ -17,6 +17,7 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import table_files
 
 _DEFAULTS = config_data.TablesConfig()
+_PREFIX = 'config.data.tables.'
 _OPTIONAL = ('label', 'weight', 'time', 'session_id')
 _UNITS = {10**3: 'milli', 10**6: 'micro', 10**9: 'nano'}
 
@@ -31,14 +32,14 @@ def make_source(settings: config_data.TablesConfig) -> table_files.Source:
       for field in _OPTIONAL
       if getattr(settings, field) not in ('', getattr(_DEFAULTS, field))
   ]
-  required = {getattr(settings, name): f'data.tables.{name}' for name in fields}
+  required = {getattr(settings, name): f'{_PREFIX}{name}' for name in fields}
   for field in ('user_columns', 'item_columns'):
     for name in getattr(settings, field):
-      required[name] = f'data.tables.{field}'
+      required[name] = f'{_PREFIX}{field}'
   optional = [getattr(settings, field) for field in _OPTIONAL]
   return table_files.Source(
       settings.samples if is_flat else settings.interactions,
-      'data.tables.samples' if is_flat else 'data.tables.interactions',
+      _PREFIX + ('samples' if is_flat else 'interactions'),
       required,
       [name for name in optional if name and name not in required],
       settings.header,

@@ -106,8 +106,8 @@ def _join_side(
     return _Side(ids, row, None, np.full(len(ids), -1), ())
   source = table_files.Source(
       path,
-      f'data.tables.{side}s',
-      {name: f'data.tables.{side}_id'},
+      f'config.data.tables.{side}s',
+      {name: f'config.data.tables.{side}_id'},
       optional=None,
       header=getattr(settings, f'{side}s_header'),
   )

@@ -44,7 +44,7 @@ class Source:
 
   Attributes:
     pattern: file, folder, glob or URL.
-    field: of the configuration that names it, such as 'data.tables.users'.
+    field: that names it, 'config.data.tables.users' or a flag, '--users'.
     required: names of columns that it must have, each with its field.
     optional: names of further columns to read; None for all there are.
     header: names of all columns where the files do not have them.
@@ -108,7 +108,7 @@ def read(
   system, paths = _find(source, folder)
   parts, names, formats = [], [], []
   for path, shown in paths:
-    kind = settings.format or _format_of(shown)
+    kind = settings.format or _format_of(shown, source.field)
     part, found = _read_file(system, path, shown, kind, source, settings)
     parts.append(part)
     names.append(found)
@@ -116,7 +116,7 @@ def read(
   is_text = [kind in ('csv', 'tsv') for kind in formats]
   if len(set(is_text)) > 1:
     raise errors.UserError(
-        f'config.{source.field} is {source.pattern!r}, which finds delimited '
+        f'{source.field} is {source.pattern!r}, which finds delimited '
         f'files and others ({", ".join(sorted(set(formats)))}); name those of '
         'one format.'
     )
@@ -124,7 +124,7 @@ def read(
     data = pa.concat_tables(parts, promote_options='permissive')
   except pa.ArrowException as error:
     raise errors.UserError(
-        f'config.{source.field} is {source.pattern!r}, whose {len(paths)} '
+        f'{source.field} is {source.pattern!r}, whose {len(paths)} '
         f'files differ: {errors.cause(error)}. Write a column with one type.'
     ) from error
   shown_paths = tuple(shown for _, shown in paths)
@@ -132,7 +132,7 @@ def read(
     raise errors.UserError(
         f'{shown_paths[0]}: no rows'
         + (', only a header.' if is_text[0] else '.')
-        + f' Name a table with rows in config.{source.field}.'
+        + f' Name a table with rows in {source.field}.'
     )
   starts = np.cumsum([0, *(part.num_rows for part in parts)])
   unique = tuple(dict.fromkeys(name for found in names for name in found))
@@ -155,7 +155,7 @@ def _check_columns(
   for name, field in source.required.items():
     if name not in names:
       raise errors.UserError(
-          f'{shown}: there is no column {name!r}, which config.{field} names.'
+          f'{shown}: there is no column {name!r}, which {field} names.'
           f'{nearest(name, names)} Columns are: {listed(names)}.{hint}'
       )
 
@@ -215,8 +215,8 @@ def _explained(
   except Exception as error:
     told = explain(error) or f' cannot be read: {errors.cause(error)}'
     raise errors.UserError(
-        f'{shown}{told.rstrip(".")}. Mend the file, or change config.{field} '
-        'or config.data.tables.format.'
+        f'{shown}{told.rstrip(".")}. Mend the file, or change {field}'
+        + ('.' if _is_flag(field) else ' or config.data.tables.format.')
     ) from error
 
 
@@ -224,7 +224,7 @@ def _find(
     source: Source, folder: str | None
 ) -> tuple[Any, list[tuple[str, str]]]:
   """The file system, and (path there, path to show) of each file."""
-  pattern, field = source.pattern, f'config.{source.field}'
+  pattern, field = source.pattern, source.field
   is_url = '://' in pattern or '::' in pattern
   if not is_url:
     pattern = os.path.expanduser(pattern)
@@ -247,14 +247,20 @@ def _find(
     ) from error
   if not found:
     start = f' (from the folder {os.getcwd()!r})'
+    start = '' if is_url or os.path.isabs(pattern) else start
+    base = '--data_dir if given, else in the current folder'
+    base = 'the current folder' if _is_flag(field) else base
     raise errors.UserError(
-        f'{field} is {pattern!r}, where there is no file'
-        f'{"" if is_url or os.path.isabs(pattern) else start}. Correct the '
-        'path; relative ones start in --data_dir if given, else in the current '
-        'folder.'
+        f'{field} is {pattern!r}, where there is no file{start}. Correct the '
+        f'path; relative ones start in {base}.'
     )
   shown = system.unstrip_protocol if is_url else _shorten
   return system, [(path, shown(path)) for path in found]
+
+
+def _is_flag(field: str) -> bool:
+  """Whether a table is named on the command line, not in a configuration."""
+  return field.startswith('--')
 
 
 def _list_files(system: Any, path: str) -> list[str]:
@@ -278,7 +284,7 @@ def _shorten(path: str) -> str:
   return path if relative.startswith('..') else relative
 
 
-def _format_of(shown: str) -> str:
+def _format_of(shown: str, field: str) -> str:
   """The format that a file's name ends in."""
   name = shown.lower()
   for ending in _PACKED:
@@ -286,9 +292,10 @@ def _format_of(shown: str) -> str:
   ending = posixpath.splitext(name)[1]
   if ending not in _FORMATS:
     known = ', '.join(config_data.TABLE_FORMATS)
+    how = f'set config.data.tables.format to one of {known}, or '
     raise errors.UserError(
-        f'{shown}: its name does not say the format; set '
-        f'config.data.tables.format to one of {known}, or let it end in one of '
+        f'{shown}: its name does not say the format; '
+        f'{"" if _is_flag(field) else how}let it end in one of '
         f'{", ".join(_FORMATS)}.'
     )
   return _FORMATS[ending]

@@ -25,7 +25,10 @@ ROWS = pa.table(
         'extra': ['a, b', 'c', None, 'two\nlines'],
     }
 )
-REQUIRED = {'user_id': 'data.tables.user_id', 'item_id': 'data.tables.item_id'}
+REQUIRED = {
+    'user_id': 'config.data.tables.user_id',
+    'item_id': 'config.data.tables.item_id',
+}
 
 
 def _write(path: pathlib.Path, table: pa.Table) -> None:
@@ -52,7 +55,11 @@ def _write(path: pathlib.Path, table: pa.Table) -> None:
 
 def _read(pattern, folder=None, optional=None, header=(), **settings):
   source = table_files.Source(
-      str(pattern), 'data.tables.interactions', REQUIRED, optional, header
+      str(pattern),
+      'config.data.tables.interactions',
+      REQUIRED,
+      optional,
+      header,
   )
   config = config_data.TablesConfig(**settings)
   return table_files.read(source, config, None if not folder else str(folder))
