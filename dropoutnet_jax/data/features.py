@@ -33,6 +33,7 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
+from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import encoder_files
 from dropoutnet_jax.data import encoders
 from dropoutnet_jax.data import fitted_feature
@@ -76,6 +77,7 @@ class Encoder:
     num_training_rows: rows that it was fitted on.
     id_name: under which features find the ids.
     notes: what the user should know, one sentence each.
+    columns: what the columns held that the features read, by name.
   """
 
   side: str
@@ -84,6 +86,9 @@ class Encoder:
   num_training_rows: int
   id_name: str
   notes: tuple[str, ...] = ()
+  columns: Mapping[str, column_types.ColumnType] = dataclasses.field(
+      default_factory=dict
+  )
 
   @functools.cached_property
   def dense_names(self) -> list[str]:
@@ -159,6 +164,10 @@ class Encoder:
         'num_sparse_columns': len(self.sparse_names),
         'num_token_columns': sum(t.stop - t.start for t in self.token_features),
         'notes': self.notes,
+        'columns': {
+            name: dataclasses.asdict(kind)
+            for name, kind in self.columns.items()
+        },
         'features': [fitted.pack(arrays) for fitted in self.features],
     }
     encoder_files.save(folder, side, described, arrays)
@@ -215,6 +224,7 @@ def fit(
       len(training.rows),
       training.entities.id_name,
       tuple(notes),
+      column_types.of_features([one.feature for one in fitted], entities),
   )
 
 
@@ -235,6 +245,10 @@ def load(folder: str, side: str) -> Encoder:
         described['num_training_rows'],
         described['id_name'],
         tuple(described['notes']),
+        {
+            name: column_types.ColumnType(**kind)
+            for name, kind in described['columns'].items()
+        },
     )
   except (KeyError, TypeError) as error:
     raise errors.UserError(
