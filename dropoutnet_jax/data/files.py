@@ -19,8 +19,15 @@ from dropoutnet_jax import errors
 TEMPORARY = '.tmp'  # how names of files that are being written end
 
 
-def write(path: str, fill: Callable[[BinaryIO], Any]) -> None:
+def write(
+    path: str, fill: Callable[[BinaryIO], Any], flag: str = '--workdir'
+) -> None:
   """Lets `fill` write a temporary file beside `path`, then renames it.
+
+  Args:
+    path: of the file, which may be there already.
+    fill: writes all of it.
+    flag: that names another place, for the message.
 
   Raises:
     UserError: if the file can't be written (folder read-only, disk full).
@@ -35,7 +42,7 @@ def write(path: str, fill: Callable[[BinaryIO], Any]) -> None:
   except OSError as error:
     raise errors.UserError(
         f'{path} cannot be written: {error.strerror or error}. Free space or '
-        'choose another --workdir.'
+        f'choose another {flag}.'
     ) from error
   finally:
     if os.path.exists(temporary):

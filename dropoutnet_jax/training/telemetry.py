@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run says while it goes: metrics.jsonl, TensorBoard, the terminal."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import contextlib
 import json
 import math
@@ -132,18 +132,25 @@ def is_terminal() -> bool:
   return sys.stdout.isatty() and os.environ.get('TERM', 'dumb') != 'dumb'
 
 
-class Progress:
+class Bar:
   """A bar on a terminal; elsewhere a plain line a minute, from one process."""
 
-  def __init__(self, total: int, start: int, pairs_per_step: int):
-    self._total, self._start = total, start
-    self._pairs, self._rate = pairs_per_step, 0.0
+  def __init__(self, what: str, unit: str, total: int, start: int = 0):
+    """Begins to show.
+
+    Args:
+      what: is done, beside the bar.
+      unit: that is counted, for plain lines: 'step' gives 'step 3 of 10'.
+      total: number of them at the end.
+      start: number of them that are done already.
+    """
+    self._unit, self._total, self._start = unit, total, start
     self._begin = self._last = time.monotonic()
     self._bar = None
     self._quiet = not parallel.is_writer()
     if is_terminal() and not self._quiet:
       self._bar = rich_progress.Progress(
-          rich_progress.TextColumn('train'),
+          rich_progress.TextColumn(what),
           rich_progress.BarColumn(),
           rich_progress.MofNCompleteColumn(),
           rich_progress.TextColumn('{task.fields[text]}'),
@@ -151,29 +158,30 @@ class Progress:
           transient=True,
       )
       self._task = self._bar.add_task(
-          'train', total=total, completed=start, text=''
+          what, total=total, completed=start, text=''
       )
       self._bar.start()
 
-  def update(self, step: int, loss: float) -> None:
-    """Shows the loss and the pairs per second after `step` steps."""
+  def show(self, done: int, describe: Callable[[float], str]) -> float:
+    """Shows that so many are done; returns how many a second that were.
+
+    Args:
+      done: of `total`.
+      describe: from the number a second to the text beside the bar.
+    """
     now = time.monotonic()
-    rate = (step - self._start) / max(now - self._begin, 1e-9)
-    self._rate = rate
-    text = f'loss {loss:.4g}  {rate * self._pairs:,.0f} pairs/s'
+    rate = (done - self._start) / max(now - self._begin, 1e-9)
+    text = describe(rate)
     if self._bar is not None:
-      self._bar.update(self._task, completed=step, text=text)
+      self._bar.update(self._task, completed=done, text=text)
     elif now - self._last > _QUIET_SECONDS and not self._quiet:
       self._last = now
-      left = (self._total - step) / max(rate, 1e-9)
+      left = (self._total - done) / max(rate, 1e-9)
       print(
-          f'step {step} of {self._total}  {text}  {left:,.0f} s left',
+          f'{self._unit} {done} of {self._total}  {text}  {left:,.0f} s left',
           flush=True,
       )
-
-  def pairs_per_second(self) -> float:
-    """Of this process's part of the run, compilation included."""
-    return self._rate * self._pairs
+    return rate
 
   def say(self, text: str) -> None:
     """A line of its own, above the bar where there is one."""
@@ -185,3 +193,22 @@ class Progress:
   def close(self) -> None:
     if self._bar is not None:
       self._bar.stop()
+
+
+class Progress(Bar):
+  """Of a training: its steps, its loss and its speed."""
+
+  def __init__(self, total: int, start: int, pairs_per_step: int):
+    super().__init__('train', 'step', total, start)
+    self._pairs, self._rate = pairs_per_step, 0.0
+
+  def update(self, step: int, loss: float) -> None:
+    """Shows the loss and the pairs per second after `step` steps."""
+    self._rate = self.show(
+        step,
+        lambda rate: f'loss {loss:.4g}  {rate * self._pairs:,.0f} pairs/s',
+    )
+
+  def pairs_per_second(self) -> float:
+    """Of this process's part of the run, compilation included."""
+    return self._rate * self._pairs

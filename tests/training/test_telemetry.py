@@ -145,6 +145,16 @@ def test_without_a_terminal_at_most_a_line_a_minute(monkeypatch, capsys):
   assert lines[0] == 'step 61 of 10000  loss 0.5  100 pairs/s  9,939 s left'
 
 
+def test_anything_can_be_counted(monkeypatch, capsys):
+  clock = Clock(monkeypatch)
+  bar = telemetry.Bar('recommend', 'user', 5000)
+  clock.now += 100
+  assert bar.show(2000, lambda rate: f'{rate:.0f} users/s') == 20
+  bar.close()
+  out = capsys.readouterr().out
+  assert out == 'user 2000 of 5000  20 users/s  150 s left\n'
+
+
 def test_evaluations_are_lines_of_their_own(monkeypatch, capsys):
   Clock(monkeypatch)
   progress = telemetry.Progress(100, 0, 10)
