@@ -21,6 +21,16 @@ def no_columns(num_rows: int) -> scipy.sparse.csr_array:
   return scipy.sparse.csr_array((num_rows, 0), dtype=np.float32)
 
 
+def take_rows(
+    matrix: scipy.sparse.csr_array, rows: np.ndarray
+) -> scipy.sparse.csr_array:
+  """Rows [C] of csr_array [N, T]; a row of -1 is an empty one."""
+  shape = (matrix.shape[0] + 1, matrix.shape[1])
+  starts = np.append(matrix.indptr, matrix.indptr[-1:])
+  arrays = (matrix.data, matrix.indices, starts)
+  return scipy.sparse.csr_array(arrays, shape=shape)[rows]
+
+
 def unit_rows(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
   """Rows scaled to norm 1, float32; empty rows stay empty."""
   row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

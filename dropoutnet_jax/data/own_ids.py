@@ -169,6 +169,25 @@ def join(
   return ids, place[pairs.found.codes], len(new)
 
 
+def find(column: IdColumn, known: np.ndarray) -> np.ndarray:
+  """Where the distinct ids of a column are among known ones.
+
+  Args:
+    column: D distinct ids.
+    known: int64 or str [N], distinct.
+
+  Returns:
+    int64 [D], -1 where an id is not known. Compared as whole numbers where
+    both sides are, else as they are written.
+  """
+  (column,) = agree([column]) if known.dtype == np.int64 else (column,)
+  values, kept = column.found.values, pa.array(known)
+  if values.type != kept.type:
+    values, kept = values.cast(pa.string()), kept.cast(pa.string())
+  place = pc.index_in(values, value_set=kept)
+  return place.fill_null(-1).to_numpy().astype(np.int64)
+
+
 def to_numpy(ids: pa.Array) -> np.ndarray:
   """int64 [N] or str [N]."""
   array = ids.to_numpy(zero_copy_only=False)

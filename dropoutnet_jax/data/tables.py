@@ -5,9 +5,11 @@ Only ids travel in a step; content, factors and histories stay where they are.
 The arrays are NumPy on the host and become device arrays when they are placed.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -82,6 +84,27 @@ class SideTable:
   history_count: Any
   preference_scaler: Scaler
   history_scaler: Scaler
+
+  def select(self, rows: np.ndarray) -> 'SideTable':
+    """Rows [C] as NumPy arrays; a row of -1 has neither content nor preference.
+
+    That is what a new row has before anything is known of it.
+    """
+    known = rows >= 0
+
+    def pick(values: Any) -> np.ndarray:
+      own = np.asarray(values)[rows]
+      return np.where(known.reshape(-1, *[1] * (own.ndim - 1)), own, 0).astype(
+          own.dtype
+      )
+
+    scalers: Any = {
+        'preference_scaler': self.preference_scaler,
+        'history_scaler': self.history_scaler,
+    }
+    nothing: Any = dict.fromkeys(scalers)
+    picked = jax.tree.map(pick, dataclasses.replace(self, **nothing))
+    return dataclasses.replace(picked, **scalers)
 
 
 @flax.struct.dataclass

@@ -20,6 +20,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import ease
@@ -108,6 +109,38 @@ class SparsePart:
         self,
         history=scipy.sparse.csr_array(history, dtype=np.float32),
         user_dense=user_dense,
+    )
+
+  def select(self, rows: np.ndarray) -> 'SparsePart':
+    """The part of users [C] alone; a row of -1 is one without a history."""
+    user_dense = np.where(rows[:, None] >= 0, self.user_dense[rows], 0)
+    return dataclasses.replace(
+        self,
+        history=blocks.take_rows(self.history, rows),
+        user_dense=user_dense.astype(np.float32),
+    )
+
+  def with_more(
+      self,
+      histories: scipy.sparse.csr_array,
+      content: scipy.sparse.csr_array,
+  ) -> 'SparsePart':
+    """The part of users who have more than it was fitted on: [U, I].
+
+    Both sides of the part are linear in the history; so what comes on top is
+    added, unsmoothed.
+
+    Args:
+      histories: csr_array float32 [U, I], over all items.
+      content: csr_array float32 [I, T] of all items.
+    """
+    used = np.unique(histories.indices)
+    dense = woodbury.item_dense(content[used], self.correction.weights)
+    return dataclasses.replace(
+        self,
+        history=scipy.sparse.csr_array(self.history + histories),
+        user_dense=self.user_dense
+        + woodbury.user_dense(histories[:, used], dense),
     )
 
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a problem to the tables that stay on the devices."""
 
+import dataclasses
+
 import numpy as np
 
 from dropoutnet_jax import config
+from dropoutnet_jax.data import features
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
@@ -99,6 +102,22 @@ def _side_of_histories(
       cfg.model.preference_scaling,
       mean,
   )
+
+
+def with_content(
+    cfg: config.Config,
+    table: tables_lib.SideTable,
+    rows: np.ndarray,
+    content: features.Content,
+) -> tables_lib.SideTable:
+  """The table (of NumPy arrays) where rows [C] have other content.
+
+  For rows that come after training: content is what the run's encoder made of
+  them, and is scaled as the run's own.
+  """
+  dense = table.content.copy()
+  dense[rows] = _unit_entries(cfg, content.dense)
+  return dataclasses.replace(table, content=dense)
 
 
 def _history_pairs(

@@ -172,6 +172,13 @@ def _is_begun(workdir: str) -> bool:
   )
 
 
+def owns(workdir: str, path: str) -> bool:
+  """Whether a path is one of the files that a run keeps in its folder."""
+  folder, name = os.path.split(os.path.realpath(path))
+  is_kept = name in (*_PREPARED, *_LATER)
+  return is_kept and folder == os.path.realpath(workdir)
+
+
 def remove_prepared(workdir: str) -> None:
   """Removes what is written before the first checkpoint."""
   _remove_half_written(workdir)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled parts of a run, built from its configuration and problem."""
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
@@ -9,6 +10,7 @@ import jax
 import optax
 
 from dropoutnet_jax import config
+from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
@@ -16,6 +18,7 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import state as state_lib
@@ -59,6 +62,21 @@ class Runtime:
     )
     sharding = parallel.replicated(self.mesh)
     return jax.jit(create, out_shardings=sharding)(self.tables)
+
+  def restore_best(self, workdir: str) -> state_lib.TrainState:
+    """The best checkpoint of a run folder, of the newest without validation.
+
+    Raises:
+      UserError: if there is no whole checkpoint, or it is damaged.
+    """
+    saved = checkpoints.Checkpoints(workdir, read_only=True)
+    with contextlib.closing(saved):
+      step = saved.best_step()
+      if step is None:
+        raise errors.UserError(
+            f'{workdir} has no whole checkpoint yet; train it first.'
+        )
+      return saved.restore(step, self.fresh_state())
 
   def scorer(self, state: state_lib.TrainState) -> model_scores.Scorer:
     """The model of a state, on this process; all processes must call this."""

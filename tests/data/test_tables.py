@@ -156,3 +156,26 @@ def test_tables_know_who_is_trained_on():
   for name in ('train_users', 'target_items', 'user_history', 'top_items'):
     assert getattr(made, name).dtype == np.int32
   assert sides[0].content.shape == (USERS, 0)
+
+
+def test_rows_of_a_table_and_new_ones():
+  """What is by row is picked; a row of -1 has nothing; scalers stay."""
+  rng = np.random.default_rng(0)
+  draw = lambda width: rng.normal(size=(5, width)).astype(np.float32)
+  present = np.array([True, False, True, True, True])
+  history = histories.History(
+      np.array([0, 2, 1], np.int32), np.array([1, 0, 2, 0, 0], np.int32)
+  )
+  table = tables.make_side(
+      draw(2), draw(3), present, draw(3)[:4], history, 'row'
+  )
+  found = table.select(np.array([3, -1, 0, 3]))
+  for name in ('content', 'preference', 'factors', 'history_total'):
+    whole, part = getattr(table, name), getattr(found, name)
+    assert part.dtype == whole.dtype
+    np.testing.assert_array_equal(part[[0, 2, 3]], whole[[3, 0, 3]])
+    assert not part[1].any()
+  assert found.present.tolist() == [True, False, True, True]
+  assert found.history_count.tolist() == [0, 0, 1, 0]
+  assert found.preference_scaler is table.preference_scaler
+  assert found.history_scaler is table.history_scaler

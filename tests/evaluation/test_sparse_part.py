@@ -4,6 +4,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
@@ -75,6 +76,34 @@ def test_a_user_without_history_has_the_tower_alone(problem):
 def test_history_is_cut(problem):
   part = sparse_part.fit(problem, _settings(history_size=2), seed=0)
   assert np.diff(part.history.indptr).max() == 2
+
+
+def test_users_with_more_than_they_were_fitted_on(problem):
+  """What comes on top is added; of rows without a history it is all."""
+  part = sparse_part.fit(problem, _settings(), seed=0)
+  rng = np.random.default_rng(1)
+  content = problem.item.sparse
+  more = scipy.sparse.random_array((3, 40), density=0.1, rng=rng, format='csr')
+  more = scipy.sparse.csr_array(more, dtype=np.float32)
+  rows, cold = np.array([2, -1, 25]), np.arange(24, 27)
+  told = part.select(rows).with_more(more, content)
+  expected = part.select(rows).history.toarray() + more.toarray()
+  np.testing.assert_allclose(told.history.toarray(), expected, rtol=1e-6)
+  assert part.select(rows).history[[0]].nnz
+  assert not part.select(rows).history[[1, 2]].nnz
+  every = np.arange(3)
+  user = told.embed_users(every, np.zeros((3, 2), np.float32), content, 1.0)
+  item = part.embed_items(content, np.zeros((40, 2), np.float32))
+  score = np.asarray(embeddings.score(user, item))
+  replaced = part.with_histories(cold, more, content)
+  user = replaced.embed_users(cold, np.zeros((3, 2), np.float32), content, 1.0)
+  other = np.asarray(embeddings.score(user, item))
+  np.testing.assert_allclose(score[1:], other[1:], rtol=1e-4, atol=1e-5)
+  user = part.embed_users(rows, np.zeros((3, 2), np.float32), content, 1.0)
+  before = np.asarray(embeddings.score(user, item))
+  np.testing.assert_allclose(
+      score[0], before[0] + other[0], rtol=1e-4, atol=1e-5
+  )
 
 
 def test_saved_and_loaded_scores_the_same(problem, tmp_path):
