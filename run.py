@@ -4,6 +4,7 @@
 Commands:
   train     trains an experiment, or goes on with it, and evaluates it (default)
   evaluate  evaluates the best checkpoint of a run folder
+  recommend writes the best items of each user to a file
   describe  counts what the data and the model are
   bench     measures speed and accuracy beside other implementations
 
@@ -34,7 +35,7 @@ from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 
-COMMANDS = ('train', 'evaluate', 'describe', 'bench')
+COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _MENDABLE = (
@@ -52,12 +53,16 @@ _MENDABLE = (
 )
 # Flags that a command would not look at: refused, so that nobody believes that
 # they did something.
+_LISTS = ('output', 'users', 'items', 'interactions', 'k', 'candidates') + (
+    'exclude_seen',
+)
+_PROCESSES = ('coordinator', 'num_processes', 'process_id')
 _UNREAD = {
-    'train': ('suite',),
-    'evaluate': ('data_dir', 'profile', 'suite'),
-    'describe': ('profile', 'suite'),
-    'bench': ('config', 'workdir', 'profile')
-    + ('coordinator', 'num_processes', 'process_id'),
+    'train': ('suite', *_LISTS),
+    'evaluate': ('data_dir', 'profile', 'suite', *_LISTS),
+    'recommend': ('config', 'data_dir', 'profile', 'suite', *_PROCESSES),
+    'describe': ('profile', 'suite', *_LISTS),
+    'bench': ('config', 'workdir', 'profile', *_PROCESSES, *_LISTS),
 }
 
 _ARGV: list[str] = []  # all arguments, where ml_collections looks for fields
@@ -86,6 +91,16 @@ _SUITE = flags.DEFINE_list(
     ['all'],
     'bench: which of speed, labels, accuracy, teacher and memory.',
 )
+for _name, _help in (
+    ('output', 'the lists; ends in .csv, .tsv, .jsonl, .parquet or .arrow.'),
+    ('users', 'users; all of the run if not given.'),
+    ('items', 'candidates; the items of the run if not given.'),
+    ('interactions', 'what users met beside training.'),
+):
+  flags.DEFINE_string(_name, None, f'recommend: file of {_help}')
+flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
+flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
+flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'host:port of process 0, for several processes.'
 )
@@ -221,9 +236,11 @@ def _check_read(command: str, has_config: bool) -> None:
   from_folder = command in ('evaluate', 'describe') and 'workdir' in given
   if from_folder:
     unread += [name for name in ('config', 'data_dir') if name in given]
-  if from_folder or command == 'evaluate':
+  if from_folder or command in ('evaluate', 'recommend'):
     why = f'{command} takes everything from the run folder'
-  if fields and (from_folder or command in ('evaluate', 'bench')):
+  if command == 'recommend' and set(_PROCESSES) & set(given):
+    why += ', in one process'
+  if fields and (from_folder or command not in ('train', 'describe')):
     unread += [f'config.{name}' for name in fields]
   if unread:
     listed = ', '.join(f'--{name}' for name in dict.fromkeys(unread))
@@ -277,6 +294,9 @@ def main(argv: Sequence[str]) -> None:
     commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
   elif command == 'evaluate':
     commands.evaluate(_workdir())
+  elif command == 'recommend':
+    asked: Any = {name: flags.FLAGS[name].value for name in _LISTS}
+    commands.recommend(_WORKDIR.value, **asked)
   elif command == 'describe':
     commands.describe(cfg, _WORKDIR.value, data_dir)
   else:

@@ -20,6 +20,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
@@ -197,14 +198,7 @@ def evaluate(workdir: str) -> dict[str, Any]:
 def _evaluate(
     runtime: runtime_lib.Runtime, workdir: str, outcome: loop.Outcome
 ) -> dict[str, Any]:
-  saved = checkpoints.Checkpoints(workdir, read_only=True)
-  with contextlib.closing(saved):
-    step = saved.best_step()
-    if step is None:
-      raise errors.UserError(
-          f'{workdir} has no whole checkpoint yet; train it first.'
-      )
-    state = saved.restore(step, runtime.fresh_state())
+  state = runtime.restore_best(workdir)
   results = results_lib.evaluate(runtime, state, outcome)
 
   def conclude() -> None:
@@ -222,6 +216,28 @@ def _evaluate(
 
   parallel.on_writer(conclude)
   return results
+
+
+def recommend(workdir: str | None, output: str | None, **asked: Any) -> None:
+  """Ranks items for users with the best checkpoint of a run folder.
+
+  Args:
+    workdir: the run folder, of a training that is finished or not.
+    output: file that gets the lists.
+    **asked: for whom, of what: other fields of `from_files.Request`.
+
+  Raises:
+    UserError: for whatever the user can mend; no file has changed then.
+  """
+  found = from_files.answer(workdir, from_files.Request(output, **asked))
+  for note in found.notes:
+    say(note)
+  report.print_lists(found.lists, found.num_users)
+  say(
+      f'{found.num_rows:,} rows for {found.num_users:,} users, the best of '
+      f'{found.num_candidates:,} items by the model after step {found.step}.'
+  )
+  say(f'Written to {output}')
 
 
 def describe(

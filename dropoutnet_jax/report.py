@@ -25,6 +25,7 @@ _ORDER = (
     'popularity',
     'random',
 )
+_SHOWN_ITEMS = 5  # of each list
 _FILE_WIDTH = 10_000  # of a line in a file: nothing is cut off or wrapped
 
 
@@ -218,6 +219,27 @@ def print_seeds(table: dict[str, Any]) -> None:
 def print_comparison(table: dict[str, Any]) -> None:
   """Prints the variants of a comparison side by side."""
   _console().print(comparison_table(table))
+
+
+def print_lists(
+    lists: Sequence[tuple[str, Sequence[tuple[str, float]]]], num_users: int
+) -> None:
+  """Prints the beginning of the lists of some users.
+
+  Args:
+    lists: (user, [(item, score), ...]), best first.
+    num_users: of all that there are.
+  """
+  title = f'the first {len(lists):,} of {num_users:,} users'
+  table = rich_table.Table(title=title, box=box.SIMPLE_HEAD)
+  table.add_column('user')
+  most = max((len(items) for _, items in lists), default=0)
+  for rank in range(1, min(most, _SHOWN_ITEMS) + 1):
+    table.add_column(f'{rank}')
+  for user, items in lists:
+    cells = [f'{item} ({score:.3g})' for item, score in items[:_SHOWN_ITEMS]]
+    table.add_row(*(markup.escape(cell) for cell in (user, *cells)))
+  _console().print(table)
 
 
 def print_facts(facts: dict[str, Any]) -> None:

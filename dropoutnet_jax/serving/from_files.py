@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From files of users to a file of lists: what `run.py recommend` does."""
+
+from collections.abc import Iterable, Iterator
+import dataclasses
+
+import numpy as np
+
+from dropoutnet_jax import errors
+from dropoutnet_jax.serving import list_files
+from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import request_files
+from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.training import run_folder
+from dropoutnet_jax.training import telemetry
+
+_SHOWN_USERS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What is asked for; the fields are the flags of that name.
+
+  Attributes:
+    output: file of the lists.
+    users: file of users; None asks for all of the run.
+    items: file of candidates; None takes those of the run.
+    interactions: file of what users met, beside training; None for none.
+    k: items of each user, at most.
+    candidates: 'all', 'new' (items without training pairs) or 'known' ones.
+    exclude_seen: whether users get nothing that they are known to have met.
+  """
+
+  output: str | None
+  users: str | None = None
+  items: str | None = None
+  interactions: str | None = None
+  k: int = 20
+  candidates: str = 'all'
+  exclude_seen: bool = True
+
+  def check(self, workdir: str | None) -> tuple[str, str]:
+    """The run folder and the file of the lists.
+
+    Raises:
+      UserError: for what can be told before anything is read.
+    """
+    names = ('output', 'users', 'items', 'interactions')
+    empty = [name for name in names if getattr(self, name) == '']
+    if empty:
+      raise errors.UserError(f'--{empty[0]} is empty; name a file.')
+    if workdir is None or self.output is None:
+      raise errors.UserError(
+          'recommend needs a run and a file for its lists; write python run.py '
+          'recommend --workdir=RUN --output=FILE.csv.'
+      )
+    if self.k < 1:
+      raise errors.UserError(f'--k={self.k}: a list has at least 1 item.')
+    known = recommender_lib.CANDIDATES
+    if self.candidates not in known:
+      raise errors.UserError(
+          f'--candidates={self.candidates}: it must be one of '
+          f'{", ".join(known)}.' + errors.did_you_mean(self.candidates, known)
+      )
+    inputs = [self.users, self.items, self.interactions]
+    list_files.check(self.output, [path for path in inputs if path])
+    if run_folder.owns(workdir, self.output):
+      raise errors.UserError(
+          f'--output={self.output} is a file of the run; name another one.'
+      )
+    return workdir, self.output
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What was written, and its beginning.
+
+  Attributes:
+    step: of the checkpoint.
+    num_users: who were asked about.
+    num_candidates: items that were ranked.
+    num_rows: of the file.
+    lists: of the first users: (id, [(item id, score), ...]), best first.
+    notes: what was left out or is missing, one sentence each.
+  """
+
+  step: int
+  num_users: int
+  num_candidates: int
+  num_rows: int
+  lists: list[tuple[str, list[tuple[str, float]]]]
+  notes: list[str]
+
+
+def answer(workdir: str | None, request: Request) -> Answer:
+  """Ranks with the best checkpoint of a run folder, and writes the lists.
+
+  Args:
+    workdir: the run folder, of a training that is finished or not.
+    request: what is asked for.
+
+  Raises:
+    UserError: for whatever is wrong with the request, its files or the folder;
+      no file is written or changed then.
+  """
+  workdir, output = request.check(workdir)
+  model = recommender_lib.load(workdir)
+  users, items, notes = model.users(), model.items(), []
+  if request.users:
+    users, more = request_files.read_rows(request.users, 'user', model)
+    notes += more
+  if request.items:
+    items, more = request_files.read_rows(request.items, 'item', model)
+    notes += more
+  items = _choose(model, items, request.candidates)
+  exclude = None
+  if request.interactions:
+    path = request.interactions
+    users, met, more = request_files.read_history(path, model, users, items)
+    notes += more
+    exclude = model.seen(users, items) + met
+  elif request.exclude_seen:
+    exclude = model.seen(users, items)
+  notes += request_files.describe_unknown(users)
+  lists = model.recommend(
+      users,
+      items,
+      min(request.k, len(items)),
+      exclude if request.exclude_seen else None,
+  )
+  first: list[tuple[str, list[tuple[str, float]]]] = []
+  num_rows = list_files.write(
+      output,
+      users.ids,
+      items.ids,
+      _watched(lists, users, items, first),
+  )
+  return Answer(model.step, len(users), len(items), num_rows, first, notes)
+
+
+def _choose(
+    model: recommender_lib.Recommender, items: rows_lib.Rows, which: str
+) -> rows_lib.Rows:
+  """The candidates among items: all, or those with or without training pairs.
+
+  Raises:
+    UserError: if there are none.
+  """
+  if which == 'all':
+    return items
+  is_trained = model.is_trained(items)
+  chosen = np.flatnonzero(is_trained == (which == 'known'))
+  if not len(chosen):
+    have = 'all of them have' if which == 'new' else 'none of them has'
+    raise errors.UserError(
+        f'--candidates={which} leaves nothing of {len(items):,} items: {have} '
+        'training pairs.'
+    )
+  return items.select(chosen)
+
+
+def _watched(
+    lists: Iterable[recommender_lib.Lists],
+    users: rows_lib.Rows,
+    items: rows_lib.Rows,
+    first: list[tuple[str, list[tuple[str, float]]]],
+) -> Iterator[recommender_lib.Lists]:
+  """The lists, while a bar shows how far they are; those of the first users."""
+  bar = telemetry.Bar('recommend', 'user', len(users))
+  try:
+    for part in lists:
+      for place in range(*part.users.indices(_SHOWN_USERS)):
+        row = place - part.users.start
+        best = zip(part.item[row].tolist(), part.score[row].tolist())
+        named = [(str(items.ids[n]), score) for n, score in best if n >= 0]
+        first.append((str(users.ids[place]), named))
+      yield part
+      bar.show(part.users.stop, lambda rate: f'{rate:,.0f} users/s')
+  finally:
+    bar.close()

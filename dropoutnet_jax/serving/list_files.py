@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lists as a file: a row for each user and rank, in any of the usual formats.
+
+The rows are user_id, rank (from 1), item_id and score. They are written as
+they come, beside the target, which is replaced when all are there.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+import csv
+import io
+import json
+import os
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import ipc
+from pyarrow import parquet
+
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import files
+from dropoutnet_jax.serving import recommender as recommender_lib
+
+# Takes rows: users, ranks, items as places in the ids, and scores; all [N].
+_Add = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+NAMES = ('user_id', 'rank', 'item_id', 'score')
+
+
+def check(path: str, inputs: Sequence[str] = ()) -> None:
+  """Raises UserError where lists cannot be written to a path.
+
+  Args:
+    path: of the file; one that is there is replaced in the end.
+    inputs: files that are read while it is written.
+  """
+  _writer(path)
+  folder = os.path.dirname(path) or '.'
+  if not os.path.isdir(folder):
+    raise errors.UserError(
+        f'--output={path}: there is no folder {folder}. Make it, or correct '
+        'the path.'
+    )
+  if os.path.isdir(path):
+    raise errors.UserError(f'--output={path} is a folder; name a file in it.')
+  for other in inputs:
+    if os.path.realpath(path) == os.path.realpath(other):
+      raise errors.UserError(
+          f'--output={path} is a file that is read; name another one.'
+      )
+
+
+def write(
+    path: str,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    lists: Iterable[recommender_lib.Lists],
+) -> int:
+  """Writes lists while they are made.
+
+  Args:
+    path: ends in .csv, .tsv, .json or .jsonl (an object per line), .parquet or
+      .arrow.
+    user_ids: int64 or str [N].
+    item_ids: int64 or str [J], of the candidates.
+    lists: of all users, in their order.
+
+  Returns:
+    How many rows that are.
+
+  Raises:
+    UserError: if the file can't be written; one that is there stays then.
+  """
+  open_writer, count = _writer(path), 0
+
+  def fill(file: BinaryIO) -> None:
+    nonlocal count
+    with open_writer(file, user_ids, item_ids) as add:
+      for part in lists:
+        row, column = np.nonzero(part.item >= 0)
+        places = np.arange(len(user_ids))[part.users][row]
+        add(places, column + 1, part.item[row, column], part.score[row, column])
+        count += len(row)
+
+  files.write(path, fill, '--output')
+  return count
+
+
+def _writer(
+    path: str,
+) -> Callable[[BinaryIO, np.ndarray, np.ndarray], Any]:
+  """What opens a file of the format that a name ends in."""
+  ending = os.path.splitext(path)[1].lower()
+  if ending not in _WRITERS:
+    raise errors.UserError(
+        f'--output={path}: its name does not say the format; let it end in one '
+        f'of {", ".join(_WRITERS)}.' + errors.did_you_mean(ending, _WRITERS)
+    )
+  return _WRITERS[ending]
+
+
+@contextlib.contextmanager
+def _text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
+  lines = io.TextIOWrapper(file, encoding='utf-8', newline='')
+  try:
+    yield lines
+    lines.flush()
+  finally:
+    lines.detach()  # who opened the file closes it
+
+
+@contextlib.contextmanager
+def _delimited(
+    separator: str, file: BinaryIO, user_ids: np.ndarray, item_ids: np.ndarray
+) -> Iterator[_Add]:
+  with _text(file) as lines:
+    writer = csv.writer(lines, delimiter=separator, lineterminator='\n')
+    writer.writerow(NAMES)
+
+    def add(
+        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+    ) -> None:
+      columns = (user_ids[user], rank, item_ids[item], score.astype(str))
+      writer.writerows(zip(*(column.tolist() for column in columns)))
+
+    yield add
+
+
+@contextlib.contextmanager
+def _json_lines(
+    file: BinaryIO, user_ids: np.ndarray, item_ids: np.ndarray
+) -> Iterator[_Add]:
+  names = [json.dumps(one, ensure_ascii=False) for one in item_ids.tolist()]
+  with _text(file) as lines:
+
+    def add(
+        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+    ) -> None:
+      columns = (user_ids[user], rank, item, score.astype(str))
+      lines.writelines(
+          f'{{"user_id": {json.dumps(one, ensure_ascii=False)}, '
+          f'"rank": {number}, "item_id": {names[place]}, "score": {value}}}\n'
+          for one, number, place, value in zip(
+              *(column.tolist() for column in columns)
+          )
+      )
+
+    yield add
+
+
+@contextlib.contextmanager
+def _arrow(
+    open_file: Callable[[BinaryIO, pa.Schema], Any],
+    file: BinaryIO,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+) -> Iterator[_Add]:
+  """Parquet and Arrow, whose writers take tables."""
+  users, items = pa.array(user_ids), pa.array(item_ids)
+  kinds = (users.type, pa.int32(), items.type, pa.float32())
+  schema = pa.schema(list(zip(NAMES, kinds)))
+  with open_file(file, schema) as writer:
+
+    def add(
+        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+    ) -> None:
+      columns = [
+          users.take(pa.array(user)),
+          pa.array(rank, pa.int32()),
+          items.take(pa.array(item)),
+          pa.array(score),
+      ]
+      writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+    yield add
+
+
+_WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, np.ndarray], Any]] = {
+    '.csv': lambda *arguments: _delimited(',', *arguments),
+    '.tsv': lambda *arguments: _delimited('\t', *arguments),
+    '.json': _json_lines,
+    '.jsonl': _json_lines,
+    '.parquet': lambda *arguments: _arrow(parquet.ParquetWriter, *arguments),
+    '.arrow': lambda *arguments: _arrow(ipc.new_file, *arguments),
+}

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users or items that somebody asks about: those of a run, and new ones."""
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax.data import column_types
+from dropoutnet_jax.data import schema
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Rows:
+  """N users or items, in the order in which they are asked about.
+
+  Attributes:
+    ids: int64 or str [N], distinct.
+    row: int64 [N], their rows in the run; -1 for those that it does not know.
+    entities: the columns of all N, of which those of new ones are read; None
+      where nothing is known of new ones.
+    history: csr_array float32 [N, M], 1 for rows of the other side in the run
+      that they met; beyond training or not. None where nothing is known.
+  """
+
+  ids: np.ndarray
+  row: np.ndarray
+  entities: schema.Entities | None = None
+  history: scipy.sparse.csr_array | None = None
+
+  def __len__(self) -> int:
+    return len(self.ids)
+
+  def select(self, part: slice | np.ndarray) -> 'Rows':
+    """Some of them: a slice, or their places int [C]."""
+    entities = self.entities
+    if entities is not None:
+      places = np.arange(len(self))[part]
+      entities = column_types.select(entities, places)
+    history = None if self.history is None else self.history[part]
+    return Rows(self.ids[part], self.row[part], entities, history)
+
+  def is_new(self) -> np.ndarray:
+    """bool [N], whether the run does not know them."""
+    return self.row < 0
+
+
+def pattern(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+  """1 wherever something is stored, also a weight of 0: csr_array float32."""
+  ones = np.ones(len(matrix.data), np.float32)
+  return scipy.sparse.csr_array(
+      (ones, matrix.indices, matrix.indptr), shape=matrix.shape
+  )

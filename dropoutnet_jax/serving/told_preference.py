@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The preference of a row that is told of after training, from its history.
+
+Where the run's own teacher made the factors, it folds the history in: one exact
+half-step with the other side fixed, which gives rows of the training what they
+have. Otherwise the preference is the transform of Algorithm 1, the mean over
+the history. On the shop of experiments/own_tables.py NDCG@20 of new users is
+0.442 without clicks; with 1, 2 and 5 clicks it is 0.439, 0.443 and 0.438 folded
+in but 0.342, 0.387 and 0.425 by the mean, and with a model that was trained on
+means (dropout.user_transform_rate 0.25) still lower by the mean.
+"""
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax import teacher
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import warm_up
+from dropoutnet_jax.serving import rows as rows_lib
+
+_OTHER = {'user': 'item', 'item': 'user'}
+
+
+def can_fold_in(cfg: config.Config) -> bool:
+  """Whether preferences are factors that the teacher of the run has made."""
+  # Factors from elsewhere were not fitted with these settings.
+  return cfg.features.preference == 'factors' and cfg.teacher.source == 'als'
+
+
+def preference(
+    cfg: config.Config,
+    problem: problem_lib.Problem,
+    tables: tables_lib.Tables,
+    side: str,
+    histories: scipy.sparse.csr_array,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Preferences of rows with these histories, scaled as the run's own.
+
+  Args:
+    cfg: of the run.
+    problem: of the run, for the teacher's factors.
+    tables: of the run, for its scalers.
+    side: of the rows, 'user' or 'item'.
+    histories: csr_array float32 [C, M], weights of rows of the other side.
+
+  Returns:
+    float32 [C, P], zero where not present, and bool [C]: a history of rows that
+    have no factors themselves says nothing.
+  """
+  table = getattr(tables, side)
+  if can_fold_in(cfg):
+    factors = getattr(problem.factors, _OTHER[side])
+    folded = teacher.fold_in(factors, histories, cfg.teacher)
+    value = np.asarray(table.preference_scaler(folded))
+    present = np.any(folded != 0, axis=1)
+  else:
+    factors = np.asarray(getattr(tables, _OTHER[side]).factors)
+    met = rows_lib.pattern(histories)
+    value, present = warm_up.history_means(table, met, factors)
+  return np.where(present[:, None], value, 0).astype(np.float32), present

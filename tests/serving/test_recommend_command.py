@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python run.py recommend`: a file of lists, or one message and no file."""
+
+import csv
+import pathlib
+import shutil
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from dropoutnet_jax.serving import from_files
+from dropoutnet_jax.serving import recommender as recommender_lib
+from tests import command_line
+
+
+@pytest.fixture(name='here')
+def fixture_here(shop, tmp_path, monkeypatch):
+  """The current folder, with run/; the model of it is loaded once for all."""
+  (tmp_path / 'run').symlink_to(shop.run)
+  monkeypatch.chdir(tmp_path)
+  real = recommender_lib.load
+
+  def load(workdir):
+    return shop.model if workdir == 'run' else real(workdir)
+
+  monkeypatch.setattr(recommender_lib, 'load', load)
+  return tmp_path
+
+
+def _recommend(*flags: str) -> command_line.Ended:
+  return command_line.call('recommend', '--workdir=run', *flags)
+
+
+def _rows(path: pathlib.Path | str) -> list[dict[str, str]]:
+  with open(path, newline='', encoding='utf-8') as file:
+    return list(csv.DictReader(file))
+
+
+def test_lists_of_all_users(shop, here):
+  (here / 'lists.csv').write_text('of yesterday')
+  ended = _recommend('--output=lists.csv', '--k=4')
+  assert (ended.status, ended.err) == (0, '')
+  rows = _rows('lists.csv')
+  assert len(rows) == 36 * 4
+  lines = ended.out.splitlines()
+  assert lines[-2:] == [
+      '144 rows for 36 users, the best of 30 items by the model after step 2.',
+      'Written to lists.csv',
+  ]
+  assert lines[0].strip() == 'the first 5 of 36 users'
+  shown = next(line.split() for line in lines if line.strip().startswith('u0'))
+  first = [row for row in rows if row['user_id'] == 'u0']
+  assert shown[1::2] == [row['item_id'] for row in first]
+  assert shown[2] == f'({float(first[0]["score"]):.3g})'
+  train = shop.model.problem.split.train
+  seen = {(f'u{u}', f'i{i}') for u, i in zip(train.user, train.item)}
+  assert not seen & {(row['user_id'], row['item_id']) for row in rows}
+  assert sorted(path.name for path in here.iterdir()) == ['lists.csv', 'run']
+  ended = _recommend('--output=again.csv', '--k=30', '--noexclude_seen')
+  assert not ended.status and len(_rows('again.csv')) == 36 * 30
+
+
+def test_the_recall_of_the_results(shop, here):
+  """Of items without training pairs, from the files alone."""
+  held_out = shop.model.problem.split.evaluation['cold_item']
+  users = sorted({f'u{n}' for n in held_out.user})
+  (here / 'users.csv').write_text('\n'.join(['user_id', *users]))
+  ended = _recommend(
+      '--output=lists.csv', '--users=users.csv', '--candidates=new', '--k=5'
+  )
+  assert not ended.status, ended.err
+  relevant: dict[str, set[str]] = {}
+  for user, item in zip(held_out.user, held_out.item):
+    relevant.setdefault(f'u{user}', set()).add(f'i{item}')
+  lists: dict[str, list[str]] = {}
+  for row in _rows('lists.csv'):
+    lists.setdefault(row['user_id'], []).append(row['item_id'])
+    assert int(row['rank']) == len(lists[row['user_id']])
+  assert list(lists) == users
+  recall = [len(relevant[u] & set(lists[u])) / len(relevant[u]) for u in users]
+  methods = shop.results()['splits']['cold_item']['methods']
+  expected = methods['model']['recall@5']
+  assert np.mean(recall) == pytest.approx(expected, abs=1e-6)
+
+
+def test_new_users_new_items_and_their_first_clicks(here):
+  (here / 'users.csv').write_text(
+      'user_id,region,about\nnew,north,loud music\nu3,,\n'
+  )
+  (here / 'items.csv').write_text(
+      'item_id,tags,image\nfresh,word1|word2,1|0|-1\ni4,,\ni5,,\n'
+  )
+  (here / 'clicks.csv').write_text(
+      'user_id,item_id\nnew,i7\nnew,i4\nu3,fresh\nx,i1\n'
+  )
+  ended = _recommend(
+      '--output=lists.csv',
+      '--users=users.csv',
+      '--items=items.csv',
+      '--interactions=clicks.csv',
+  )
+  assert (ended.status, ended.err) == (0, '')
+  rows = {(row['user_id'], row['item_id']) for row in _rows('lists.csv')}
+  assert {item for user, item in rows if user == 'new'} == {'fresh', 'i5'}
+  assert ('u3', 'fresh') not in rows
+  assert ended.out.splitlines()[:4] == [
+      'users.csv: 2 user(s), 1 of them new to the run.',
+      "users.csv has no column 'age', which features read: it counts as "
+      'missing.',
+      'items.csv: 3 item(s), 1 of them new to the run.',
+      'clicks.csv: 1 row(s) are left out, whose user_id (1 of them, such as x) '
+      'is not among the users that are asked about.',
+  ]
+
+
+def test_candidates_by_what_training_had(shop, here):
+  _, trained = shop.model.problem.split.train_rows()
+  known = {f'i{n}' for n in trained}
+  for which in ('known', 'new'):
+    ended = _recommend(
+        f'--output={which}.csv', f'--candidates={which}', '--k=50'
+    )
+    assert not ended.status, ended.err
+    found = {row['item_id'] for row in _rows(f'{which}.csv')}
+    assert (found <= known) == (which == 'known')
+    assert (not found & known) == (which == 'new')
+
+
+class Case(NamedTuple):
+  """A mistake: the flags, and what must be said of it."""
+
+  name: str
+  flags: str
+  message: str
+
+
+_OUT = '--output=lists.csv'
+CASES = [
+    Case(
+        'no flags', '', 'recommend needs a run and a file for its lists; writ'
+    ),
+    Case('no output', '--workdir=run', 'recommend needs a run and a file for'),
+    Case('no run', _OUT, 'write python run.py recommend --workdir=RUN --outp'),
+    Case(
+        'an unknown flag', f'{_OUT} --topk=5', "Unknown command line flag 'to"
+    ),
+    Case(
+        'no folder', f'--workdir=no {_OUT}', 'no is no run folder: no/config.'
+    ),
+    Case('no words', '--workdir=run --output=', '--output is empty; name a f'),
+    Case(
+        'no users', f'--workdir=run {_OUT} --users=', '--users is empty; name'
+    ),
+    Case(
+        'an unknown ending',
+        '--workdir=run --output=lists.xls',
+        '--output=lists.xls: its name does not say the format; let it end in',
+    ),
+    Case(
+        'no folder for the file',
+        '--workdir=run --output=no/lists.csv',
+        '--output=no/lists.csv: there is no folder no. Make it, or correct',
+    ),
+    Case(
+        'a file of the run',
+        '--workdir=run --output=run/results.json',
+        '--output=run/results.json is a file of the run; name another one.',
+    ),
+    Case(
+        'over the users',
+        '--workdir=run --output=u.csv --users=u.csv',
+        '--output=u.csv is a file that is read; name another one.',
+    ),
+    Case(
+        'nothing', f'--workdir=run {_OUT} --k=0', '--k=0: a list has at least'
+    ),
+    Case('no number', f'--workdir=run {_OUT} --k=x', '--k=x: expected a whole'),
+    Case(
+        'unknown candidates',
+        f'--workdir=run {_OUT} --candidates=old',
+        '--candidates=old: it must be one of all, new, known.',
+    ),
+    Case(
+        'no candidates',
+        f'--workdir=run {_OUT} --items=i.csv --candidates=new',
+        '--candidates=new leaves nothing of 1 items: all of them have training',
+    ),
+    Case(
+        'no file of users',
+        f'--workdir=run {_OUT} --users=no.csv',
+        "--users is 'no.csv', where there is no file (from the folder",
+    ),
+    Case(
+        'a format nobody knows',
+        f'--workdir=run {_OUT} --users=run/.lock',
+        'its name does not say the format; let it end in one of .parquet, ',
+    ),
+    Case(
+        'users twice',
+        f'--workdir=run {_OUT} --users=u.csv',
+        "u.csv: 1 user_id occur more than once, such as 'u1' (u.csv, row 1 and",
+    ),
+    Case(
+        'clicks of nobody',
+        f'--workdir=run {_OUT} --interactions=c.csv',
+        'c.csv: no item_id (1 of them, such as j1) is among the items of the r',
+    ),
+    Case(
+        'other settings',
+        f'{_OUT} --workdir=run --data_dir=. --config=x.py --config.name=other',
+        'recommend takes everything from the run folder; leave out --data_dir, '
+        '--config, --config.name.',
+    ),
+    Case(
+        'several processes',
+        f'--workdir=run {_OUT} --num_processes=2 --process_id=0',
+        'run folder, in one process; leave out --num_processes, --process_id.',
+    ),
+]
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+def test_mistakes(case, here, shop):
+  trained = shop.model.problem.split.train_rows()[1][0]
+  command_line.write(
+      here,
+      {
+          'x.py': command_line.EXPERIMENT,
+          'u.csv': 'user_id\nu1\nu1\n',
+          'i.csv': f'item_id\ni{trained}\n',
+          'c.csv': 'user_id,item_id\nu1,j1\n',
+      },
+  )
+  before = command_line.snapshot(here)
+  ended = command_line.call('recommend', *case.flags.split())
+  command_line.check(ended, 2, case.message)
+  assert command_line.snapshot(here) == before
+
+
+@pytest.mark.parametrize('command', ['train', 'evaluate', 'describe', 'bench'])
+def test_other_commands_do_not_read_its_flags(command, here):
+  flags = ('--output=x.csv', '--noexclude_seen', '--k=3', '--users=u.csv')
+  ended = command_line.call(command, *flags)
+  listed = '--exclude_seen, --k, --output, --users'
+  command_line.check(ended, 2, 'leave out --')
+  assert set(listed.split(', ')) <= set(
+      ended.err.rstrip('.\n').split('leave out ')[1].split(', ')
+  )
+
+
+def test_a_run_without_checkpoints(shop, tmp_path, monkeypatch):
+  """And one with a folder for them, in which there is nothing yet."""
+  run = tmp_path / 'half'
+  shutil.copytree(shop.run, run)
+  output = str(tmp_path / 'lists.csv')
+  shutil.rmtree(run / 'checkpoints')
+  for message in ('has no checkpoints; train', 'has no whole checkpoint yet'):
+    with pytest.raises(from_files.errors.UserError, match=message):
+      from_files.answer(str(run), from_files.Request(output))
+    (run / 'checkpoints').mkdir(exist_ok=True)
+  assert not pathlib.Path(output).exists()
