@@ -38,19 +38,6 @@ from dropoutnet_jax import experiment
 COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
-_MENDABLE = (
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EFBIG,
-    errno.EISDIR,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-)
 # Flags that a command would not look at: refused, so that nobody believes that
 # they did something.
 _LISTS = ('output', 'users', 'items', 'interactions', 'k', 'candidates') + (
@@ -325,11 +312,11 @@ def _one_message() -> Iterator[None]:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + signal.SIGPIPE)
   except Exception as error:
-    if _is_full_disk(error):
+    if errors.is_full_disk(error):
       why = os.strerror(errno.ENOSPC)
       _say(f'{_place(error)}{why}. Free some and run again.')
       os._exit(2)  # threads of libraries would go on complaining
-    if not isinstance(error, OSError) or error.errno not in _MENDABLE:
+    if not errors.is_mendable(error):
       raise
     _exit(f'{_place(error)}{error.strerror}.', 2)
   except KeyboardInterrupt as error:
@@ -339,15 +326,6 @@ def _one_message() -> Iterator[None]:
         'from the last checkpoint where there is one.',
         128 + number,
     )
-
-
-def _is_full_disk(error: BaseException | None) -> bool:
-  """Whether a full disk is behind an error; Orbax raises several kinds."""
-  while error is not None:
-    if os.strerror(errno.ENOSPC) in str(error):
-      return True
-    error = error.__cause__ or error.__context__
-  return False
 
 
 def _place(error: Exception) -> str:

@@ -7,6 +7,23 @@ message says what was found, where, and what to do about it.
 
 from collections.abc import Iterable, Sequence
 import difflib
+import errno
+import os
+from typing import TypeGuard
+
+_MENDABLE = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EISDIR,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 class UserError(Exception):
@@ -23,6 +40,20 @@ class Interrupted(Exception):
   def __init__(self, number: int):
     super().__init__(number)
     self.number = number  # of the signal
+
+
+def is_mendable(error: Exception) -> TypeGuard[OSError]:
+  """Whether the system refused something that a user can change."""
+  return isinstance(error, OSError) and error.errno in _MENDABLE
+
+
+def is_full_disk(error: BaseException | None) -> bool:
+  """Whether a full disk is behind an error; Orbax raises several kinds."""
+  while error is not None:
+    if os.strerror(errno.ENOSPC) in str(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def cause(error: BaseException) -> str:
