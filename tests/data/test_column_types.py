@@ -14,6 +14,7 @@ _MATRIX = scipy.sparse.csr_array(np.eye(3, 2, dtype=np.float32))
 COLUMNS = {
     'tags': schema.Tags(_MATRIX, _NAMES),
     'numbered tags': schema.Tags(_MATRIX),
+    'sequences': schema.Sequences(np.array([4, 5]), np.array([0, 2, 2, 2])),
     'strings': np.array(['x', None, 'y'], object),
     'number': np.array([1, 2, 3]),
     'vectors': np.ones((3, 4), np.float32),
@@ -27,6 +28,9 @@ def test_types_and_columns_that_are_missing(kind):
   column = found.missing(2)
   if 'tags' in kind:
     assert column.matrix.shape == (2, 0)
+    return
+  if kind == 'sequences':
+    assert column.starts.tolist() == [0, 0, 0] and not len(column.values)
     return
   assert column.shape == (2, 4) if kind == 'vectors' else (2,)
   assert all(value is None or value != value for value in column.ravel())
@@ -59,3 +63,4 @@ def test_gaps_are_filled_and_the_rest_is_left():
   again = column_types.select(filled, np.array([1]))
   assert again.ids.tolist() == [1] and again.columns['number'].tolist() == [6]
   assert again.columns['tags'].matrix.shape == (1, 0)
+  assert len(again.columns['sequences']) == 1

@@ -47,6 +47,7 @@ def get_config(folder: pathlib.Path) -> config.Config:
               items=path('items.csv'),
               tag_columns=('tags',),
               vector_columns=('image',),
+              sequence_columns=('visits',),
           ),
           cold_user_share=0.25,
           cold_item_share=0.2,
@@ -58,9 +59,12 @@ def get_config(folder: pathlib.Path) -> config.Config:
               feature(column='region', kind='category'),
               feature(column='age', kind='numeric'),
               feature(column='about', kind='text'),
+              feature(column='visits', kind='sequence', embedding=3),
+              feature(column='age', kind='numeric', group='preference'),
           ],
           item=[
               feature(column='tags'),
+              feature(column='tags', embedding=2, sparse=False),
               feature(column='image', kind='dense'),
           ],
       ),
@@ -94,6 +98,7 @@ def write_shop(folder: pathlib.Path) -> None:
           rng.choice(['north', 'south', '']),
           rng.integers(20, 60) if n % 5 else '',
           rng.choice(['1984', 'likes 1984', 'loud music']),
+          words() if n % 4 else '',
       )
       for n in range(USERS)
   ]
@@ -107,7 +112,7 @@ def write_shop(folder: pathlib.Path) -> None:
       for item in rng.choice(ITEMS, rng.integers(6, 14), False)
   ]
   tables = {
-      'users.csv': [('user_id', 'region', 'age', 'about'), *users],
+      'users.csv': [('user_id', 'region', 'age', 'about', 'visits'), *users],
       'items.csv': [('item_id', 'tags', 'image'), *items],
       'clicks.csv': [('user_id', 'item_id'), *clicks],
   }

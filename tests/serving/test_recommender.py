@@ -9,9 +9,9 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
-from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import embeddings
@@ -112,14 +112,9 @@ def fixture_dataset(shop):
 def _as_new(rows, entities):
   """The same rows under ids that the run does not know."""
   ids = np.array([f'another {one}' for one in rows.ids])
-  columns = {
-      name: schema.Tags(column.matrix[rows.row], column.names)
-      if isinstance(column, schema.Tags)
-      else column[rows.row]
-      for name, column in entities.columns.items()
-  }
-  unknown = np.full(len(ids), -1)
-  return rows_lib.Rows(ids, unknown, schema.Entities(ids, columns))
+  known = column_types.select(entities, rows.row)
+  entities = dataclasses.replace(known, ids=ids)
+  return rows_lib.Rows(ids, np.full(len(ids), -1), entities)
 
 
 @pytest.mark.parametrize('has_history', [False, True])
@@ -166,9 +161,7 @@ def test_rows_mix_and_keep_their_order(shop, dataset):
   mixed = rows_lib.Rows(
       np.concatenate([new.ids, some.ids])[[0, 4, 2]],
       np.array([-1, 2, -1]),
-      schema.Entities(
-          new.ids, {n: c[[7, 0, 11]] for n, c in dataset.users.columns.items()}
-      ),
+      column_types.select(dataset.users, np.array([7, 0, 11])),
   )
   items = model.items()
   item, score = _rank(model, mixed, items)
@@ -277,7 +270,12 @@ def test_encoders_of_a_run_know_its_columns(shop):
       for side, encoder in shop.model.encoders.items()
   }
   assert kinds == {
-      'user': {'region': 'strings', 'age': 'number', 'about': 'strings'},
+      'user': {
+          'region': 'strings',
+          'age': 'number',
+          'about': 'strings',
+          'visits': 'sequences',
+      },
       'item': {'tags': 'tags', 'image': 'vectors'},
   }
   again = features.load(shop.run, 'item').columns

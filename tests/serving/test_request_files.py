@@ -14,7 +14,7 @@ from dropoutnet_jax.data import column_types
 from dropoutnet_jax.serving import request_files
 from dropoutnet_jax.serving import rows as rows_lib
 
-_USERS = ('user_id', 'region', 'age', 'about')
+_USERS = ('user_id', 'region', 'age', 'about', 'visits')
 _ITEMS = ('item_id', 'tags', 'image')
 
 
@@ -26,7 +26,9 @@ def _content(shop, side, rows):
 
 
 def test_known_ids_are_looked_up_and_new_ones_are_not(shop, csv_file):
-  path = csv_file('a.csv', _USERS, ('new', 'north', 30, ''), ('u3', '', '', ''))
+  path = csv_file(
+      'a.csv', _USERS, ('new', 'north', 30, '', ''), ('u3', '', '', '', '')
+  )
   rows, notes = request_files.read_rows(path, 'user', shop.model)
   assert rows.ids.tolist() == ['new', 'u3']
   assert rows.row.tolist() == [-1, 3]
@@ -57,6 +59,11 @@ def test_a_single_row_is_encoded_as_among_all(shop, csv_file, side, table):
     np.testing.assert_array_equal(content.dense, expected.dense[[number]])
     np.testing.assert_array_equal(
         content.sparse.toarray(), expected.sparse[[number]].toarray()
+    )
+    tokens = content.tokens
+    np.testing.assert_array_equal(tokens.id, expected.tokens.id[[number]])
+    np.testing.assert_array_equal(
+        tokens.weight, expected.tokens.weight[[number]]
     )
 
 
@@ -99,9 +106,10 @@ def test_missing_columns_count_as_missing(shop, csv_file):
       "has no column 'region', which features read: it counts as missing. Did "
       "you mean 'Region'?",
       "has no column 'about', which features read: it counts as missing.",
+      "has no column 'visits', which features read: it counts as missing.",
   ]
   assert not _content(shop, 'user', rows).dense.any()
-  path = csv_file('b.csv', _USERS, ('new', '', '', ''))
+  path = csv_file('b.csv', _USERS, ('new', '', '', '', ''))
   rows, notes = request_files.read_rows(path, 'user', shop.model)
   assert len(notes) == 2
   assert not _content(shop, 'user', rows).dense.any()
@@ -217,7 +225,7 @@ MISTAKES = {
         "mean 'UserId'",
     ),
     'a missing id': (
-        [_USERS, ('u1', '', '', ''), ('', '', '', '')],
+        [_USERS, ('u1', '', '', '', ''), ('', '', '', '', '')],
         'user',
         'row 2: user_id is missing, as in 1 of 2 rows',
     ),
@@ -227,7 +235,7 @@ MISTAKES = {
         r"2 item_id occur more than once, such as 'i1' \(.*row 1 and .*row 2\)",
     ),
     'no number': (
-        [_USERS, ('x', '', 31, ''), ('y', '', 'old', '')],
+        [_USERS, ('x', '', 31, '', ''), ('y', '', 'old', '', '')],
         'user',
         "row 2: age: 'old' is not a number. Correct it, or leave it empty",
     ),
