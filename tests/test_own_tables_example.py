@@ -52,3 +52,24 @@ def test_three_files_make_a_run(tmp_path):
     found = results['splits'][split]['methods']
     # After 20 steps: far from done, and far from chance.
     assert found['model']['ndcg@20'] > 1.2 * found['random']['ndcg@20']
+  lists = tmp_path / 'lists.csv'
+  ended = command_line.call(
+      'recommend',
+      f'--workdir={folder}',
+      f'--output={lists}',
+      f'--users={shop / "users.csv"}',
+      f'--interactions={shop / "clicks.csv"}',
+      '--k=3',
+  )
+  assert not ended.status, ended.err
+  rows = [line.split(',') for line in lists.read_text().splitlines()]
+  assert rows[0] == ['user_id', 'rank', 'item_id', 'score']
+  assert [row[:2] for row in rows[1:4]] == [
+      ['u0', '1'],
+      ['u0', '2'],
+      ['u0', '3'],
+  ]
+  assert len(rows) == 1 + 3 * 400
+  text = (shop / 'clicks.csv').read_text()
+  clicks = {tuple(line.split(',')[:2]) for line in text.splitlines()[1:]}
+  assert not clicks & {(row[0], row[2]) for row in rows}
