@@ -17,7 +17,7 @@ from benchmarks import task
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import dropout_rates
 
 try:
   import torch
@@ -117,7 +117,7 @@ class TorchDropoutNet:
 
   def __init__(self, cfg: config.Config, tables: tables_lib.Tables, seed: int):
     torch.manual_seed(seed)
-    rates = batch_loss.effective_rates(cfg.dropout, tables)
+    rates = dropout_rates.effective_rates(cfg.dropout, tables)
     self._rates = {'user': rates.user.drop, 'item': rates.item.drop}
     self._inputs = {
         side: torch.cat([_tensor(table.preference), _tensor(table.content)], 1)

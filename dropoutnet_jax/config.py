@@ -42,6 +42,10 @@ BASELINES = (
 class DropoutConfig:
   """Input dropout (Algorithm 1): what is taken from a row, and how often.
 
+  A dropped row loses all of its preference, features of that group as well. A
+  transform replaces factors or history and leaves those features: it stands for
+  a row of few interactions, not of none.
+
   'independent': each side is dropped or transformed with its own rates.
   'exclusive': one of six modes per pair, as in the paper; the probability of
   'as is' is what the other five leave.
@@ -308,6 +312,7 @@ class Config:
           'one of them.'
       )
     self._check_pairing()
+    self._check_features()
 
   @property
   def uses_history(self) -> bool:
@@ -336,6 +341,27 @@ class Config:
         or self.features.preference == 'factors'
         or {'teacher', 'linear_content'} & set(self.evaluation.baselines)
     )
+
+  def _check_features(self) -> None:
+    """What other sections want of the features."""
+    objective = self.objective
+    name = 'objective.embedding_regularization'
+    strength = objective.embedding_regularization
+    rule = 'at 0 where no feature has an embedding'
+    checks.check(
+        self.features.has_embeddings or not strength, name, strength, rule
+    )
+    if self.features.preference != 'none':
+      return
+    suffix = '' if self.dropout.kind == 'exclusive' else '_rate'
+    for side in ('user', 'item'):
+      name = f'{side}_transform{suffix}'
+      value = getattr(self.dropout, name)
+      rule = "0 where features.preference is 'none': there is no history"
+      checks.check(not value, f'dropout.{name}', value, rule)
+    name, value = 'model.residual_preference', self.model.residual_preference
+    rule = "False where features.preference is 'none': it is of histories"
+    checks.check(not value, name, value, rule)
 
   def _check_pairing(self) -> None:
     pairing = self.objective.pairing

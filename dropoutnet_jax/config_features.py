@@ -208,20 +208,27 @@ class FeaturesConfig:
   # 'row': each row of the dense content has norm 1. 'column': standardised
   # over training rows and clipped at 5, as published.
   scaling: str = 'row'
-  # What a row's preference is: 'factors', the teacher's; 'history', the mean of
-  # the dense content of what a user liked and of who liked an item, without the
-  # pair that is being trained on.
+  # What a row's preference is beside its features of group 'preference':
+  # 'factors', the teacher's; 'history', the mean of the dense content of what a
+  # user liked and of who liked an item, without the pair that is being trained
+  # on; 'none', the features alone.
   preference: str = 'factors'
 
   def validate(self) -> None:
     checks.check_choice('features.scaling', self.scaling, ('row', 'column'))
     checks.check_choice(
-        'features.preference', self.preference, ('factors', 'history')
+        'features.preference', self.preference, ('factors', 'history', 'none')
     )
     for side in ('user', 'item'):
       for number, feature in enumerate(getattr(self, side)):
         feature.validate(f'features.{side}[{number}]')
     self._check_tables()
+    self._check_preference()
+
+  @property
+  def has_embeddings(self) -> bool:
+    """Whether any feature has a learnt embedding."""
+    return any(feature.embedding for feature in [*self.user, *self.item])
 
   def _check_tables(self) -> None:
     """Features that share an embedding table agree on it."""
@@ -245,3 +252,19 @@ class FeaturesConfig:
         rule = f'0 where {table!r} is shared: set boundaries, the same ones'
         ok = not value or other == field
         checks.check(ok, f'{field}.num_intervals', value, rule)
+
+  def _check_preference(self) -> None:
+    """Preference has something to be made of."""
+    every = [*self.user, *self.item]
+    name, value = 'features.preference', self.preference
+    if value == 'none':
+      rule = "'factors' or 'history' where no side has a feature to learn from"
+      checks.check(bool(every), name, value, rule)
+    content = [feature for feature in every if feature.group == 'content']
+    if value == 'history' and content:
+      dense = any(not feature.embedding for feature in content)
+      rule = (
+          "'factors' or 'none' where all features of group 'content' have an "
+          'embedding: a history is the mean of dense content, and there is none'
+      )
+      checks.check(dense, name, value, rule)

@@ -80,6 +80,11 @@ class ObjectiveConfig:
   pairwise_margin: float = 0.0
   pairwise_label_margin: bool = False  # the difference of the labels instead
   hard_ratio: float = 1.0  # pairwise: share of the pairs with the largest loss
+  # L2 of the learnt embeddings that a batch looks up, for any pairing: half the
+  # sum of their squares, as the mean over the rows of the batch ('row', as
+  # strong for any batch size) or the sum over them ('batch', as in EasyRec).
+  embedding_regularization: float = 0.0
+  embedding_regularization_by: str = 'row'
 
   def terms(self) -> tuple[str, ...]:
     """Names of the terms that count."""
@@ -112,6 +117,11 @@ class ObjectiveConfig:
         total > 0, 'objective.top_items + random_items', total, 'positive'
     )
     self._check_labels()
+    name = 'objective.embedding_regularization'
+    checks.check_at_least(name, self.embedding_regularization, 0)
+    checks.check_choice(
+        f'{name}_by', self.embedding_regularization_by, ('row', 'batch')
+    )
 
   def _check_weights(self) -> None:
     for name in ('teacher', *LABEL_TERMS):

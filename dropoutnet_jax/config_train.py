@@ -46,7 +46,9 @@ class TrainConfig:
   # Keeps divisors above 0; 0 is the usual: 1e-8, of lamb 1e-6, of adagrad 1e-7.
   epsilon: float = 0.0
   accumulator: float = 0.1  # adagrad: where its sums of squares start
-  weight_decay: float = 0.0  # adamw, lamb, lion
+  # adamw, lamb, lion; never of tables of embeddings, whose rows would shrink in
+  # every step that does not look them up: objective.embedding_regularization.
+  weight_decay: float = 0.0
   learning_rate: float = 1e-3  # peak, after warm-up
   schedule: str = 'cosine'  # one of SCHEDULES
   warmup_steps: int = 0  # updates in which the rate rises from 0
@@ -62,11 +64,13 @@ class TrainConfig:
   # (exponential, piecewise).
   end_share: float = 0.0
   # Another optimiser, '' for the same, and peak rate, 0 for the same, for the
-  # tables of embeddings: parameters whose whole name ('item_tower/.../kernel')
-  # matches the regular expression.
+  # tables of embeddings: parameters whose whole name ('embeddings/genre')
+  # matches the regular expression. Rows that a batch does not look up have a
+  # gradient of 0: sgd without momentum and adagrad leave them, others go on to
+  # move them for a while.
   embedding_optimizer: str = ''
   embedding_learning_rate: float = 0.0
-  embedding_parameters: str = '.*embedding.*'
+  embedding_parameters: str = 'embeddings/.*'
   # Regular expressions of whole names of parameters that stay as they start,
   # without weight decay too: 'item_tower/.*'. Statistics of batch norm are no
   # parameters and follow the data.
@@ -146,11 +150,15 @@ class TrainConfig:
     _check_below_one('beta2', self.beta2)
     used = {self.optimizer, self.embedding_optimizer} - {''}
     names = ' and '.join(sorted(used))
+    decayed, only = used, ''
+    if self.embedding_parameters.startswith('embeddings/'):
+      decayed = {self.optimizer}
+      only = ', which tables of embeddings are spared' * (used != decayed)
     checks.check(
-        not self.weight_decay or bool(used & set(_WITH_DECAY)),
+        not self.weight_decay or bool(decayed & set(_WITH_DECAY)),
         'train.weight_decay',
         self.weight_decay,
-        f'0 with {names}; {", ".join(_WITH_DECAY)} have it',
+        f'0 with {names}; {", ".join(_WITH_DECAY)} have it{only}',
     )
     checks.check(
         not self.nesterov or bool(used & set(_WITH_NESTEROV)),

@@ -16,6 +16,7 @@ import numpy as np
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import popularity as popularity_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import tokens as tokens_lib
 
 _CLIP = 5.0  # standard deviations; as published
 
@@ -58,14 +59,39 @@ def fit_scaler(values: np.ndarray, kind: str) -> Scaler:
 
 
 @flax.struct.dataclass
+class PreferenceFeatures:
+  """Features of the group 'preference' of N rows.
+
+  Attributes:
+    dense: float32 [N, G], scaled; zero where not known.
+    tokens: of N rows; ids and weights are 0 where not known.
+    known: bool [N], rows with any of them.
+  """
+
+  dense: Any
+  tokens: tokens_lib.Tokens
+  known: Any
+
+  def __getitem__(self, rows: Any) -> 'PreferenceFeatures':
+    """The features of some rows."""
+    return PreferenceFeatures(
+        self.dense[rows], self.tokens[rows], self.known[rows]
+    )
+
+
+@flax.struct.dataclass
 class SideTable:
   """One side's rows.
+
+  A row without training pairs is cold: it has no preference at all here, not
+  even features that its table happens to fill in, since a new row at serving
+  has none either.
 
   Attributes:
     content: float32 [N, F], dense content.
     preference: float32 [N, P], scaled factors or history means; zero where not
       present.
-    present: bool [N].
+    present: bool [N], rows with these.
     factors: float32 [N, Q], what targets and the other side's histories are
       made of: the teacher's, or the dense content where preferences are
       histories. Unscaled.
@@ -74,6 +100,8 @@ class SideTable:
     history_count: int32 [N].
     preference_scaler: what scaled the factors to `preference`.
     history_scaler: scales history means alike.
+    tokens: content that embeddings are looked up for; None without any.
+    features: preference beside factors or histories; None without any.
   """
 
   content: Any
@@ -84,6 +112,13 @@ class SideTable:
   history_count: Any
   preference_scaler: Scaler
   history_scaler: Scaler
+  tokens: tokens_lib.Tokens | None = None
+  features: PreferenceFeatures | None = None
+
+  @property
+  def has_content(self) -> bool:
+    """Whether anything is left of a row whose preference is dropped."""
+    return bool(self.content.shape[1]) or self.tokens is not None
 
   def select(self, rows: np.ndarray) -> 'SideTable':
     """Rows [C] as NumPy arrays; a row of -1 has neither content nor preference.

@@ -21,6 +21,8 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
+from dropoutnet_jax.model import objective
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
 _ROWS = 2048  # embedded at once; one compiled program per side
@@ -35,10 +37,10 @@ def make_embed(
   def embed(
       variables: Any, side: tables_lib.SideTable, rows: jax.Array
   ) -> jax.Array:
-    own = input_dropout.Preference(side.preference[rows], side.present[rows])
+    own = objective.preference(side, rows)
     state = jnp.full(rows.shape, input_dropout.AS_IS)
-    preference = input_dropout.apply_states(own, own, state)
-    content = side.content[rows]
+    preference = tower_inputs.preference(side, rows, own, own, state)
+    content = tower_inputs.content(side, rows)
     with jax.default_matmul_precision('highest'):
       embedding: Any = model.apply(
           variables, preference, content, method=method
@@ -134,7 +136,9 @@ class Scorer:
   def with_preference(
       self, side: str, rows: np.ndarray, value: np.ndarray, present: np.ndarray
   ) -> 'Scorer':
-    """The same model where rows [C] of a side have other preferences.
+    """The same model where rows [C] have other factors or histories.
+
+    Features of their preference stay as they are: none of cold rows.
 
     Args:
       side: 'user' or 'item'.

@@ -159,7 +159,9 @@ def evaluate(
     with 'shown_mean', the pairs that were shown of each cold row, and
     'rows_with_fewer', the cold rows that did not have so many to show.
     'model' sees the mean of the shown partners' factors (the transform),
-    'model, folded in' and 'teacher' the teacher's fold-in of them.
+    'model, folded in' and 'teacher' the teacher's fold-in of them. Features of
+    a cold row stay unknown; where preference is made of them alone, its towers
+    learn nothing from what is shown.
   """
   most = max(cfg.evaluation.warm_up_counts, default=0)
   plans = {side: plan(problem, side, most, cfg.train.seed) for side in SIDES}
@@ -212,10 +214,12 @@ def make_methods(
   told = scorer
   if side == 'user':
     told = told.with_histories(rows, shown)
-  means = history_means(
-      table, shown, np.asarray(getattr(scorer.tables, other).factors)
-  )
-  methods = told.with_preference(side, rows, *means).methods()
+  if cfg.features.preference != 'none':
+    means = history_means(
+        table, shown, np.asarray(getattr(scorer.tables, other).factors)
+    )
+    told = told.with_preference(side, rows, *means)
+  methods = told.methods()
   factors = getattr(problem.factors, other)
   # Factors from elsewhere were not fitted with these settings.
   if not factors.shape[1] or cfg.teacher.source != 'als':

@@ -13,17 +13,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dropoutnet_jax.data import tokens as tokens_lib
+
 AS_IS, DROPPED, TRANSFORMED = 0, 1, 2
 
 
 class Preference(NamedTuple):
-  """Preference of B rows: value float32 [B, P] and present bool [B].
+  """Preference of B rows; all is zero where it is not present.
 
-  Where `present` is False the value is zero.
+  What is dropped or transformed here has the first two alone;
+  `tower_inputs.join_preference` adds the others for a tower.
+
+  Attributes:
+    value: float32 [B, P], factors or the mean of a history.
+    present: bool [B].
+    columns: float32 [B, G], of features and statistics; None without any.
+    tokens: what embeddings are looked up for; None without any.
   """
 
   value: jax.Array
   present: jax.Array
+  columns: jax.Array | None = None
+  tokens: tokens_lib.Tokens | None = None
 
 
 class Rates(NamedTuple):
@@ -101,10 +112,10 @@ def draw_pair_states(
 def apply_states(
     own: Preference, history: Preference, state: jax.Array
 ) -> Preference:
-  """The preference that the tower sees.
+  """Factors or history mean that the tower sees.
 
   Args:
-    own: factors of the rows, [B, P] and [B].
+    own: factors of the rows, [B, P] and [B]; no columns or tokens.
     history: mean over the other side's history, without the pair in training.
     state: int32 [B], one of AS_IS, DROPPED, TRANSFORMED.
 

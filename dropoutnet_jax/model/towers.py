@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The two towers; the only file that knows Linen.
 
-A tower maps the preference of a row [B, P], its presence bit [B] and its dense
-content [B, F] to [B, rank]. Either width may be 0. Reached by `init` and
-`apply` alone, with `method='embed_users'` or `'embed_items'`.
+A tower maps preference and content of rows (`tower_inputs`) to [B, rank]. Any
+width may be 0. Reached by `init` and `apply` alone, with
+`method='embed_users'` or `'embed_items'`.
+
+Tables of learnt embeddings belong to both towers: features of one table name
+share it, on one side or on both. A pooled embedding stands behind the columns
+that need none.
 """
 
 from flax import linen as nn
@@ -11,10 +15,82 @@ import jax
 import jax.numpy as jnp
 
 from dropoutnet_jax import config
+from dropoutnet_jax.data import tokens as tokens_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
+from dropoutnet_jax.model import pooling
+from dropoutnet_jax.model import tower_inputs
 
 _ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'tanh': nn.tanh}
+
+
+class EmbeddingTables(nn.Module):
+  """Learnt tables [ids, width]: parameters 'embeddings/<name of the table>'."""
+
+  @nn.compact
+  def __call__(self, tokens: tokens_lib.Tokens) -> dict[str, jax.Array]:
+    """The tables that the tokens are of, by name.
+
+    Raises:
+      ValueError: if features share a table and disagree about its shape.
+    """
+    tables: dict[str, jax.Array] = {}
+    for feature in tokens.features:
+      shape, name = (feature.num_ids, feature.width), feature.table
+      if name not in tables:
+        init = nn.initializers.normal(feature.std)
+        tables[name] = self.param(name, init, shape)
+      if tables[name].shape != shape:
+        raise ValueError(
+            f'Features of embedding table {name!r} want it to be {shape} and '
+            f'{tables[name].shape}.'
+        )
+    return tables
+
+
+class PooledTokens(nn.Module):
+  """Pooled embeddings of all features of some tokens, side by side."""
+
+  tables: EmbeddingTables
+
+  @nn.compact
+  def __call__(self, tokens: tokens_lib.Tokens) -> jax.Array:
+    """Looks up the tokens of B rows alone: [B, all widths together]."""
+    tables = self.tables(tokens)
+    parts = []
+    for feature in tokens.features:
+      columns = slice(feature.start, feature.stop)
+      query = None
+      if feature.pooling == 'attention':
+        # Starts as the plain mean.
+        zeros = nn.initializers.zeros
+        query = self.param(feature.name, zeros, (feature.width,))
+      emb = tables[feature.table][tokens.id[:, columns]]
+      weight = tokens.weight[:, columns]
+      parts.append(pooling.pool(emb, weight, feature.pooling, query))
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _parts(
+    tables: EmbeddingTables,
+    preference: input_dropout.Preference,
+    content: tower_inputs.Content,
+) -> dict[str, list[jax.Array]]:
+  """Arrays [B, ...] of both inputs; the first is what residual paths read.
+
+  For use within a tower, whose modules are made here.
+  """
+  parts = {'preference': [preference.value], 'content': [content.dense]}
+  if preference.columns is not None:
+    parts['preference'].append(preference.columns)
+  for name, tokens in (
+      ('preference', preference.tokens),
+      ('content', content.tokens),
+  ):
+    if tokens is not None and tokens.features:
+      pooled = PooledTokens(tables, name=f'{name}_queries')
+      parts[name].append(pooled(tokens))
+  return parts
 
 
 class PaperTower(nn.Module):
@@ -23,17 +99,19 @@ class PaperTower(nn.Module):
   hidden: tuple[int, ...]
   rank: int
   dtype: jnp.dtype
+  tables: EmbeddingTables
 
   @nn.compact
   def __call__(
       self,
       preference: input_dropout.Preference,
-      content: jax.Array,
+      content: tower_inputs.Content,
       *,
       train: bool,
   ) -> jax.Array:
     init = nn.initializers.truncated_normal(0.01)
-    x = jnp.concatenate([preference.value, content], axis=-1)
+    parts = _parts(self.tables, preference, content)
+    x = jnp.concatenate(parts['preference'] + parts['content'], axis=-1)
     for width in self.hidden:
       # No bias: batch norm would cancel it, and Adam would turn the rounding
       # noise of its zero gradient into steps of full size.
@@ -48,12 +126,12 @@ class PaperTower(nn.Module):
 class ModernTower(nn.Module):
   """Separate branches for content and preference, added, then hidden layers.
 
-  With `residual_content` the content reaches the output directly through a
-  linear map that starts as the identity (cut or padded to the rank), and with
-  `residual_preference` the preference does. These paths see rows of norm 1,
-  whatever the scale that suits the hidden layers: where both sides have content
-  of one space, or one has it and the other histories of it, the first scores
-  are its cosines.
+  With `residual_content` the dense content reaches the output directly through
+  a linear map that starts as the identity (cut or padded to the rank), and with
+  `residual_preference` factors or histories do; neither takes learnt embeddings
+  or other features along. These paths see rows of norm 1, whatever the scale
+  that suits the hidden layers: where both sides have content of one space, or
+  one has it and the other histories of it, the first scores are its cosines.
   """
 
   hidden: tuple[int, ...]
@@ -63,30 +141,33 @@ class ModernTower(nn.Module):
   residual_content: bool
   residual_preference: bool
   dtype: jnp.dtype
+  tables: EmbeddingTables
 
   @nn.compact
   def __call__(
       self,
       preference: input_dropout.Preference,
-      content: jax.Array,
+      content: tower_inputs.Content,
       *,
       train: bool,
   ) -> jax.Array:
     del train  # nothing here depends on the batch
-    inputs = {'preference': preference.value, 'content': content}
-    inputs = {name: x for name, x in inputs.items() if x.shape[-1]}
+    parts = _parts(self.tables, preference, content)
     paths = {}
-    if self.residual_content and 'content' in inputs:
+    if self.residual_content and content.dense.shape[-1]:
       paths['residual'] = 'content'
-    if self.residual_preference and 'preference' in inputs:
+    if self.residual_preference and preference.value.shape[-1]:
       paths['residual_preference'] = 'preference'
-    branch = inputs
-    if not self.hidden:  # a second linear map of the same would be idle
-      read = set(paths.values())
-      branch = {name: x for name, x in inputs.items() if name not in read}
-    x = self._branches(preference.present, branch, bool(paths))
+    inputs = {}
+    for name, arrays in parts.items():
+      # A second linear map of the same would be idle.
+      idle = not self.hidden and name in paths.values()
+      arrays = [x for x in arrays[idle:] if x.shape[-1]]
+      if arrays:
+        inputs[name] = jnp.concatenate(arrays, axis=-1)
+    x = self._branches(preference.present, inputs, bool(paths))
     for path, name in paths.items():
-      x += self._residual(inputs[name], path)
+      x += self._residual(parts[name][0], path)
     return x
 
   def _branches(
@@ -147,6 +228,7 @@ class TwoTower(nn.Module):
   settings: config.ModelConfig
 
   def setup(self) -> None:
+    self.embeddings = EmbeddingTables()
     self.user_tower = self._make_tower()
     self.item_tower = self._make_tower()
 
@@ -154,7 +236,9 @@ class TwoTower(nn.Module):
     s = self.settings
     hidden, dtype = tuple(s.hidden), jnp.dtype(s.dtype)
     if s.tower == 'paper':
-      return PaperTower(hidden=hidden, rank=s.rank, dtype=dtype)
+      return PaperTower(
+          hidden=hidden, rank=s.rank, dtype=dtype, tables=self.embeddings
+      )
     return ModernTower(
         hidden=hidden,
         rank=s.rank,
@@ -163,12 +247,13 @@ class TwoTower(nn.Module):
         residual_content=s.residual_content,
         residual_preference=s.residual_preference,
         dtype=dtype,
+        tables=self.embeddings,
     )
 
   def embed_users(
       self,
       preference: input_dropout.Preference,
-      content: jax.Array,
+      content: tower_inputs.Content,
       *,
       train: bool = False,
   ) -> embeddings.Embedding:
@@ -177,7 +262,7 @@ class TwoTower(nn.Module):
   def embed_items(
       self,
       preference: input_dropout.Preference,
-      content: jax.Array,
+      content: tower_inputs.Content,
       *,
       train: bool = False,
   ) -> embeddings.Embedding:
@@ -192,9 +277,9 @@ class TwoTower(nn.Module):
   def __call__(
       self,
       user_preference: input_dropout.Preference,
-      user_content: jax.Array,
+      user_content: tower_inputs.Content,
       item_preference: input_dropout.Preference,
-      item_content: jax.Array,
+      item_content: tower_inputs.Content,
   ) -> tuple[embeddings.Embedding, embeddings.Embedding]:
     """Both sides at once; used to initialise the parameters."""
     return (

@@ -251,7 +251,12 @@ class Recommender:
       table: tables_lib.SideTable,
       more: scipy.sparse.csr_array,
   ) -> tables_lib.SideTable:
-    """The table of users [C] who have more pairs [C, I] than training knew."""
+    """The table of users [C] who have more pairs [C, I] than training knew.
+
+    Features of their preference stay as they are: none of new users.
+    """
+    if self.cfg.features.preference == 'none':
+      return table
     is_told = np.diff(more.indptr) > 0
     if self.cfg.features.preference == 'factors' and (
         not told_preference.can_fold_in(self.cfg)

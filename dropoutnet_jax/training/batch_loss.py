@@ -7,7 +7,7 @@ all other randomness come from fold_in(key(seed), step).
 
 from collections.abc import Callable
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,51 +16,19 @@ from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.model import embedding_penalty
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import objective_params
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.training import dropout_rates
 from dropoutnet_jax.training import label_loss
 
 # Apart from what the key of a step is split into, and from `label_loss`.
 _LONE_ITEMS = 6
 Metrics = dict[str, jax.Array]
 LossFn = Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
-
-
-class Rates(NamedTuple):
-  """Dropout rates of this run, sides without content already spared."""
-
-  user: input_dropout.Rates
-  item: input_dropout.Rates
-  pair: input_dropout.ModeRates
-
-
-def effective_rates(
-    settings: config.DropoutConfig, tables: tables_lib.Tables
-) -> Rates:
-  """Rates per side; 0 for a side without content, unless asked otherwise.
-
-  A dropped row without content is a constant input: regressing onto many
-  different targets from it teaches nothing (half of the published pairs on
-  CiteULike are of this kind). Where a pair would lose both sides, the side
-  with content still loses its own.
-  """
-  keep = settings.drop_without_content
-  user = float(keep or tables.user.content.shape[1] > 0)
-  item = float(keep or tables.item.content.shape[1] > 0)
-  s = settings
-  return Rates(
-      input_dropout.Rates(user * s.user_rate, s.user_transform_rate),
-      input_dropout.Rates(item * s.item_rate, s.item_transform_rate),
-      input_dropout.ModeRates(
-          user * (s.drop_user + (1.0 - item) * s.drop_both),
-          item * (s.drop_item + (1.0 - user) * s.drop_both),
-          user * item * s.drop_both,
-          s.user_transform,
-          s.item_transform,
-      ),
-  )
 
 
 def batch_shape(
@@ -81,6 +49,8 @@ def metric_names(cfg: config.Config) -> tuple[str, ...]:
   """Metrics of one step, in their order in the log."""
   terms = cfg.objective.terms()
   counted = [f'rows/{name}' for name in terms if name != 'teacher']
+  if cfg.objective.embedding_regularization:
+    terms += ('embedding_regularization',)
   return (
       'loss/total',
       *(f'loss/{name}' for name in terms),
@@ -126,7 +96,7 @@ def make_loss_fn(
     mesh: parallel.Mesh,
 ) -> LossFn:
   """Returns (params, batch_stats, tables, step) -> (loss, (stats, metrics))."""
-  rates = effective_rates(cfg.dropout, tables)
+  rates = dropout_rates.effective_rates(cfg.dropout, tables)
   settings = cfg.objective
 
   def loss_fn(
@@ -162,9 +132,32 @@ def make_loss_fn(
       metrics |= weights
     else:
       loss = objective.total(settings, terms)
+    if settings.embedding_regularization:
+      penalty = _embedding_penalty(cfg, params, tables, step, mesh)
+      metrics['loss/embedding_regularization'] = penalty
+      loss += settings.embedding_regularization * penalty
     return loss, (stats, {'loss/total': loss} | metrics)
 
   return loss_fn
+
+
+def _embedding_penalty(
+    cfg: config.Config,
+    params: Any,
+    tables: tables_lib.Tables,
+    step: jax.Array,
+    mesh: parallel.Mesh,
+) -> jax.Array:
+  """L2 of what the batch looks up; drawn again, which the compiler spares."""
+  rows = parallel.split_rows(batch_of_step(cfg, tables, step), mesh)
+  tokens = tower_inputs.all_tokens(tables.user, rows.user)
+  tokens += tower_inputs.all_tokens(tables.item, rows.item)
+  return embedding_penalty.penalty(
+      params['embeddings'],
+      tokens,
+      cfg.objective.embedding_regularization_by,
+      getattr(rows, 'is_real', None),
+  )
 
 
 def _embed(
@@ -173,7 +166,7 @@ def _embed(
     stats: Any,
     method: str,
     preference: input_dropout.Preference,
-    content: jax.Array,
+    content: tower_inputs.Content,
 ) -> tuple[Any, Any]:
   """One tower in training mode: (embedding, new batch statistics)."""
   variables = {'params': params, 'batch_stats': stats}
@@ -194,7 +187,7 @@ def _block_loss(
     stats: Any,
     tables: tables_lib.Tables,
     key: jax.Array,
-    rates: Rates,
+    rates: dropout_rates.Rates,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Metrics, Any]:
   """Every user and item of a block embedded once, all pairs scored."""
@@ -226,8 +219,12 @@ def _block_loss(
       stats,
       tables,
       block,
-      input_dropout.apply_states(user, user_history, user_state),
-      input_dropout.apply_states(item, item_history, item_state),
+      tower_inputs.preference(
+          tables.user, block.user, user, user_history, user_state
+      ),
+      tower_inputs.preference(
+          tables.item, block.item, item, item_history, item_state
+      ),
   )
   # Items travel once per step, [I, R]; each device scores its own users.
   item_emb = parallel.gather_rows(item_emb, mesh)
@@ -248,7 +245,7 @@ def _pair_loss(
     stats: Any,
     tables: tables_lib.Tables,
     key: jax.Array,
-    rates: Rates,
+    rates: dropout_rates.Rates,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Metrics, Any]:
   """Single pairs from the published distribution."""
@@ -271,7 +268,7 @@ def _embed_pairs(
     stats: Any,
     tables: tables_lib.Tables,
     key: jax.Array,
-    rates: Rates,
+    rates: dropout_rates.Rates,
     pairs: batches.Pairs | tables_lib.LabelledRows,
     more: jax.Array | None = None,
     mesh: parallel.Mesh | None = None,
@@ -327,13 +324,20 @@ def _embed_pairs(
       stats,
       tables,
       batches.Block(pairs.user, items),
-      input_dropout.apply_states(user, user_history, user_state),
-      input_dropout.apply_states(item, item_history, item_state),
+      tower_inputs.preference(
+          tables.user, pairs.user, user, user_history, user_state
+      ),
+      tower_inputs.preference(
+          tables.item, items, item, item_history, item_state
+      ),
   )
 
 
 def _draw_lone_items(
-    cfg: config.Config, key: jax.Array, num_items: int, rates: Rates
+    cfg: config.Config,
+    key: jax.Array,
+    num_items: int,
+    rates: dropout_rates.Rates,
 ) -> jax.Array:
   """Dropout states of items that belong to no pair: int32 [num_items]."""
   item = rates.item
@@ -355,10 +359,8 @@ def _embed_sides(
     item: input_dropout.Preference,
 ) -> tuple[Any, Any, Any]:
   """Embeddings of users and items with these preferences, and statistics."""
-  user_emb, stats = embed(
-      stats, 'embed_users', user, tables.user.content[rows.user]
-  )
-  item_emb, stats = embed(
-      stats, 'embed_items', item, tables.item.content[rows.item]
-  )
+  content = tower_inputs.content(tables.user, rows.user)
+  user_emb, stats = embed(stats, 'embed_users', user, content)
+  content = tower_inputs.content(tables.item, rows.item)
+  item_emb, stats = embed(stats, 'embed_items', item, content)
   return user_emb, item_emb, stats

@@ -87,10 +87,15 @@ def _largest(
 def _table_norms(
     table: tables_lib.SideTable, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Norms of the towers' input and of the teacher's factors, each [B]."""
+  """Norms of the towers' input and of the teacher's factors, each [B].
+
+  Without learnt embeddings: theirs are parameters.
+  """
   pick = lambda values: np.asarray(values)[rows]
-  given = np.concatenate([pick(table.content), pick(table.preference)], axis=1)
-  return _norms(given), _norms(pick(table.factors))
+  given = [pick(table.content), pick(table.preference)]
+  if table.features is not None:
+    given.append(pick(table.features.dense))
+  return _norms(np.concatenate(given, axis=1)), _norms(pick(table.factors))
 
 
 def _norms(values: np.ndarray) -> np.ndarray:

@@ -85,6 +85,16 @@ SCHEDULES: dict[str, Callable[[config.TrainConfig, int], optax.Schedule]] = {
 }
 
 
+def _decayed(params: Any) -> Any:
+  """Whether weight decay is of each leaf: of all but tables of embeddings.
+
+  It would shrink the rows that a step does not look up, and the rarest most.
+  """
+  names = state_lib.by_name(params)
+  decayed = [not name.startswith('embeddings/') for name in names]
+  return jax.tree.unflatten(jax.tree.structure(params), decayed)
+
+
 def _adam(
     rate: optax.Schedule, s: config.TrainConfig
 ) -> optax.GradientTransformation:
@@ -106,6 +116,7 @@ def _adamw(
       s.beta2 or 0.999,
       s.epsilon or 1e-8,
       weight_decay=s.weight_decay,
+      mask=_decayed,
       nesterov=s.nesterov,
   )
 
@@ -125,6 +136,7 @@ def _lamb(
       s.beta2 or 0.999,
       s.epsilon or 1e-6,
       weight_decay=s.weight_decay,
+      mask=_decayed,
   )
 
 
@@ -132,7 +144,11 @@ def _lion(
     rate: optax.Schedule, s: config.TrainConfig
 ) -> optax.GradientTransformation:
   return optax.lion(
-      rate, s.momentum, s.beta2 or 0.99, weight_decay=s.weight_decay
+      rate,
+      s.momentum,
+      s.beta2 or 0.99,
+      weight_decay=s.weight_decay,
+      mask=_decayed,
   )
 
 
@@ -194,9 +210,9 @@ def make_optimizer(
   """The configured optimiser; gradients are averaged, then clipped.
 
   Frozen parameters have no part in the norm that clips, no statistics and no
-  weight decay; those of the objective have no weight decay. Everything that
-  accumulates is in the state of the optimiser, so that a run can be cut between
-  any two steps.
+  weight decay; those of the objective and tables of embeddings have no weight
+  decay. Everything that accumulates is in the state of the optimiser, so that a
+  run can be cut between any two steps.
 
   Returns:
     A transformation whose `init` raises UserError where a pattern of

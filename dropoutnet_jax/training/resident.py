@@ -41,15 +41,25 @@ def make_tables(
       side: histories.make_history(pairs, *sizes, side)
       for side in ('user', 'item')
   }
-  make_side = (
-      _side_of_histories
-      if cfg.features.preference == 'history'
-      else _side_of_factors
-  )
+  make = {
+      'factors': _side_of_factors,
+      'history': _side_of_histories,
+      'none': _side_of_features,
+  }[cfg.features.preference]
+
+  def make_side(side: str, train_rows: np.ndarray) -> tables_lib.SideTable:
+    own = getattr(problem, side)
+    return dataclasses.replace(
+        make(cfg, problem, history, side),
+        tokens=own.tokens if own.tokens.features else None,
+        features=_preference_features(cfg, own, train_rows),
+    )
+
+  train_users, train_items = problem.split.train_rows()
   targets = target_items(cfg, problem.split, sizes[1])
   tables = tables_lib.make_tables(
-      make_side(cfg, problem, history, 'user'),
-      make_side(cfg, problem, history, 'item'),
+      make_side('user', train_users),
+      make_side('item', train_items),
       problem.split,
       targets,
       history['user'].padded()
@@ -115,9 +125,55 @@ def with_content(
   For rows that come after training: content is what the run's encoder made of
   them, and is scaled as the run's own.
   """
-  dense = table.content.copy()
+  dense, tokens = table.content.copy(), table.tokens
   dense[rows] = _unit_entries(cfg, content.dense)
-  return dataclasses.replace(table, content=dense)
+  if tokens is not None:
+    tokens = dataclasses.replace(
+        tokens, id=tokens.id.copy(), weight=tokens.weight.copy()
+    )
+    tokens.id[rows] = content.tokens.id
+    tokens.weight[rows] = content.tokens.weight
+  return dataclasses.replace(table, content=dense, tokens=tokens)
+
+
+def _side_of_features(
+    cfg: config.Config,
+    problem: problem_lib.Problem,
+    history: dict[str, histories.History],
+    side: str,
+) -> tables_lib.SideTable:
+  """A side whose preference is its features alone; factors are targets."""
+  own, other = (getattr(problem, name) for name in (side, _OTHER[side]))
+  return tables_lib.make_side(
+      _unit_entries(cfg, own.dense),
+      getattr(problem.factors, side),
+      np.zeros(len(own.ids), bool),
+      np.zeros((len(other.ids), 0), np.float32),
+      history[side],
+      cfg.model.preference_scaling,
+      np.zeros((len(own.ids), 0), np.float32),
+  )
+
+
+def _preference_features(
+    cfg: config.Config, side: problem_lib.Side, train_rows: np.ndarray
+) -> tables_lib.PreferenceFeatures | None:
+  """Features of the group 'preference', of training rows alone."""
+  if not side.preference_dense.shape[1] and not side.preference_tokens.features:
+    return None
+  known = np.zeros(len(side.ids), bool)
+  known[train_rows] = side.preference_known[train_rows]
+  dense = _unit_entries(cfg, side.preference_dense) * known[:, None]
+  tokens = side.preference_tokens
+  return tables_lib.PreferenceFeatures(
+      dense.astype(np.float32),
+      dataclasses.replace(
+          tokens,
+          id=np.where(known[:, None], tokens.id, 0),
+          weight=np.where(known[:, None], tokens.weight, 0),
+      ),
+      known,
+  )
 
 
 def _history_pairs(

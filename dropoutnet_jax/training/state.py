@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.model import input_dropout
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
 
@@ -21,7 +21,8 @@ class TrainState:
 
   Attributes:
     step: int32 [], steps done; also names the checkpoint.
-    params: of both towers, and of the objective (model/objective_params.py).
+    params: of both towers, their tables of embeddings, and the objective
+      (model/objective_params.py).
     batch_stats: running statistics of batch norm; {} without it.
     opt_state: of the optimiser.
     ema_params: moving average of the parameters; {} where it is off.
@@ -75,15 +76,10 @@ def create_state(
     more_params: Mapping[str, Any] | None = None,
 ) -> TrainState:
   """Fresh parameters for tables of these widths, and some beside them."""
-
-  def one_row(side: tables_lib.SideTable) -> tuple[Any, jax.Array]:
-    value = jnp.zeros((1, side.preference.shape[1]))
-    present = jnp.zeros((1,), bool)
-    content = jnp.zeros((1, side.content.shape[1]))
-    return input_dropout.Preference(value, present), content
-
   variables = model.init(
-      jax.random.key(seed), *one_row(tables.user), *one_row(tables.item)
+      jax.random.key(seed),
+      *tower_inputs.blank_row(tables.user),
+      *tower_inputs.blank_row(tables.item),
   )
   params = {**variables['params'], **(more_params or {})}
   stats = variables.get('batch_stats', {})

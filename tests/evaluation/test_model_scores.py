@@ -8,6 +8,7 @@ import numpy as np
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
 _MODEL = config.ModelConfig(tower='modern', hidden=(6,), rank=5)
@@ -28,12 +29,7 @@ def _tables(problem):
 
 
 def _variables(model, tables):
-  row = lambda side: (
-      model_scores.input_dropout.Preference(
-          side.preference[:1], side.present[:1]
-      ),
-      side.content[:1],
-  )
+  row = tower_inputs.blank_row
   return model.init(jax.random.key(0), *row(tables.user), *row(tables.item))
 
 

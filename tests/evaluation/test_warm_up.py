@@ -16,6 +16,7 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import warm_up
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import resident
 
@@ -38,12 +39,7 @@ def _pairs(interactions):
 def fixture_scorer(problem):
   tables = resident.make_tables(CONFIG, problem)
   model = towers.TwoTower(CONFIG.model)
-  row = lambda side: (
-      model_scores.input_dropout.Preference(
-          side.preference[:1], side.present[:1]
-      ),
-      side.content[:1],
-  )
+  row = tower_inputs.blank_row
   variables = model.init(
       jax.random.key(0), *row(tables.user), *row(tables.item)
   )

@@ -11,6 +11,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.model import input_dropout
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -44,7 +45,8 @@ def make_rows(seed=0, rows=ROWS, factors=FACTORS, content=CONTENT):
   preference = input_dropout.Preference(
       jnp.asarray(value, jnp.float32), jnp.asarray(present)
   )
-  return preference, jnp.float32(rng.normal(size=(rows, content)))
+  dense = jnp.float32(rng.normal(size=(rows, content)))
+  return preference, tower_inputs.Content(dense)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
@@ -171,7 +173,7 @@ def test_dropped_and_cold_rows_are_the_same_bits(settings):
   """Through the whole tower, whatever preference was taken away."""
   model, variables = make_model(settings)
   _, content = make_rows()
-  content = jnp.repeat(content[:1], ROWS, axis=0)
+  content = jax.tree.map(lambda x: jnp.repeat(x[:1], ROWS, axis=0), content)
   known = input_dropout.Preference(make_rows(3)[0].value, jnp.ones(ROWS, bool))
   nothing = input_dropout.Preference(
       jnp.zeros((ROWS, FACTORS)), jnp.zeros(ROWS, bool)
@@ -233,7 +235,7 @@ def test_batch_norm_is_of_the_whole_batch_on_any_number_of_devices(num_devices):
   settings = config.ModelConfig(tower='paper', hidden=(8,), rank=RANK)
   model, variables = make_model(settings)
   preference, content = make_rows(rows=16)
-  x = np.concatenate([preference.value, content], axis=1)
+  x = np.concatenate([preference.value, content.dense], axis=1)
   mesh = parallel.make_mesh(config.MeshConfig(), num_devices)
   rows = jax.device_put((preference, content), parallel.by_row(mesh))
   placed = parallel.place(variables, mesh)
@@ -281,7 +283,7 @@ def test_residual_content_starts_as_the_identity(rank):
   )
   assert np.abs(tower['output']['kernel']).max() < 0.03
   tower['output']['kernel'] *= 0
-  _, content = make_rows()
+  content = make_rows()[1].dense
   got = embed(model, variables, make_rows()).dense
   expected = np.zeros((ROWS, rank), np.float32)
   width = min(rank, CONTENT)
@@ -299,9 +301,10 @@ def test_residual_content_starts_as_cosines_at_any_scale_of_the_content(scale):
   model, variables = first_model(settings)
   variables['params']['item_tower']['output']['kernel'] *= 0
   preference, content = make_rows()
-  content = (content * scale).at[1].set(0.0)  # a row without content
+  dense = (content.dense * scale).at[1].set(0.0)  # a row without content
+  content = tower_inputs.Content(dense)
   emb = embed(model, variables, (preference, content)).dense
-  rows = np.asarray(content, float)
+  rows = np.asarray(dense, float)
   norm = np.sqrt((rows**2).sum(axis=1))
   norm[1] = 1.0
   cosine = rows @ rows.T / np.outer(norm, norm)

@@ -298,11 +298,12 @@ def test_accumulated_steps_are_steps_of_their_mean(optimizer):
 # Groups of parameters.
 
 PARAMS = {
-    'item_tower': {'embedding': [1.0, 2.0], 'output': {'bias': [3.0]}},
+    'embeddings': {'brand': [1.0, 2.0]},
+    'item_tower': {'output': {'bias': [3.0]}},
     'user_tower': {'output': {'bias': [4.0], 'kernel': [[5.0, 6.0]]}},
 }
 NAMES = (
-    'item_tower/embedding, item_tower/output/bias, user_tower/output/bias, '
+    'embeddings/brand, item_tower/output/bias, user_tower/output/bias, '
     'user_tower/output/kernel'
 )
 
@@ -397,7 +398,7 @@ def test_embeddings_have_an_optimizer_and_a_rate_of_their_own():
       )
   )
   np.testing.assert_allclose(
-      found['item_tower/embedding'], [-0.02, -0.02], rtol=1e-5
+      found['embeddings/brand'], [-0.02, -0.02], rtol=1e-5
   )
   np.testing.assert_allclose(
       found['user_tower/output/kernel'], [[-0.5, -0.6]], rtol=1e-6
@@ -411,14 +412,14 @@ def test_embeddings_have_an_optimizer_and_a_rate_of_their_own():
         ({'embedding_optimizer': 'lion'}, [-0.1, -0.1]),
         ({'embedding_parameters': '.*'}, [-0.1, -0.2]),  # alone it is nothing
         (
-            {'embedding_learning_rate': 0.3, 'freeze': ('.*embedding',)},
+            {'embedding_learning_rate': 0.3, 'freeze': ('embeddings/.*',)},
             [0.0, 0.0],
         ),
     ],
 )
 def test_what_is_not_said_of_embeddings_is_the_same(own, expected):
   found = one_update(constant(optimizer='sgd', **own))
-  np.testing.assert_allclose(found['item_tower/embedding'], expected, rtol=1e-5)
+  np.testing.assert_allclose(found['embeddings/brand'], expected, rtol=1e-5)
   np.testing.assert_allclose(found['item_tower/output/bias'], [-0.3], rtol=1e-6)
 
 
@@ -433,7 +434,7 @@ def test_rates_of_embeddings_follow_the_schedule():
   )
   ones = jax.tree.map(lambda x: jnp.ones((4, *x.shape)), arrays(PARAMS))
   path = descend(settings, ones, arrays(PARAMS))
-  moved = 1.0 - path['item_tower']['embedding'][:, 0]
+  moved = 1.0 - path['embeddings']['brand'][:, 0]
   np.testing.assert_allclose(moved, np.cumsum([10, 7.5, 5, 2.5]), rtol=1e-6)
   moved = 3.0 - path['item_tower']['output']['bias'][:, 0]
   np.testing.assert_allclose(moved, np.cumsum([1, 0.75, 0.5, 0.25]), rtol=1e-6)
@@ -460,6 +461,7 @@ def test_groups_move_as_if_each_were_alone(labels, accumulate):
     both['freeze'] = ('ice.*',)
   if 'embedding' in labels:
     both |= {'embedding_optimizer': 'adagrad', 'embedding_learning_rate': 0.5}
+    both['embedding_parameters'] = 'embedding.*'
   mixed = config.TrainConfig(optimizer='adam', **shared, **both)
   found = descend(mixed, gradients, start)
   alone = {

@@ -13,6 +13,7 @@ from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import dropout_rates
 from dropoutnet_jax.training import steps
 from tests import tiny_run
 
@@ -265,7 +266,7 @@ def rates_of(user_width, item_width, **dropout):
   tables = tables_lib.Tables(
       side_with(user_width), side_with(item_width), None, None, None, None
   )
-  return batch_loss.effective_rates(config.DropoutConfig(**dropout), tables)
+  return dropout_rates.effective_rates(config.DropoutConfig(**dropout), tables)
 
 
 def test_a_side_without_content_is_never_dropped():

@@ -19,6 +19,7 @@ from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import dropout_rates
 from tests import tiny_run
 
 USERS, ITEMS, WIDTH, SIZE = 6, 7, 2, 36
@@ -82,7 +83,7 @@ def _look(tables, key, pairing, dropout):
       train=config.TrainConfig(batch_size=SIZE if pairing != 'blocks' else 12),
       dropout=config.DropoutConfig(**dict(dropout)),
   )
-  rates = batch_loss.effective_rates(cfg.dropout, tables)
+  rates = dropout_rates.effective_rates(cfg.dropout, tables)
   names = {'blocks': 'draw_block', 'published': 'draw_published_pairs'}
   draw = getattr(batches, names[pairing])
 
