@@ -21,6 +21,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
 from tests import tiny_run
+from tests import toy_tokens
 
 PEAK = 0.1
 
@@ -335,7 +336,7 @@ def test_frozen_parameters_stay_without_decay_and_have_no_statistics():
   settings = constant(
       optimizer='adamw',
       weight_decay=0.5,
-      freeze=('item_tower/.*', '.*/kernel'),
+      freeze=('embeddings/.*', 'item_tower/.*', '.*/kernel'),
   )
   free = one_update(constant(optimizer='adamw', weight_decay=0.5))
   found = one_update(settings)
@@ -345,7 +346,7 @@ def test_frozen_parameters_stay_without_decay_and_have_no_statistics():
     else:
       np.testing.assert_array_equal(update_, np.zeros_like(update_))
   state = optimizers.make_optimizer(settings).init(arrays(PARAMS))
-  kept = [name for name in state_lib.by_name(state) if 'tower' in name]
+  kept = [name for name in state_lib.by_name(state) if 'count' not in name]
   assert len(kept) == 2  # mean and mean square of the one that is trained
   assert all(name.endswith('user_tower/output/bias') for name in kept)
 
@@ -380,7 +381,7 @@ def test_frozen_parameters_have_no_part_in_the_norm_that_clips():
       constant(
           optimizer='sgd',
           gradient_clip=1.0,
-          freeze=('item_tower/.*', 'user_tower/output/bias'),
+          freeze=('embeddings/.*', 'item_tower/.*', '.*/bias'),
       )
   )
   expected = -PEAK * np.array([[5.0, 6.0]]) / np.hypot(5.0, 6.0)
@@ -421,6 +422,20 @@ def test_what_is_not_said_of_embeddings_is_the_same(own, expected):
   found = one_update(constant(optimizer='sgd', **own))
   np.testing.assert_allclose(found['embeddings/brand'], expected, rtol=1e-5)
   np.testing.assert_allclose(found['item_tower/output/bias'], [-0.3], rtol=1e-6)
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'lamb', 'lion'])
+@pytest.mark.parametrize('own', ['', 'adamw'])
+def test_weight_decay_spares_tables_of_embeddings(optimizer, own):
+  """A row without a gradient stays where it is, whatever trains it."""
+  settings = constant(
+      optimizer=optimizer, weight_decay=0.5, embedding_optimizer=own
+  )
+  nothing = jax.tree.map(jnp.zeros_like, arrays(PARAMS))
+  found = one_update(settings, nothing)
+  np.testing.assert_array_equal(found['embeddings/brand'], [0, 0])
+  for name in ('item_tower/output/bias', 'user_tower/output/kernel'):
+    assert np.all(found[name] < 0)
 
 
 def test_rates_of_embeddings_follow_the_schedule():
@@ -490,7 +505,7 @@ def test_groups_move_as_if_each_were_alone(labels, accumulate):
             "config.train.freeze[0] is 'item_tower', which is the whole name",
         ),
         (
-            {'freeze': ('item.*', 'user.*')},
+            {'freeze': ('embeddings.*', 'item.*', 'user.*')},
             'config.train.freeze names all parameters, so that nothing is left '
             f'to train. There are {NAMES}.',
         ),
@@ -550,6 +565,11 @@ def test_a_message_names_no_more_than_forty_parameters():
                 'embedding_optimizer': 'adagrad',
             },
             'weight_decay is 0.1; it must be 0 with adagrad and sgd; adamw,',
+        ),
+        (
+            {'weight_decay': 0.1, 'embedding_optimizer': 'lion'},
+            'weight_decay is 0.1; it must be 0 with adam and lion; adamw, '
+            'lamb, lion have it, which tables of embeddings are spared.',
         ),
         (
             {'nesterov': True, 'optimizer': 'lion'},
@@ -646,8 +666,8 @@ MIXED = {
     'gradient_clip': 1.0,
     'learning_rate': 1e-3,
     'warmup_steps': 2,
-    'embedding_parameters': 'item_tower/.*kernel',
     'embedding_optimizer': 'adagrad',
+    'embedding_learning_rate': 1.0,
     'freeze': ('user_tower/Dense_0/.*',),
     'steps_per_dispatch': 3,  # cuts within an accumulation
     'num_steps': 12,
@@ -680,6 +700,7 @@ def mixed(problem):
   cfg = tiny_run.changed(
       objective={'block_users': 16}, train=MIXED | {'batch_size': 16 * 24}
   )
+  problem = toy_tokens.with_tokens(problem)
   runtime = runtime_lib.build(cfg, problem, num_devices=1)
   steps, first = runtime.train_steps(), jax.device_get(runtime.fresh_state())
   place = parallel.replicated(runtime.mesh)
@@ -712,8 +733,8 @@ def test_runs_with_groups_and_accumulation_resume_exactly(
   assert same == frozen and frozen
 
 
-def test_groups_and_accumulation_are_the_same_on_eight_devices(mixed, problem):
-  many = runtime_lib.build(mixed.cfg, problem, num_devices=8)
+def test_groups_and_accumulation_are_the_same_on_eight_devices(mixed):
+  many = runtime_lib.build(mixed.cfg, mixed.problem, num_devices=8)
   states = []
   for runtime in (mixed, many):
     place = parallel.replicated(runtime.mesh)
