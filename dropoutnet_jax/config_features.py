@@ -80,7 +80,8 @@ class Feature:
   # Ids: width of a learnt embedding instead of dense columns; 0 learns none.
   embedding: int = 0
   embedding_table: str = ''  # features that name the same table share it
-  embedding_std: float = 0.0  # of its first values; 0 is 1 / sqrt(width)
+  # Of its first values; 0 is 1 / sqrt(width). Towers see sqrt(width) times it.
+  embedding_std: float = 0.0
   pooling: str = 'mean'  # of several ids: 'sum', 'mean', 'max' or 'attention'
   max_length: int = 50  # sequence: its last values; tags: their heaviest
 

@@ -67,7 +67,10 @@ class PooledTokens(nn.Module):
         query = self.param(feature.name, zeros, (feature.width,))
       emb = tables[feature.table][tokens.id[:, columns]]
       weight = tokens.weight[:, columns]
-      parts.append(pooling.pool(emb, weight, feature.pooling, query))
+      pooled = pooling.pool(emb, weight, feature.pooling, query)
+      # Rows of about norm 1 become entries of about unit variance, as all that
+      # a tower sees has; narrow ones are learnt sooner for it.
+      parts.append(feature.width**0.5 * pooled)
     return jnp.concatenate(parts, axis=-1)
 
 

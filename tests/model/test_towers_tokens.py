@@ -96,7 +96,8 @@ def slow_pooled(params, tower, group, tokens):
     emb = np.asarray(params['embeddings'][feature.table])[tokens.id[:, columns]]
     query = queries.get(feature.name)
     weight = jnp.asarray(tokens.weight[:, columns])
-    found.append(pooling.pool(jnp.asarray(emb), weight, feature.pooling, query))
+    pooled = pooling.pool(jnp.asarray(emb), weight, feature.pooling, query)
+    found.append(feature.width**0.5 * np.asarray(pooled))
   return np.concatenate(found, axis=1)
 
 
