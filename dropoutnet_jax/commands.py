@@ -337,6 +337,7 @@ def _model_facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
   model: dict[str, Any] = {
       'user tower parameters': count(state.params['user_tower']),
       'item tower parameters': count(state.params['item_tower']),
+      'embedding tables, parameters': count(state.params.get('embeddings', ())),
       'embedding rank': runtime.cfg.model.rank,
       'pairs per step': runtime.pairs_per_step,
   }

@@ -347,7 +347,7 @@ class Config:
     objective = self.objective
     name = 'objective.embedding_regularization'
     strength = objective.embedding_regularization
-    rule = 'at 0 where no feature has an embedding'
+    rule = '0 where no feature has an embedding'
     checks.check(
         self.features.has_embeddings or not strength, name, strength, rule
     )

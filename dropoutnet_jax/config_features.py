@@ -261,11 +261,10 @@ class FeaturesConfig:
     if value == 'none':
       rule = "'factors' or 'history' where no side has a feature to learn from"
       checks.check(bool(every), name, value, rule)
-    content = [feature for feature in every if feature.group == 'content']
-    if value == 'history' and content:
-      dense = any(not feature.embedding for feature in content)
+    if value == 'history' and every:
       rule = (
-          "'factors' or 'none' where all features of group 'content' have an "
-          'embedding: a history is the mean of dense content, and there is none'
+          "'factors' or 'none' where no feature of group 'content' is without "
+          'an embedding: a history is the mean of dense columns'
       )
+      dense = any(f.group == 'content' and not f.embedding for f in every)
       checks.check(dense, name, value, rule)

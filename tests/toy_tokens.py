@@ -20,6 +20,7 @@ USER = (
 USER_PREFERENCE = (
     tokens_lib.TokenFeature('seen', 'maker', 0, 2, 5, 3, 'attention', 0.5),
 )
+MAKER = ITEM[:1]
 
 
 def make(
@@ -37,8 +38,15 @@ def make(
   return tokens_lib.Tokens(ids, weight.astype(np.float32), features)
 
 
-def with_tokens(problem: problem_lib.Problem) -> problem_lib.Problem:
-  """The problem with learnt content on both sides, and users' preference."""
+def with_tokens(
+    problem: problem_lib.Problem,
+    user_content: tuple[tokens_lib.TokenFeature, ...] = (),
+    item_content: tuple[tokens_lib.TokenFeature, ...] = MAKER,
+) -> problem_lib.Problem:
+  """The problem with learnt content, and with features of users' preference.
+
+  No more than one table by default: each is compiled forwards and backwards.
+  """
   users, items = len(problem.user.ids), len(problem.item.ids)
   rng = np.random.default_rng(3)
   known = rng.random(users) < 0.8
@@ -46,7 +54,11 @@ def with_tokens(problem: problem_lib.Problem) -> problem_lib.Problem:
   dense = rng.normal(size=(users, 2)) * known[:, None]
   user = dataclasses.replace(
       problem.user,
-      tokens=make(users, USER, 1),
+      tokens=(
+          make(users, user_content, 1)
+          if user_content
+          else tokens_lib.no_tokens(users)
+      ),
       preference_dense=dense.astype(np.float32),
       preference_tokens=dataclasses.replace(
           preference,
@@ -55,5 +67,5 @@ def with_tokens(problem: problem_lib.Problem) -> problem_lib.Problem:
       ),
       preference_known=known,
   )
-  item = dataclasses.replace(problem.item, tokens=make(items, ITEM))
+  item = dataclasses.replace(problem.item, tokens=make(items, item_content))
   return dataclasses.replace(problem, user=user, item=item)

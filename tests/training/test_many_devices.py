@@ -14,6 +14,7 @@ from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from tests import tiny_run
+from tests import toy_tokens
 
 
 def run_steps(cfg, problem, num_devices):
@@ -28,6 +29,9 @@ def run_steps(cfg, problem, num_devices):
 @pytest.mark.parametrize('pairing', ['blocks', 'published'])
 def test_split_tables_train_and_score_like_one_device(problem, pairing):
   """Two devices along 'data', four along 'model'."""
+  learnt = pairing == 'published'  # both take it in alike
+  if learnt:
+    problem = toy_tokens.with_tokens(problem)
   found = []
   for num_devices, model in ((1, 1), (8, 4)):
     cfg = tiny_run.changed(
@@ -35,11 +39,16 @@ def test_split_tables_train_and_score_like_one_device(problem, pairing):
         objective={'pairing': pairing, 'block_users': 16},
         train={'batch_size': 16 * 24, 'steps_per_dispatch': 5},
     )
+    cfg.objective.embedding_regularization = 0.1 * learnt
     runtime, state, losses = run_steps(cfg, problem, num_devices)
     for name in ('content', 'preference', 'factors', 'history_total'):
       table = getattr(runtime.tables.item, name)
       rows = table.sharding.shard_shape(table.shape)[0]
       assert rows == -(-len(problem.item.ids) // model)
+    if learnt:
+      table = runtime.tables.user.features.tokens.id
+      rows = table.sharding.shard_shape(table.shape)[0]
+      assert rows == -(-len(problem.user.ids) // model)
     for leaf in jax.tree.leaves(state):
       assert leaf.is_fully_replicated
     # The next call finds the state where the compiled program expects it.

@@ -120,6 +120,8 @@ def test_describe_says_how_large_the_tables_are(shop, capsys):
   assert shown == '1 / skus 41 x 4'
   assert found['item: preference columns, rows with a value'] == (2, NUM_ITEMS)
   assert 'user: preference columns, rows with a value' not in found
+  # A table that both sides share counts once.
+  assert facts['model']['embedding tables, parameters'] == 41 * 4 + 3 * 2
   assert 'skus' in capsys.readouterr().out
 
 
