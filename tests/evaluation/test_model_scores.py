@@ -8,8 +8,11 @@ import numpy as np
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.training import resident
+from tests import toy_tokens
 
 _MODEL = config.ModelConfig(tower='modern', hidden=(6,), rank=5)
 
@@ -46,6 +49,39 @@ def test_towers_score_every_user_with_every_candidate(problem, exact_products):
   item = embedder('item', variables, tables.item, held_out.candidates)
   expected = user.astype(float) @ item.astype(float).T
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_features_and_tokens_reach_the_towers(problem):
+  """As if the rows were put together by hand; cold rows keep nothing."""
+  cfg = config.Config(model=_MODEL)
+  tables = resident.make_tables(cfg, toy_tokens.with_tokens(problem))
+  model = towers.TwoTower(_MODEL)
+  # Apart from the start, where the content alone reaches the output.
+  variables = jax.tree.map(lambda x: x + 0.3, _variables(model, tables))
+  rows = np.array([2, 29, 5, 0])  # factors alone, nothing, both, both
+  found = model_scores.Embedder(model)('user', variables, tables.user, rows)
+  table = jax.tree.map(lambda x: x[rows], tables.user.features)
+  assert table.known.tolist() == [False, False, True, True]
+  preference = input_dropout.Preference(
+      tables.user.preference[rows],
+      tables.user.present[rows] | table.known,
+      table.dense,
+      table.tokens,
+  )
+  content = tower_inputs.Content(tables.user.content[rows])
+  embed = lambda *rows: np.asarray(
+      model.apply(variables, *rows, method='embed_users').dense
+  )
+  np.testing.assert_allclose(found, embed(preference, content), rtol=1e-5)
+  none = input_dropout.Preference(
+      jnp.zeros_like(preference.value),
+      jnp.zeros(4, bool),
+      jnp.zeros_like(table.dense),
+      jax.tree.map(jnp.zeros_like, table.tokens),
+  )
+  cold = embed(none, content)
+  moved = np.abs(found - cold).max(axis=1) > 1e-3
+  np.testing.assert_array_equal(moved, [True, False, True, True])
 
 
 def test_towers_embed_with_exact_products(problem):

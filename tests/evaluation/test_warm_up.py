@@ -19,6 +19,7 @@ from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import resident
+from tests import toy_tokens
 
 MOST = 3
 CONFIG = config.Config(
@@ -35,15 +36,20 @@ def _pairs(interactions):
   return set(zip(interactions.user.tolist(), interactions.item.tolist()))
 
 
-@pytest.fixture(name='scorer', scope='module')
-def fixture_scorer(problem):
-  tables = resident.make_tables(CONFIG, problem)
-  model = towers.TwoTower(CONFIG.model)
+def make_scorer(problem, cfg):
+  """Fresh towers; users have preference features, some of the new ones too."""
+  tables = resident.make_tables(cfg, toy_tokens.with_tokens(problem))
+  model = towers.TwoTower(cfg.model)
   row = tower_inputs.blank_row
   variables = model.init(
       jax.random.key(0), *row(tables.user), *row(tables.item)
   )
   return model_scores.Scorer(model_scores.Embedder(model), variables, tables)
+
+
+@pytest.fixture(name='scorer', scope='module')
+def fixture_scorer(problem):
+  return make_scorer(problem, CONFIG)
 
 
 @pytest.mark.parametrize('side', ['user', 'item'])
@@ -182,6 +188,19 @@ def test_nothing_shown_is_the_cold_model(problem, scorer):
     point = curve[str(MOST)]
     assert point['rows_with_fewer'] == sum(shown < MOST) > 0
     assert point['shown_mean'] == pytest.approx(shown.mean(), abs=1e-3)
+
+
+def test_features_alone_learn_nothing_from_what_is_shown(problem):
+  features = config.FeaturesConfig(preference='none')
+  cfg = dataclasses.replace(CONFIG, features=features)
+  scorer = make_scorer(problem, cfg)
+  plan = warm_up.plan(problem, 'user', MOST, seed=0)
+  found = warm_up.make_methods(problem, scorer, cfg, plan, MOST)
+  assert sorted(found) == ['model', 'teacher']
+  users = np.unique(plan.held_out.user)
+  score = lambda method: method('cold_user', plan.held_out)(users)
+  cold = score(scorer.methods()['model'])
+  np.testing.assert_array_equal(score(found['model']), cold)
 
 
 def test_sparse_part_of_users_with_other_histories(problem, scorer):
