@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
@@ -13,6 +14,8 @@ from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import resident
 from tests import toy_tokens
+
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 _MODEL = config.ModelConfig(tower='modern', hidden=(6,), rank=5)
 
@@ -33,7 +36,9 @@ def _tables(problem):
 
 def _variables(model, tables):
   row = tower_inputs.blank_row
-  return model.init(jax.random.key(0), *row(tables.user), *row(tables.item))
+  return jax.jit(model.init)(
+      jax.random.key(0), *row(tables.user), *row(tables.item)
+  )
 
 
 def test_towers_score_every_user_with_every_candidate(problem, exact_products):
@@ -69,8 +74,8 @@ def test_features_and_tokens_reach_the_towers(problem):
       table.tokens,
   )
   content = tower_inputs.Content(tables.user.content[rows])
-  embed = lambda *rows: np.asarray(
-      model.apply(variables, *rows, method='embed_users').dense
+  embed = jax.jit(
+      lambda *rows: model.apply(variables, *rows, method='embed_users').dense
   )
   np.testing.assert_allclose(found, embed(preference, content), rtol=1e-5)
   none = input_dropout.Preference(

@@ -41,7 +41,7 @@ def make_scorer(problem, cfg):
   tables = resident.make_tables(cfg, toy_tokens.with_tokens(problem))
   model = towers.TwoTower(cfg.model)
   row = tower_inputs.blank_row
-  variables = model.init(
+  variables = jax.jit(model.init)(
       jax.random.key(0), *row(tables.user), *row(tables.item)
   )
   return model_scores.Scorer(model_scores.Embedder(model), variables, tables)
