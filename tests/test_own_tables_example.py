@@ -28,7 +28,9 @@ def test_columns_are_described(tmp_path):
   assert not ended.status, ended.err
   lines = [' '.join(line.split()) for line in ended.out.splitlines()]
   assert 'users, region strings, 4 distinct, such as' in ' '.join(lines)
-  assert any(line.startswith('items, colours tags, 5 distinct') for line in lines)
+  assert any(
+      line.startswith('items, colours tags, 5 distinct') for line in lines
+  )
 
 
 def test_three_files_make_a_run(tmp_path):
