@@ -45,6 +45,14 @@ class History:
     index[row, np.arange(len(row)) - self._starts()[row]] = self.partner
     return index
 
+  def bits(self, num_partners: int) -> np.ndarray:
+    """uint32 [N, W]: bit p of a row says whether it has partner p."""
+    words = np.zeros((len(self.count), -(-num_partners // 32)), np.uint32)
+    row = np.repeat(np.arange(len(self.count)), self.count)
+    bit = np.uint32(1) << (self.partner % 32).astype(np.uint32)
+    np.bitwise_or.at(words, (row, self.partner // 32), bit)
+    return words
+
   def _starts(self) -> np.ndarray:
     """int64 [N + 1], where each row's partners begin and the last ones end."""
     return np.concatenate([[0], np.cumsum(self.count, dtype=np.int64)])

@@ -193,6 +193,8 @@ class Tables:
       groups; `rows` are then in the order of these.
     shown: items that each user was shown in vain, where these are negatives.
     popularity: of training items, where some are sampled.
+    user_bits: uint32 [U, W], `user_history` as bits, where negatives are looked
+      up in it and it is small; else None.
   """
 
   user: SideTable
@@ -206,6 +208,7 @@ class Tables:
   groups: Lists | None = None
   shown: Lists | None = None
   popularity: popularity_lib.PopularityTable | None = None
+  user_bits: Any = None
 
 
 def make_side(

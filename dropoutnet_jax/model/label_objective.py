@@ -44,7 +44,7 @@ class Batch(NamedTuple):
     item: [B, R], of its item.
     rows: the labelled rows.
     log_frequency: float32 [B], log of each item's share of the positive rows.
-    history: int32 [B, L], what each row's user likes, padded with -1; None
+    history: what each row's user likes, see `negatives.not_in_history`; None
       counts that as negatives.
     known: bool [B, B + S], the same for the items of the batch and the sampled
       ones; needed for 'in_batch_softmax' alone.

@@ -31,9 +31,13 @@ def own_scores(user_emb: jax.Array, item_emb: jax.Array) -> jax.Array:
 def not_in_history(candidate: jax.Array, user_history: jax.Array) -> jax.Array:
   """Where candidates int32 [B, M] are none that the user liked: bool [B, M].
 
-  A history, int32 [B, L], has the items that the row's user liked in training:
-  ascending, then -1, as `History.padded` makes them.
+  A history has the items that the row's user liked in training: int32 [B, L],
+  ascending, then -1, as `History.padded` makes them; or uint32 [B, W], as
+  `History.bits` does, which is looked up in a fraction of the time.
   """
+  if user_history.dtype == jnp.uint32:
+    word = jnp.take_along_axis(user_history, candidate // 32, axis=1)
+    return (word >> (candidate % 32).astype(jnp.uint32)) & 1 == 0
   length = user_history.shape[1]
   if not length:
     return jnp.ones(candidate.shape, bool)
@@ -58,8 +62,8 @@ def valid_candidates(
   Args:
     candidate: int32 [B, M], or [M] where all rows share a sample.
     item_id: int32 [B], the item of each row.
-    user_history: int32 [B, L], see `not_in_history`; None counts the user's
-      other positives as negatives.
+    user_history: [B, ...], see `not_in_history`; None counts the user's other
+      positives as negatives.
     row_mask: bool [B], False for padding; None has no padding.
     mask_same: whether the row's own item is none.
   """

@@ -191,6 +191,8 @@ def _make_batch(
     history = tables.user_history[rows.user]
     if settings.in_batch_softmax:
       known = batches.batch_likes(history, items, len(tables.item.present))
+    if tables.user_bits is not None:
+      history = tables.user_bits[rows.user]
   return label_objective.Batch(
       user,
       # Items travel once per step, [B, R] and [S, R]; each device scores its

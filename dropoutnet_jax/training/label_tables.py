@@ -6,10 +6,13 @@ import dataclasses
 import numpy as np
 
 from dropoutnet_jax import config
+from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import popularity
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
+
+_MAX_BITS = 2**30  # of all likes as bits: 128 MiB
 
 
 def add(
@@ -37,7 +40,29 @@ def add(
       groups=groups,
       shown=shown,
       popularity=sampled,
+      user_bits=_user_bits(cfg, problem, num_users, num_items),
   )
+
+
+def _user_bits(
+    cfg: config.Config,
+    problem: problem_lib.Problem,
+    num_users: int,
+    num_items: int,
+) -> np.ndarray | None:
+  """Likes as bits, for the masks of the softmax, if they are small enough.
+
+  Small is the whole table as well as the part that a batch takes of it.
+  """
+  settings = cfg.objective
+  if not (settings.softmax and settings.mask_known):
+    return None
+  if max(num_users, cfg.train.batch_size) * num_items > _MAX_BITS:
+    return None
+  history = histories.make_history(
+      problem.split.train, num_users, num_items, 'user'
+  )
+  return history.bits(num_items)
 
 
 def training_rows(problem: problem_lib.Problem) -> schema.Interactions:

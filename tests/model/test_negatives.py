@@ -83,6 +83,19 @@ def test_histories_of_no_length_hold_nothing():
   np.testing.assert_array_equal(got, [[True, True]])
 
 
+def test_bits_say_what_lists_say():
+  rng = np.random.default_rng(5)
+  size, num_items = 6, 70  # words of 32, the last one not full
+  likes = rng.random((size, num_items)) < 0.3
+  user, item = (x.astype(np.int32) for x in np.nonzero(likes))
+  pairs = schema.Interactions(user, item)
+  history = histories.make_history(pairs, size, num_items, 'user')
+  candidate = jnp.arange(num_items, dtype=jnp.int32)[None].repeat(size, 0)
+  for form in (history.padded(), history.bits(num_items)):
+    got = negatives.not_in_history(candidate, jnp.asarray(form))
+    np.testing.assert_array_equal(got, ~likes)
+
+
 def test_hardest_by_hand():
   scores = jnp.array([[4.0, 9.0, 2.0, 7.0], [1.0, 2.0, 3.0, 4.0]])
   mask = jnp.array([[True, False, True, True], [False, True, False, False]])
