@@ -21,6 +21,7 @@ LAYERS = (
     'errors',
     'checks',
     'config_data',
+    'config_dropout',
     'config_features',
     'config_objective',
     'config_train',

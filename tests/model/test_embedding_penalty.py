@@ -70,6 +70,17 @@ def test_a_batch_twice_over(by, factor):
     )
 
 
+def test_padding_costs_nothing_and_takes_no_share():
+  tables, tokens = make_tables(), make_tokens((6, 6))
+  is_real = np.arange(6) < 4
+  found, _ = _penalty(tables, tokens, 'row', jnp.asarray(is_real))
+  cut = [jax.tree.map(lambda x: x[:4], one) for one in tokens]
+  np.testing.assert_allclose(found, slow_penalty(tables, cut, 'row'), rtol=1e-5)
+  found, slope = _penalty(tables, tokens, 'row', jnp.zeros(6, bool))
+  assert found == 0
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope))
+
+
 def test_only_rows_that_are_looked_up_are_pulled_and_as_often_as_they_are():
   tables, tokens = make_tables(), make_tokens()
   _, slope = _penalty(tables, tokens, 'batch')

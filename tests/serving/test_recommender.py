@@ -187,6 +187,20 @@ def test_chunks_change_nothing(shop, monkeypatch):
   np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
 
 
+def test_features_alone_take_no_history(shop):
+  """What is told of users is no part of preference without histories."""
+  model = _towers(shop.model)
+  settings = dataclasses.replace(model.cfg.features, preference='none')
+  cfg = dataclasses.replace(model.cfg, features=settings)
+  model = dataclasses.replace(model, cfg=cfg)
+  plan, items, _ = _warm_up(model)
+  users = model.users().select(plan.rows)
+  told = dataclasses.replace(users, history=plan.shown(2))
+  np.testing.assert_array_equal(
+      _rank(model, told, items)[1], _rank(model, users, items)[1]
+  )
+
+
 def test_equal_scores_go_to_the_first_candidate(shop):
   model = _towers(shop.model)
   zero = jax.tree.map(lambda x: 0 * x, model.scorer.variables)

@@ -17,6 +17,7 @@ from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import diagnosis
+from dropoutnet_jax.training import dropout_rates
 from dropoutnet_jax.training import resident
 from tests import tiny_run
 from tests import toy_tokens
@@ -65,14 +66,14 @@ def take_step(cfg, tables, params=None):
   loss_fn = batch_loss.make_loss_fn(cfg, spy, tables, mesh)
   loss, (_, metrics) = loss_fn(params or {}, {}, tables, jnp.int32(STEP))
   assert loss == metrics['loss/total']
-  key = jax.random.fold_in(jax.random.key(cfg.train.seed), STEP)
-  return spy.seen, batch_loss.draw_batch(cfg, tables, key), metrics
+  batch = batch_loss.batch_of_step(cfg, tables, jnp.int32(STEP))
+  return spy.seen, batch, metrics
 
 
 def states_of(cfg, tables, batch):
   key = jax.random.fold_in(jax.random.key(cfg.train.seed), STEP)
   _, user_key, item_key = jax.random.split(key, 3)
-  rates = batch_loss.effective_rates(cfg.dropout, tables)
+  rates = dropout_rates.effective_rates(cfg.dropout, tables)
   draw = input_dropout.draw_states
   return {
       'user': np.asarray(draw(user_key, len(batch.user), rates.user)),
@@ -167,12 +168,14 @@ def test_content_of_tokens_alone_is_content():
   )
   bare = tables_lib.SideTable(np.zeros((3, 0)), *[None] * 7)
   tables = tables_lib.Tables(side, bare, None, None, None, None)
-  rates = batch_loss.effective_rates(config.DropoutConfig(), tables)
+  rates = dropout_rates.effective_rates(config.DropoutConfig(), tables)
   assert (rates.user.drop, rates.item.drop) == (0.5, 0.0)
 
 
-@pytest.mark.parametrize('by', ['row', 'batch'])
-@pytest.mark.parametrize('pairing', ['blocks', 'published'])
+@pytest.mark.parametrize(
+    'pairing, by',
+    [('blocks', 'row'), ('published', 'batch'), ('interactions', 'row')],
+)
 def test_embeddings_of_the_batch_are_pulled_towards_zero(world, by, pairing):
   cfg = get_config(
       pairing=pairing,
@@ -189,9 +192,7 @@ def test_embeddings_of_the_batch_are_pulled_towards_zero(world, by, pairing):
       }
   }
   _, batch, metrics = take_step(cfg, tables, params)
-  assert set(metrics) | {'gradient_norm'} == set(
-      batch_loss.metric_names(cfg.objective)
-  )
+  assert set(metrics) | {'gradient_norm'} == set(batch_loss.metric_names(cfg))
   expected = embedding_penalty.penalty(
       params['embeddings'],
       [
@@ -208,7 +209,7 @@ def test_embeddings_of_the_batch_are_pulled_towards_zero(world, by, pairing):
 
 
 def test_nothing_of_it_is_logged_where_it_is_off():
-  names = batch_loss.metric_names(config.ObjectiveConfig())
+  names = batch_loss.metric_names(config.Config())
   assert 'loss/embedding_regularization' not in names
 
 

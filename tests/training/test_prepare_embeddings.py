@@ -3,6 +3,8 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,7 +12,10 @@ from dropoutnet_jax import commands
 from dropoutnet_jax import config
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import sides
+from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import results as results_lib
+from dropoutnet_jax.training import runtime as runtime_lib
 from tests import tiny_run
 
 Feature = config.Feature
@@ -123,6 +128,43 @@ def test_describe_says_how_large_the_tables_are(shop, capsys):
   # A table that both sides share counts once.
   assert facts['model']['embedding tables, parameters'] == 41 * 4 + 3 * 2
   assert 'skus' in capsys.readouterr().out
+
+
+def test_all_of_it_is_learnt_without_a_teacher(shop):
+  """From tables to results: features alone are the preference."""
+  cfg, folder = shop
+  cfg.features.preference = 'none'
+  cfg.dropout = config.DropoutConfig()
+  cfg.objective = config.ObjectiveConfig(
+      teacher=0.0,
+      softmax=1.0,
+      num_negatives=4,
+      pairing='interactions',
+      embedding_regularization=1e-3,
+  )
+  cfg.train.embedding_optimizer = 'adagrad'
+  cfg.train.batch_size, cfg.train.steps_per_dispatch = 64, 5
+  cfg.validate()
+  runtime = runtime_lib.build(
+      cfg, prepare.prepare(cfg, folder, None), num_devices=1
+  )
+  assert runtime.problem.factors.user.shape == (NUM_USERS, 0)
+  before = jax.device_get(runtime.fresh_state().params['embeddings'])
+  state, losses = runtime.train_steps()(
+      runtime.fresh_state(), runtime.tables, jnp.int32(5)
+  )
+  for name in ('total', 'softmax', 'embedding_regularization'):
+    assert np.all(np.isfinite(losses[f'loss/{name}']))
+  assert set(before) == {'skus', 'item.color'}
+  for name, table in before.items():
+    after = np.asarray(state.params['embeddings'][name])
+    np.testing.assert_array_equal(after[0], table[0])  # is never looked up
+    assert np.all(np.any(after[1:] != table[1:], axis=1).mean() > 0.8)
+  found = results_lib.evaluate(runtime, state, loop.Outcome(5, 1.0))
+  methods = found['splits']['cold_item']['methods']
+  assert set(methods) == {'model'}
+  curve = found['warm_up']['item']
+  assert curve['0']['methods']['model'] == curve['2']['methods']['model']
 
 
 def test_a_problem_without_any_of_it_is_as_before(problem):
