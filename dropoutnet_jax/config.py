@@ -259,10 +259,7 @@ class Config:
   @property
   def learns_scale(self) -> bool:
     """Whether scale and bias between scores and logits are learnt."""
-    objective = self.objective
-    terms = set(objective.terms()) - {'teacher'}
-    is_used = objective.pairing == 'interactions' and bool(terms)
-    return is_used and objective.learn_scale and self.model.normalize
+    return self.objective.learns_scale(self.model.normalize)
 
   @property
   def needs_teacher(self) -> bool:
@@ -303,7 +300,7 @@ class Config:
           "for all its pairs. Use pairing='published' or kind='independent'."
       )
     if pairing == 'interactions':
-      self._check_labelled()
+      self.objective.check_steps(self.train.batch_size, self.learns_scale)
     if self.features.preference == 'history' and self.objective.teacher:
       raise errors.UserError(
           "config.features.preference is 'history', where no factors are "
@@ -311,27 +308,3 @@ class Config:
           f'{self.objective.teacher}. Set it to 0, or the preference to '
           "'factors'."
       )
-
-  def _check_labelled(self) -> None:
-    """Learning from labelled rows: what a batch must hold, the first scale."""
-    objective, size = self.objective, self.train.batch_size
-    if objective.softmax:
-      name, number = 'objective.num_negatives', objective.num_negatives
-      rule = f'below config.train.batch_size, {size}: they are its other rows'
-      checks.check(number < size, name, number, rule)
-    for name in ('pairwise', 'in_batch_softmax'):
-      alone = name == 'pairwise' or not objective.num_sampled
-      if getattr(objective, name) and alone:
-        rule = f'at least 2: objective.{name} compares its rows'
-        checks.check(size > 1, 'train.batch_size', size, rule)
-    if self.learns_scale:
-      low, high = (1 / bound for bound in reversed(objective.scale_bounds))
-      name, value = 'objective.temperature', objective.temperature
-      rule = (
-          f'above {low:g} and below {high:g}: the learnt scale starts at its '
-      )
-      rule += 'inverse, within objective.scale_bounds'
-      checks.check(low < value < high, name, value, rule)
-    group = objective.group_rows
-    rule = f'a divisor of config.train.batch_size, {size}'
-    checks.check(size % group == 0, 'objective.group_rows', group, rule)

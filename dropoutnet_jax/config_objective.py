@@ -123,6 +123,35 @@ class ObjectiveConfig:
         f'{name}_by', self.embedding_regularization_by, ('row', 'batch')
     )
 
+  def learns_scale(self, normalize: bool) -> bool:
+    """Whether logits have a learnt scale, for embeddings of norm 1 or not."""
+    terms = set(self.terms()) - {'teacher'}
+    is_used = self.pairing == 'interactions' and bool(terms)
+    return is_used and self.learn_scale and normalize
+
+  def check_steps(self, batch_size: int, learns_scale: bool) -> None:
+    """Checks what a step on labelled rows must have, as `validate`."""
+    if self.softmax:
+      name, number = 'objective.num_negatives', self.num_negatives
+      rule = f'below config.train.batch_size, {batch_size}: they are its other '
+      checks.check(number < batch_size, name, number, rule + 'rows')
+    for name in ('pairwise', 'in_batch_softmax'):
+      alone = name == 'pairwise' or not self.num_sampled
+      if getattr(self, name) and alone:
+        rule = f'at least 2: objective.{name} compares its rows'
+        checks.check(batch_size > 1, 'train.batch_size', batch_size, rule)
+    if learns_scale:
+      low, high = (1 / bound for bound in reversed(self.scale_bounds))
+      rule = (
+          f'above {low:g} and below {high:g}: the learnt scale starts at its '
+      )
+      rule += 'inverse, within objective.scale_bounds'
+      name, value = 'objective.temperature', self.temperature
+      checks.check(low < value < high, name, value, rule)
+    rule = f'a divisor of config.train.batch_size, {batch_size}'
+    name, group = 'objective.group_rows', self.group_rows
+    checks.check(batch_size % group == 0, name, group, rule)
+
   def _check_weights(self) -> None:
     for name in ('teacher', *LABEL_TERMS):
       checks.check_at_least(f'objective.{name}', getattr(self, name), 0)

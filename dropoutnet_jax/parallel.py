@@ -270,7 +270,9 @@ def over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Any:
   )
 
 
-def unsplit_note(sizes: Sequence[int], mesh: Mesh) -> str:
+def unsplit_note(
+    sizes: Sequence[int], mesh: Mesh, field: str = 'train.batch_size'
+) -> str:
   """Says that a batch of such numbers of rows is not split; else ''."""
   parts = num_parts(mesh)
   left = [str(size) for size in sizes if size % parts]
@@ -279,7 +281,7 @@ def unsplit_note(sizes: Sequence[int], mesh: Mesh) -> str:
   return (
       f'{" and ".join(left)} rows of a batch cannot be split over {parts} '
       'devices, so that each of them computes all of them. Choose '
-      f'config.train.batch_size so that {parts} divides the rows.'
+      f'config.{field} so that {parts} divides the rows.'
   )
 
 

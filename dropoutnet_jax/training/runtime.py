@@ -48,6 +48,11 @@ class Runtime:
   def notes(self) -> list[str]:
     """What a user should know of how this run uses the devices."""
     note = parallel.unsplit_note(self.batch_shape, self.mesh)
+    more = self.cfg.objective.num_sampled
+    if more and not note:  # all items of a batch are embedded together
+      items = self.batch_shape[0] + more
+      field = 'objective.num_sampled'
+      note = parallel.unsplit_note((items,), self.mesh, field)
     return [note] if note else []
 
   def fresh_state(self) -> state_lib.TrainState:
