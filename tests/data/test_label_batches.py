@@ -11,6 +11,7 @@ import pytest
 from dropoutnet_jax.data import label_batches
 from dropoutnet_jax.data import tables as tables_lib
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
 SEED = jax.random.key(3)
 # Users of 17 rows, in order: as many rows as they are numbers, user 0 none.
 USERS = np.repeat(np.arange(5), [0, 1, 4, 2, 10]).astype(np.int32)
@@ -81,13 +82,13 @@ def test_an_epoch_has_every_row_once(size):
 def test_epochs_are_of_the_seed_alone():
   """Neither the key of a step nor what went before it says which rows."""
   first = _step(7, 5)
-  again = label_batches.next_of_epoch(
-      jax.random.key(99), SEED, jnp.int32(7), _rows(), None, 5
+  alone = jax.jit(
+      lambda seed_key: label_batches.next_of_epoch(
+          jax.random.key(99), seed_key, jnp.int32(7), _rows(), None, 5
+      )
   )
+  again, other = alone(SEED), alone(jax.random.key(4))
   np.testing.assert_array_equal(first.item, again.item)
-  other = label_batches.next_of_epoch(
-      jax.random.key(99), jax.random.key(4), jnp.int32(7), _rows(), None, 5
-  )
   assert first.item.tolist() != other.item.tolist()
 
 
@@ -139,9 +140,8 @@ def test_all_pairs_of_a_group_are_equally_likely():
 
 def test_groups_may_be_sessions():
   session = np.repeat(np.arange(6), [1, 3, 3, 4, 2, 4]).astype(np.int32)
-  batch = label_batches.draw_grouped(
-      SEED, _rows(session), _groups(session), 60, 3
-  )
+  draw = jax.jit(label_batches.draw_grouped, static_argnums=(3, 4))
+  batch = draw(SEED, _rows(session), _groups(session), 60, 3)
   for group in np.asarray(batch.session).reshape(20, 3):
     assert len(set(group.tolist())) == 1
   np.testing.assert_array_equal(batch.session, session[batch.item])

@@ -56,8 +56,9 @@ def _make(seed=0, padding=0):
   )
 
 
-def _settings(term, **options):
-  given = {'teacher': 0.0, 'pairing': 'interactions', term: 1.0}
+def _settings(*terms, **options):
+  given = {'teacher': 0.0, 'pairing': 'interactions', 'num_negatives': 7}
+  given |= dict.fromkeys(terms, 1.0)
   return config.ObjectiveConfig(**(given | options))
 
 
@@ -116,14 +117,12 @@ def _softmax(batch, **options):
 @pytest.mark.parametrize(
     'options, left',
     [
-        ({'num_negatives': 3}, {'sampled', 'shown'}),
-        ({'num_negatives': 0}, {'shown'}),
-        ({'num_negatives': 0}, {'sampled'}),
-        ({'num_negatives': 4, 'shifts': 'distinct'}, set()),
-        ({'num_negatives': 4, 'num_hard': 2}, set()),
-        ({'num_negatives': 7, 'mask_same_item': False}, {'history'}),
-        ({'num_negatives': 7, 'shifts': 'with_replacement'}, {'shown'}),
-        ({'num_negatives': 5, 'margin': 0.1, 'support_vector': 1.2}, {'shown'}),
+        ({'num_negatives': 0}, set()),
+        ({'num_hard': 2}, set()),
+        ({'shifts': 'distinct'}, {'sampled', 'shown'}),
+        ({'mask_same_item': False}, {'history', 'sampled', 'shown'}),
+        ({'shifts': 'with_replacement'}, {'sampled', 'shown'}),
+        ({'margin': 0.1, 'support_vector': 1.2}, {'sampled', 'shown'}),
     ],
     ids=str,
 )
@@ -204,22 +203,28 @@ def test_in_batch_softmax_with_a_sample(log_q, options, padding):
 TERMS = ('pointwise', 'pairwise', 'softmax', 'in_batch_softmax')
 
 
-@pytest.mark.parametrize('term', TERMS)
-def test_a_learnt_scale_has_a_slope_and_the_same_value(term):
-  batch, settings = _make(5), _settings(term, num_negatives=4)
-
-  def loss(scale, bias):
-    logit = objective_params.Logit(1 / scale, bias)
-    return label_objective.label_terms(settings, logit, batch, KEY).value[term]
-
-  value, (by_scale, by_bias) = jax.value_and_grad(loss, (0, 1))(
-      jnp.float32(2.0), jnp.float32(0.0)
+def test_a_learnt_scale_has_a_slope_and_the_same_values():
+  batch, settings = _make(5)._replace(sampled=None, shown=None), _settings(
+      *TERMS
   )
-  fixed, _ = _term(term, batch, num_negatives=4)
-  assert float(value) == pytest.approx(fixed, rel=1e-6)
-  ends = [float(loss(jnp.float32(2 + d), jnp.float32(0))) for d in (-0.1, 0.1)]
-  assert float(by_scale) == pytest.approx((ends[1] - ends[0]) / 0.2, rel=0.02)
-  assert (by_bias != 0) == (term == 'pointwise')
+  batch = batch._replace(known=batch.known[:, :SIZE])
+
+  def terms(scale, bias):
+    logit = objective_params.Logit(1 / scale, bias)
+    return label_objective.label_terms(settings, logit, batch, KEY).value
+
+  terms_and_slopes = jax.jit(
+      lambda *x: (terms(*x), jax.jacrev(terms, argnums=(0, 1))(*x))
+  )
+  at = lambda scale: terms_and_slopes(jnp.float32(scale), jnp.float32(0.0))
+  (below, _), (values, slopes), (above, _) = at(1.9), at(2.0), at(2.1)
+  for term in TERMS:
+    fixed, _ = _term(term, batch)
+    assert float(values[term]) == pytest.approx(fixed, rel=1e-6)
+    by_scale, by_bias = slopes[term]
+    expected = float(above[term] - below[term]) / 0.2
+    assert float(by_scale) == pytest.approx(expected, rel=0.02)
+    assert (by_bias != 0) == (term == 'pointwise')
 
 
 def test_the_bias_is_of_the_pointwise_term():

@@ -117,6 +117,10 @@ def test_pair_terms_are_the_mean_over_the_pairs():
   ]
   expected = sum(float(gap) ** 2 for gap in gaps) / 6
   np.testing.assert_allclose(terms['teacher'], expected, rtol=1e-5)
+  real = jnp.arange(6) < 4
+  terms = objective.pair_terms(user, item, user_factors, item_factors, real)
+  expected = sum(float(gap) ** 2 for gap in gaps[:4]) / 4
+  np.testing.assert_allclose(terms['teacher'], expected, rtol=1e-5)
 
 
 def test_block_without_emphasis_is_all_of_its_pairs():

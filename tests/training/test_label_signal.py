@@ -9,6 +9,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import sides
 from dropoutnet_jax.training import label_signal
 from dropoutnet_jax.training import prepare
 from tests import tiny_run
@@ -200,7 +201,7 @@ def test_other_pairings_have_no_labels():
 def test_likes_alone_are_refused_before_anything_is_fitted(
     options, monkeypatch
 ):
-  monkeypatch.setattr(prepare, '_encode', lambda *_: pytest.fail('too late'))
+  monkeypatch.setattr(sides, 'fit', lambda *_: pytest.fail('too late'))
   cfg = tiny_run.get_config()
   cfg.objective = dataclasses.replace(
       config.ObjectiveConfig(teacher=0.0, pairing='interactions'), **options
