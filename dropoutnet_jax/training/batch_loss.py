@@ -111,19 +111,21 @@ def make_loss_fn(
     embed = functools.partial(_embed, model, params)
     given = (cfg, embed, batch_stats, tables, key, scaled)
     logit = objective_params.logit(cfg, params)
+    batch = parallel.split_rows(batch_of_step(cfg, tables, step), mesh)
     if settings.pairing == 'interactions':
       terms, rows, stats = label_loss.label_loss(
           cfg,
           functools.partial(_embed_pairs, *given, mesh=mesh),
-          label_loss.draw_rows(cfg, tables, key, step),
+          batch,
           tables,
           logit,
           key,
           mesh,
       )
+    elif settings.pairing == 'blocks':
+      terms, rows, stats = _block_loss(*given, batch, mesh)
     else:
-      make = _block_loss if settings.pairing == 'blocks' else _pair_loss
-      terms, rows, stats = make(*given, mesh)
+      terms, rows, stats = _pair_loss(*given, batch)
     metrics = {f'loss/{name}': value for name, value in terms.items()}
     metrics |= {f'rows/{name}': count for name, count in rows.items()}
     metrics |= objective_params.describe(logit)
@@ -133,7 +135,7 @@ def make_loss_fn(
     else:
       loss = objective.total(settings, terms)
     if settings.embedding_regularization:
-      penalty = _embedding_penalty(cfg, params, tables, step, mesh)
+      penalty = _embedding_penalty(cfg, params, tables, batch)
       metrics['loss/embedding_regularization'] = penalty
       loss += settings.embedding_regularization * penalty
     return loss, (stats, {'loss/total': loss} | metrics)
@@ -145,18 +147,16 @@ def _embedding_penalty(
     cfg: config.Config,
     params: Any,
     tables: tables_lib.Tables,
-    step: jax.Array,
-    mesh: parallel.Mesh,
+    batch: batches.Block | batches.Pairs | tables_lib.LabelledRows,
 ) -> jax.Array:
-  """L2 of what the batch looks up; drawn again, which the compiler spares."""
-  rows = parallel.split_rows(batch_of_step(cfg, tables, step), mesh)
-  tokens = tower_inputs.all_tokens(tables.user, rows.user)
-  tokens += tower_inputs.all_tokens(tables.item, rows.item)
+  """L2 of what the batch looks up, whether input dropout takes it or not."""
+  tokens = tower_inputs.all_tokens(tables.user, batch.user)
+  tokens += tower_inputs.all_tokens(tables.item, batch.item)
   return embedding_penalty.penalty(
       params['embeddings'],
       tokens,
       cfg.objective.embedding_regularization_by,
-      getattr(rows, 'is_real', None),
+      getattr(batch, 'is_real', None),
   )
 
 
@@ -188,11 +188,11 @@ def _block_loss(
     tables: tables_lib.Tables,
     key: jax.Array,
     rates: dropout_rates.Rates,
+    block: batches.Block,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Metrics, Any]:
   """Every user and item of a block embedded once, all pairs scored."""
   _, user_key, item_key = jax.random.split(key, 3)
-  block = parallel.split_rows(draw_batch(cfg, tables, key), mesh)
   user = objective.preference(tables.user, block.user)
   item = objective.preference(tables.item, block.item)
   user_history, item_history = user, item
@@ -246,10 +246,9 @@ def _pair_loss(
     tables: tables_lib.Tables,
     key: jax.Array,
     rates: dropout_rates.Rates,
-    mesh: parallel.Mesh,
+    pairs: batches.Pairs,
 ) -> tuple[Metrics, Metrics, Any]:
   """Single pairs from the published distribution."""
-  pairs = parallel.split_rows(draw_batch(cfg, tables, key), mesh)
   user_emb, item_emb, stats = _embed_pairs(
       cfg, embed, stats, tables, key, rates, pairs
   )

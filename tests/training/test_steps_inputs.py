@@ -69,7 +69,7 @@ def make_tables(likes, user_factors, item_factors):
 
 @functools.partial(jax.jit, static_argnames=('pairing', 'dropout'))
 def _look(tables, key, pairing, dropout):
-  seen, drawn = {}, {}
+  seen = {}
 
   def embed(stats, method, preference, content):
     seen[method.removeprefix('embed_').removesuffix('s')] = preference
@@ -84,21 +84,14 @@ def _look(tables, key, pairing, dropout):
       dropout=config.DropoutConfig(**dict(dropout)),
   )
   rates = dropout_rates.effective_rates(cfg.dropout, tables)
-  names = {'blocks': 'draw_block', 'published': 'draw_published_pairs'}
-  draw = getattr(batches, names[pairing])
-
-  def draw_and_tell(*args):
-    drawn['batch'] = draw(*args)
-    return drawn['batch']
-
-  step = (
-      batch_loss._block_loss if pairing == 'blocks' else batch_loss._pair_loss
-  )
-  mesh = parallel.make_mesh(config.MeshConfig(), 1)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(batches, names[pairing], draw_and_tell)
-    step(cfg, embed, {}, tables, key, rates, mesh)
-  return drawn['batch'], seen['user'], seen['item']
+  batch = batch_loss.draw_batch(cfg, tables, key)
+  given = (cfg, embed, {}, tables, key, rates, batch)
+  if pairing == 'blocks':
+    mesh = parallel.make_mesh(config.MeshConfig(), 1)
+    batch_loss._block_loss(*given, mesh)
+  else:
+    batch_loss._pair_loss(*given)
+  return batch, seen['user'], seen['item']
 
 
 def look(tables, pairing, seed=0, **dropout):
