@@ -2,6 +2,7 @@
 """The worked example of own tables: files, then a run, as the README says."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -75,3 +76,30 @@ def test_three_files_make_a_run(tmp_path):
   text = (shop / 'clicks.csv').read_text()
   clicks = {tuple(line.split(',')[:2]) for line in text.splitlines()[1:]}
   assert not clicks & {(row[0], row[2]) for row in rows}
+
+
+def test_the_config_in_the_readme_makes_a_run_and_lists(tmp_path):
+  readme = (command_line.ROOT / 'README.md').read_text(encoding='utf-8')
+  (code,) = re.findall(
+      r'```python\n(from dropoutnet_jax import config\n.*?)```', readme, re.S
+  )
+  assert len(code.strip().splitlines()) <= 22
+  path, shop, folder = tmp_path / 'shop.py', tmp_path / 'shop', tmp_path / 'run'
+  path.write_text(code)
+  own_tables.write_tables(str(shop))
+  ended = command_line.call(
+      f'--config={path}', f'--data_dir={shop}', f'--workdir={folder}', *_SHORT
+  )
+  assert not ended.status, ended.err
+  lists = tmp_path / 'lists.csv'
+  ended = command_line.call(
+      'recommend', f'--workdir={folder}', f'--output={lists}', '--k=10'
+  )
+  assert not ended.status, ended.err
+  rows = [line.split(',') for line in lists.read_text().splitlines()]
+  assert rows[0] == ['user_id', 'rank', 'item_id', 'score']
+  assert len(rows) == 1 + 10 * 400
+  (best,) = [row for row in rows if row[:2] == ['u7', '1']]
+  assert best[2].startswith('i') and float(best[3]) == max(
+      float(row[3]) for row in rows[1:] if row[0] == 'u7'
+  )
