@@ -256,6 +256,7 @@ class Config:
       )
     self._check_pairing()
     self._check_features()
+    self._check_statistics()
 
   @property
   def uses_history(self) -> bool:
@@ -263,10 +264,12 @@ class Config:
     objective = self.objective
     on_labels = objective.pairing == 'interactions'
     known = on_labels and objective.mask_known
+    counted = bool(self.features.statistics) and not on_labels
     return (
         self.dropout.uses_history
         or self.features.preference == 'history'
         or known
+        or counted
     )
 
   @property
@@ -303,6 +306,26 @@ class Config:
     name, value = 'model.residual_preference', self.model.residual_preference
     rule = "False where features.preference is 'none': it is of histories"
     checks.check(not value, name, value, rule)
+
+  def _check_statistics(self) -> None:
+    """What a row is compared with must have a row left out as well."""
+    objective = self.objective
+    if not self.features.statistics or objective.pairing != 'interactions':
+      return
+    for field in ('num_sampled', 'num_impressions'):
+      name, value = f'objective.{field}', getattr(objective, field)
+      rule = (
+          '0 where features.statistics are counted: these items keep all their '
+          'counts, and those that are trained on do not'
+      )
+      checks.check(not value, name, value, rule)
+    if objective.pairwise:
+      name, value = 'objective.pairwise_within', objective.pairwise_within
+      rule = (
+          "'batch' where features.statistics are counted: of two rows of one "
+          'user, what is left out of her counts would tell the labels'
+      )
+      checks.check(value == 'batch', name, value, rule)
 
   def _check_pairing(self) -> None:
     pairing = self.objective.pairing

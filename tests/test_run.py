@@ -235,6 +235,10 @@ CASES = [
         'profile=easyrec --config.train.batch_size=64',
         'config.objective.pointwise is 1.0, but every training row of',
     ),
+    _field('features.statistics=7', 'the pairs of synthetic have no times'),
+    _field('features.statistics=0,-1', 'config.features.statistics is -1'),
+    _field('features.statistics=0,0', '(0, 0); it must be distinct'),
+    _field('features.statistics_smoothing=9', 'features.statistics is empty'),
     _field('dropout.rescale_kept=often', 'kept=often: expected true or false'),
     _field('objective.pairing=block', "interactions. Did you mean 'blocks'?"),
     _field(

@@ -43,6 +43,7 @@ def preference(
     history: input_dropout.Preference,
     state: jax.Array,
     scale: jax.Array | None = None,
+    counted: input_dropout.Preference | None = None,
 ) -> input_dropout.Preference:
   """All preference that a tower sees of rows in these states.
 
@@ -53,12 +54,15 @@ def preference(
     history: what a transform replaces these by.
     state: int32 [B], of `input_dropout`.
     scale: float32 [], factor on all of it; None for 1.
+    counted: their statistics, without what is being trained on; None where
+      there are none.
   """
   return join_preference(
       input_dropout.apply_states(own, history, state),
       state != input_dropout.DROPPED,
       None if side.features is None else side.features[rows],
-      scale=scale,
+      counted,
+      scale,
   )
 
 
@@ -128,5 +132,9 @@ def blank_row(
       lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), tree
   )
   own = input_dropout.Preference(blank(side.preference), blank(side.present))
-  preference = join_preference(own, own.present, blank(side.features))
+  counted = None
+  if side.counts is not None:
+    value = jnp.zeros((1, side.counts.width))
+    counted = input_dropout.Preference(value, own.present)
+  preference = join_preference(own, own.present, blank(side.features), counted)
   return preference, Content(blank(side.content), blank(side.tokens))
