@@ -34,6 +34,7 @@ from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
+from dropoutnet_jax import profiles
 
 COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -195,6 +196,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     sys.exit(0)
   command = _command_of(rest)
   _check_read(command, path is not None)
+  fields = config_flags.get_override_values(flags.FLAGS['config'])
+  if 'profile' in fields:
+    profiles.change(_CONFIG.value, cfg.profile, fields['profile'], fields)
   return [name, command]
 
 

@@ -30,6 +30,8 @@ TablesConfig = config_data.TablesConfig
 TeacherConfig = config_data.TeacherConfig
 TrainConfig = config_train.TrainConfig
 
+PROFILES = ('default', 'layer6', 'easyrec')
+TOWERS = ('paper', 'modern', 'groups')
 BASELINES = (
     'random',
     'popularity',
@@ -69,13 +71,16 @@ class SparseConfig:
 class ModelConfig:
   """The two towers."""
 
-  # 'paper' or 'modern'. Batch norm and tanh make the paper's learn faster and
-  # bear higher learning rates. The modern one wants a third of the rate; with
-  # layer norm and the residual path it then is close behind.
+  # 'paper', 'modern' or 'groups'. Batch norm and tanh make the paper's learn
+  # faster and bear higher learning rates. The modern one wants a third of the
+  # rate; with layer norm and the residual path it then is close behind. That of
+  # EasyRec, 'groups', has a network for content, one for preference and one
+  # for both, all with batch norm.
   tower: str = 'paper'
   hidden: tuple[int, ...] = (512,)  # widths of the hidden layers
+  group_hidden: tuple[int, ...] = (256,)  # groups: of those before them
   rank: int = 200  # of the dense embeddings
-  activation: str = 'gelu'  # modern: 'gelu', 'relu' or 'tanh'
+  activation: str = 'gelu'  # modern, groups: 'gelu', 'relu' or 'tanh'
   layer_norm: bool = True  # modern
   # modern: adds a linear map of the content, which starts as the identity.
   residual_content: bool = True
@@ -90,7 +95,7 @@ class ModelConfig:
   sparse: SparseConfig = dataclasses.field(default_factory=SparseConfig)
 
   def validate(self) -> None:
-    checks.check_choice('model.tower', self.tower, ('paper', 'modern'))
+    checks.check_choice('model.tower', self.tower, TOWERS)
     activations = ('gelu', 'relu', 'tanh')
     checks.check_choice('model.activation', self.activation, activations)
     checks.check_choice('model.dtype', self.dtype, ('float32', 'bfloat16'))
@@ -99,8 +104,13 @@ class ModelConfig:
         'model.preference_scaling', self.preference_scaling, scalings
     )
     checks.check_at_least('model.rank', self.rank, 1)
-    for width in self.hidden:
-      checks.check_at_least('model.hidden', width, 1)
+    for field in ('hidden', 'group_hidden'):
+      for width in getattr(self, field):
+        checks.check_at_least(f'model.{field}', width, 1)
+    widths = self.group_hidden
+    ok = self.tower == 'groups' or widths == ModelConfig.group_hidden
+    rule = f"left alone where model.tower is {self.tower!r}; 'groups' reads it"
+    checks.check(ok, 'model.group_hidden', widths, rule)
     self.sparse.validate()
 
 
@@ -199,6 +209,7 @@ class Config:
   """One experiment."""
 
   name: str = 'experiment'
+  profile: str = 'default'  # one of PROFILES, as profiles.apply sets it
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   features: FeaturesConfig = dataclasses.field(default_factory=FeaturesConfig)
   teacher: TeacherConfig = dataclasses.field(default_factory=TeacherConfig)
@@ -220,6 +231,7 @@ class Config:
   def validate(self) -> None:
     """Raises UserError naming the first field that is not as it must be."""
     checks.check_types(self)
+    checks.check_choice('profile', self.profile, PROFILES)
     for section in (
         self.data,
         self.features,
@@ -244,16 +256,20 @@ class Config:
       )
     self._check_pairing()
     self._check_features()
+    self._check_statistics()
 
   @property
   def uses_history(self) -> bool:
     """Whether steps look up who liked what."""
     objective = self.objective
-    known = objective.pairing == 'interactions' and objective.mask_known
+    on_labels = objective.pairing == 'interactions'
+    known = on_labels and objective.mask_known
+    counted = bool(self.features.statistics) and not on_labels
     return (
         self.dropout.uses_history
         or self.features.preference == 'history'
         or known
+        or counted
     )
 
   @property
@@ -290,6 +306,26 @@ class Config:
     name, value = 'model.residual_preference', self.model.residual_preference
     rule = "False where features.preference is 'none': it is of histories"
     checks.check(not value, name, value, rule)
+
+  def _check_statistics(self) -> None:
+    """What a row is compared with must have a row left out as well."""
+    objective = self.objective
+    if not self.features.statistics or objective.pairing != 'interactions':
+      return
+    for field in ('num_sampled', 'num_impressions'):
+      name, value = f'objective.{field}', getattr(objective, field)
+      rule = (
+          '0 where features.statistics are counted: these items keep all their '
+          'counts, and those that are trained on do not'
+      )
+      checks.check(not value, name, value, rule)
+    if objective.pairwise:
+      name, value = 'objective.pairwise_within', objective.pairwise_within
+      rule = (
+          "'batch' where features.statistics are counted: of two rows of one "
+          'user, what is left out of her counts would tell the labels'
+      )
+      checks.check(value == 'batch', name, value, rule)
 
   def _check_pairing(self) -> None:
     pairing = self.objective.pairing

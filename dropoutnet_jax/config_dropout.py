@@ -39,6 +39,9 @@ class DropoutConfig:
   start_share: float = 0.0
   # A side without content is not dropped: nothing would be left to learn from.
   drop_without_content: bool = False
+  # What is kept of a side is divided by the share that is kept, in training
+  # alone (EasyRec): the towers then never see inputs of that size again.
+  rescale_kept: bool = False
 
   @property
   def uses_history(self) -> bool:

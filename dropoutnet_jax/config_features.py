@@ -34,6 +34,7 @@ SHARED = (
     'boundaries',
     'num_intervals',
 )
+MAX_WINDOWS = 16  # of statistics
 POOLINGS = ('sum', 'mean', 'max', 'attention')
 
 
@@ -214,12 +215,19 @@ class FeaturesConfig:
   # user liked and of who liked an item, without the pair that is being trained
   # on; 'none', the features alone.
   preference: str = 'factors'
+  # Preference beside all that: how often a user or item was shown and reacted
+  # to in training, in windows of so many days before its end; 0 is all of it.
+  # Without the pair that is being trained on.
+  statistics: tuple[float, ...] = ()
+  # Rates are smoothed as by so many rows of the usual rate.
+  statistics_smoothing: float = 20.0
 
   def validate(self) -> None:
     checks.check_choice('features.scaling', self.scaling, ('row', 'column'))
     checks.check_choice(
         'features.preference', self.preference, ('factors', 'history', 'none')
     )
+    self._check_statistics()
     for side in ('user', 'item'):
       for number, feature in enumerate(getattr(self, side)):
         feature.validate(f'features.{side}[{number}]')
@@ -268,3 +276,16 @@ class FeaturesConfig:
       )
       dense = any(f.group == 'content' and not f.embedding for f in every)
       checks.check(dense, name, value, rule)
+
+  def _check_statistics(self) -> None:
+    name, windows = 'features.statistics', self.statistics
+    for days in windows:
+      checks.check_at_least(name, days, 0)
+    checks.check(len(set(windows)) == len(windows), name, windows, 'distinct')
+    rule = f'at most {MAX_WINDOWS} windows'
+    checks.check(len(windows) <= MAX_WINDOWS, name, windows, rule)
+    name, value = 'features.statistics_smoothing', self.statistics_smoothing
+    checks.check_at_least(name, value, 1e-3)
+    ok = bool(windows) or value == FeaturesConfig.statistics_smoothing
+    rule = 'left alone where features.statistics is empty'
+    checks.check(ok, name, value, rule)

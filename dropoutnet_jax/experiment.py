@@ -10,6 +10,7 @@ import traceback
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import profiles
 
 
 def load(path: str) -> config.Config:
@@ -19,7 +20,8 @@ def load(path: str) -> config.Config:
     path: of the file.
 
   Raises:
-    UserError: if there is none, it fails, or it returns something else.
+    UserError: if there is none, it fails, or it returns something else or a
+      profile that it has not applied.
   """
   if not os.path.isfile(path):
     raise errors.UserError(
@@ -41,6 +43,8 @@ def load(path: str) -> config.Config:
         f'{path}: get_config() returns {type(cfg).__name__}; it must return '
         'dropoutnet_jax.config.Config.'
     )
+  if cfg.profile in config.PROFILES:  # validate() tells of others
+    profiles.check_applied(cfg)
   return cfg
 
 

@@ -12,33 +12,19 @@ python run.py --config=experiments/citeulike_a_cold_published.py --data_dir=DIR
 """
 
 from dropoutnet_jax import config
+from dropoutnet_jax import profiles
 
 
 def get_config() -> config.Config:
-  return config.Config(
-      name='citeulike_a_cold_published',
-      data=config.DataConfig(
-          name='citeulike-a', split='published-cold', validation='return'
-      ),
-      features=config.FeaturesConfig(
-          item=[config.Feature(column='tags', idf='idf', rank=300)],
-          scaling='column',
-      ),
-      dropout=config.DropoutConfig(
-          user_rate=0.5, item_rate=0.5, drop_without_content=True
-      ),
-      model=config.ModelConfig(tower='paper', hidden=(200,), rank=200),
-      objective=config.ObjectiveConfig(pairing='published', target_items='all'),
-      train=config.TrainConfig(
-          batch_size=100,
-          num_steps=70_000,
-          optimizer='sgd',
-          learning_rate=0.005,
-          schedule='piecewise',
-          decay_every=2_500_000,
-          steps_per_dispatch=500,
-          log_every=1000,
-          checkpoint_every=10_000,
-      ),
-      evaluation=config.EvaluationConfig(ridge_lambdas=(1.5, 3.0, 10.0)),
+  cfg = config.Config(name='citeulike_a_cold_published')
+  profiles.apply(cfg, 'layer6')
+  cfg.data = config.DataConfig(
+      name='citeulike-a', split='published-cold', validation='return'
   )
+  cfg.features.item = [config.Feature(column='tags', idf='idf', rank=300)]
+  cfg.model.hidden, cfg.model.rank = (200,), 200
+  cfg.train.num_steps = 70_000
+  cfg.train.steps_per_dispatch = 500
+  cfg.train.log_every, cfg.train.checkpoint_every = 1000, 10_000
+  cfg.evaluation.ridge_lambdas = (1.5, 3.0, 10.0)
+  return cfg

@@ -26,6 +26,7 @@ LAYERS = (
     'config_objective',
     'config_train',
     'config',
+    'profiles',
     'config_tree',
     'experiment',
     'data',
@@ -158,7 +159,7 @@ def test_run_and_experiments_import_from_the_package_alone():
   assert not _wrong_imports('run', _imports(_tree(run)))
   for path in EXPERIMENTS:
     # An experiment is settings; what computes belongs into the package.
-    assert not _wrong_imports('config', _imports(_tree(path))), path
+    assert not _wrong_imports('profiles', _imports(_tree(path))), path
 
 
 @pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)

@@ -17,6 +17,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
+from dropoutnet_jax import profiles
 from dropoutnet_jax import sweeps
 from tests import command_line
 
@@ -159,6 +160,28 @@ def test_no_value_of_any_field_ends_in_a_traceback(train):
       command_line.check(ended, 2, name.split('[')[0].split('.')[-1])
 
 
+def test_a_profile_changes_what_neither_file_nor_flags_set(train):
+  cfg, _ = train(
+      '--config.train.optimizer=adam',
+      '--config.profile=layer6',
+      '--noconfig.dropout.drop_without_content',
+  )
+  expected, before = _load('quickstart'), config.Config()
+  found, fields = _leaves(cfg), _leaves(expected)
+  for name, value in profiles.values('layer6').items():
+    changed = fields[name] == _leaves(before)[name]
+    fields[name] = value if changed else fields[name]
+  fields['profile'] = 'layer6'
+  fields['train.optimizer'] = 'adam'
+  fields['dropout.drop_without_content'] = False
+  assert found == fields
+  # The file of a profile as the default has it: sizes alone remain its own.
+  path = f'{command_line.ROOT}/experiments/citeulike_a_cold_published.py'
+  cfg, _ = train(f'--config={path}', '--config.profile=default')
+  assert (cfg.profile, cfg.objective.pairing) == ('default', 'blocks')
+  assert (cfg.model.hidden, cfg.train.num_steps) == ((200,), 70_000)
+
+
 # Types and ranges.
 
 
@@ -256,7 +279,26 @@ _BOUNDS = 'two positive numbers, the smaller first'
         ('dropout.start_share', 1.5, 'a probability in [0, 1]'),
         ('model.hidden', 64, 'a tuple'),
         ('model.hidden', (64, 0), 'at least 1'),
+        ('model.group_hidden', (0,), 'at least 1'),
+        (
+            'model.group_hidden',
+            (8,),
+            "left alone where model.tower is 'paper'; 'groups' reads it",
+        ),
         ('features.item', (), 'a list'),
+        ('features.statistics', (-1.0,), 'at least 0'),
+        ('features.statistics', (7.0, 7.0), 'distinct'),
+        (
+            'features.statistics',
+            tuple(float(n) for n in range(17)),
+            'at most 16 windows',
+        ),
+        ('features.statistics_smoothing', 0.0, 'at least 0.001'),
+        (
+            'features.statistics_smoothing',
+            5.0,
+            'left alone where features.statistics is empty',
+        ),
         ('train', None, 'a TrainConfig'),
         ('evaluation.cutoffs', (), 'not empty'),
         ('evaluation.ridge_lambdas', (), 'not empty'),

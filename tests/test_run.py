@@ -223,7 +223,23 @@ CASES = [
         'train.optimizer=adm',
         "lamb, lion, rmsprop, sgd. Did you mean 'adam'?",
     ),
-    _field('model.tower=papr', "one of paper, modern. Did you mean 'paper'?"),
+    _field('model.tower=papr', "modern, groups. Did you mean 'paper'?"),
+    _field('model.group_hidden=(8,)', "model.tower is 'paper'; 'groups' reads"),
+    _field(
+        'model.tower=groups --config.model.group_hidden=8,0',
+        'config.model.group_hidden is 0; it must be at least 1',
+    ),
+    _field('profile=layr6', "layer6, easyrec. Did you mean 'layer6'?"),
+    _field('profile=layer6 --config.train.decay_every=0', 'decay_every is 0'),
+    _field(
+        'profile=easyrec --config.train.batch_size=64',
+        'config.objective.pointwise is 1.0, but every training row of',
+    ),
+    _field('features.statistics=7', 'the pairs of synthetic have no times'),
+    _field('features.statistics=0,-1', 'config.features.statistics is -1'),
+    _field('features.statistics=0,0', '(0, 0); it must be distinct'),
+    _field('features.statistics_smoothing=9', 'features.statistics is empty'),
+    _field('dropout.rescale_kept=often', 'kept=often: expected true or false'),
     _field('objective.pairing=block', "interactions. Did you mean 'blocks'?"),
     _field(
         'data.name=citeulike-b', "config.data.name is 'citeulike-b'; it must"
@@ -354,6 +370,18 @@ CASES = [
         'def get_config():\n'
         '  return config.Config(train=config.TrainConfig(batch_sise=1))\n',
         ':3: TypeError: TrainConfig.__init__() got an unexpected keyword',
+    ),
+    Case(
+        'a profile by name alone',
+        '--config=mine.py',
+        "config.profile is 'layer6', but no field has what that profile sets",
+        {
+            'mine.py': (
+                'from dropoutnet_jax import config\n'
+                'def get_config():\n'
+                "  return config.Config(profile='layer6')\n"
+            )
+        },
     ),
     Case(
         'a field that an experiment makes up',

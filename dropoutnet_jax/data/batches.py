@@ -107,8 +107,19 @@ def block_likes(
     user_history: jax.Array, block: Block, num_items: int
 ) -> jax.Array:
   """Which pairs of a block are training pairs: bool [U, I]."""
-  likes, _ = _first_likes(user_history[block.user], block.item, num_items)
+  likes, _ = _spread(user_history[block.user], block.item, num_items, True)
   return likes
+
+
+def block_windows(
+    user_history: jax.Array,
+    history_windows: jax.Array,
+    block: Block,
+    num_items: int,
+) -> jax.Array:
+  """Bits of the training pairs of a block, 0 of other pairs: int32 [U, I]."""
+  history, values = user_history[block.user], history_windows[block.user]
+  return _spread(history, block.item, num_items, values)[0]
 
 
 def batch_likes(
@@ -118,22 +129,36 @@ def batch_likes(
 
   Items may occur more than once.
   """
-  likes, first = _first_likes(history, item, num_items)
+  likes, first = _spread(history, item, num_items, True)
   return jnp.take(likes, first, axis=1)
 
 
-def _first_likes(
-    history: jax.Array, item: jax.Array, num_items: int
+def _spread(
+    history: jax.Array,
+    item: jax.Array,
+    num_items: int,
+    values: jax.Array | bool,
 ) -> tuple[jax.Array, jax.Array]:
-  """Likes bool [A, B] of each item's first place, and that place, int32 [B]."""
+  """Values of histories [A, L] as columns of a batch.
+
+  Args:
+    history: int32 [A, L], distinct items, then -1.
+    item: int32 [B], items of the batch.
+    num_items: items are below it.
+    values: [A, L] of the histories, or of all of them.
+
+  Returns:
+    [A, B], values at each item's first place and zeros elsewhere, and that
+    place, int32 [B].
+  """
   size = len(item)
   # Place of an item in the batch; `size` is the bin for all others.
   place = jnp.full(num_items + 1, size, jnp.int32)
   place = place.at[item].min(jnp.arange(size, dtype=jnp.int32))
   where = place[jnp.where(history < 0, num_items, history)]
   rows = jnp.arange(len(history))[:, None]
-  likes = jnp.zeros((len(history), size + 1), bool)
-  return likes.at[rows, where].set(True)[:, :size], place[item]
+  found = jnp.zeros((len(history), size + 1), jnp.asarray(values).dtype)
+  return found.at[rows, where].set(values)[:, :size], place[item]
 
 
 def pair_likes(
@@ -141,3 +166,11 @@ def pair_likes(
 ) -> jax.Array:
   """Which pairs are training pairs: bool [B]."""
   return jnp.any(user_history[pairs.user] == pairs.item[:, None], axis=1)
+
+
+def pair_windows(
+    user_history: jax.Array, history_windows: jax.Array, pairs: Pairs
+) -> jax.Array:
+  """Bits of pairs where they are training pairs, else 0: int32 [B]."""
+  same = user_history[pairs.user] == pairs.item[:, None]
+  return jnp.sum(jnp.where(same, history_windows[pairs.user], 0), axis=1)

@@ -16,6 +16,7 @@ import numpy as np
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import popularity as popularity_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import statistics
 from dropoutnet_jax.data import tokens as tokens_lib
 
 _CLIP = 5.0  # standard deviations; as published
@@ -102,6 +103,7 @@ class SideTable:
     history_scaler: scales history means alike.
     tokens: content that embeddings are looked up for; None without any.
     features: preference beside factors or histories; None without any.
+    counts: statistics of training, beside both; None without any.
   """
 
   content: Any
@@ -114,6 +116,7 @@ class SideTable:
   history_scaler: Scaler
   tokens: tokens_lib.Tokens | None = None
   features: PreferenceFeatures | None = None
+  counts: statistics.Counts | None = None
 
   @property
   def has_content(self) -> bool:
@@ -137,25 +140,46 @@ class SideTable:
         'preference_scaler': self.preference_scaler,
         'history_scaler': self.history_scaler,
     }
-    nothing: Any = dict.fromkeys(scalers)
+    nothing: Any = dict.fromkeys((*scalers, 'counts'))
     picked = jax.tree.map(pick, dataclasses.replace(self, **nothing))
+    if self.counts is not None:
+      scalers['counts'] = self.counts.select(rows)
     return dataclasses.replace(picked, **scalers)
+
+  def with_reactions(self, rows: np.ndarray, number: np.ndarray) -> 'SideTable':
+    """The table where rows [C] have so many more reactions [C], all of now.
+
+    They count in the statistics, where there are some, and nowhere else.
+    """
+    if self.counts is None:
+      return self
+    counts = self.counts.with_reactions(rows, number)
+    return dataclasses.replace(self, counts=counts)
 
 
 @flax.struct.dataclass
 class LabelledRows:
-  """N labelled pairs of users and items; label 1 is a reaction, 0 is none."""
+  """N labelled pairs of users and items; label 1 is a reaction, 0 is none.
 
-  user: Any  # int32 [N]
-  item: Any  # int32 [N]
-  label: Any  # float32 [N], in [0, 1]
-  weight: Any  # float32 [N] >= 0
-  # int32 [N], the same for what a user was shown together; None where nothing
-  # asks for it.
+  Attributes:
+    user: int32 [N].
+    item: int32 [N].
+    label: float32 [N], in [0, 1].
+    weight: float32 [N] >= 0.
+    session: int32 [N], the same for what a user was shown together; None where
+      nothing asks for it.
+    is_real: bool [N], False for padding of a batch; None without padding.
+    counted: int32 [N], bits of the windows that count the row; None where
+      there are no statistics.
+  """
+
+  user: Any
+  item: Any
+  label: Any
+  weight: Any
   session: Any = None
-  is_real: Any = (
-      None  # bool [N], False for padding of a batch; None: no padding
-  )
+  is_real: Any = None
+  counted: Any = None
 
 
 @flax.struct.dataclass
@@ -195,6 +219,8 @@ class Tables:
     popularity: of training items, where some are sampled.
     user_bits: uint32 [U, W], `user_history` as bits, where negatives are looked
       up in it and it is small; else None.
+    history_windows: int32 [U, L], bits of the windows that count each pair of
+      `user_history`; None unless there are statistics of likes.
   """
 
   user: SideTable
@@ -209,6 +235,7 @@ class Tables:
   shown: Lists | None = None
   popularity: popularity_lib.PopularityTable | None = None
   user_bits: Any = None
+  history_windows: Any = None
 
 
 def make_side(

@@ -22,6 +22,7 @@ from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
+from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
@@ -39,7 +40,9 @@ def make_embed(
   ) -> jax.Array:
     own = objective.preference(side, rows)
     state = jnp.full(rows.shape, input_dropout.AS_IS)
-    preference = tower_inputs.preference(side, rows, own, own, state)
+    preference = tower_inputs.preference(
+        side, rows, own, own, state, counted=statistics.whole(side, rows)
+    )
     content = tower_inputs.content(side, rows)
     with jax.default_matmul_precision('highest'):
       embedding: Any = model.apply(
@@ -153,6 +156,16 @@ class Scorer:
         present=jnp.asarray(table.present).at[rows].set(present),
     )
     tables = dataclasses.replace(self.tables, **{side: table})
+    return dataclasses.replace(self, tables=tables)
+
+  def with_reactions(
+      self, side: str, rows: np.ndarray, number: np.ndarray
+  ) -> 'Scorer':
+    """The same model where rows [C] have so many more reactions [C], now."""
+    table: Any = getattr(self.tables, side)
+    tables = dataclasses.replace(
+        self.tables, **{side: table.with_reactions(rows, number)}
+    )
     return dataclasses.replace(self, tables=tables)
 
   def with_histories(

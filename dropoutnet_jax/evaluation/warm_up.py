@@ -211,7 +211,7 @@ def make_methods(
   other = 'item' if side == 'user' else 'user'
   shown, rows = warm_up.shown(count), warm_up.rows
   table = getattr(scorer.tables, side)
-  told = scorer
+  told = scorer.with_reactions(side, rows, shown.sum(axis=1))
   if side == 'user':
     told = told.with_histories(rows, shown)
   if cfg.features.preference != 'none':

@@ -5,7 +5,7 @@ Algorithm 1 of Volkovs, Yu & Poutanen (NIPS 2017) as one state per row: as it
 is, dropped, or replaced by the mean over the row's history ("transform"). A
 dropped row, a cold row in serving and a row without history are one and the
 same input, bit for bit, because `apply_states` makes all three. Kept rows are
-never rescaled: serving does not rescale either.
+not rescaled, as serving does not rescale either, unless a run asks for it.
 """
 
 from typing import NamedTuple
@@ -29,12 +29,15 @@ class Preference(NamedTuple):
     present: bool [B].
     columns: float32 [B, G], of features and statistics; None without any.
     tokens: what embeddings are looked up for; None without any.
+    scale: float32 [], factor that their embeddings are still to get, and
+      nothing else; None for 1.
   """
 
   value: jax.Array
   present: jax.Array
   columns: jax.Array | None = None
   tokens: tokens_lib.Tokens | None = None
+  scale: jax.Array | None = None
 
 
 class Rates(NamedTuple):
@@ -107,6 +110,15 @@ def draw_pair_states(
   mode = jnp.searchsorted(bounds, draw, side='right')
   states = jnp.asarray(_MODE_STATES, jnp.int32)[mode]
   return states[:, 0], states[:, 1]
+
+
+def kept_scale(drop: jax.Array | float) -> jax.Array:
+  """1 / (share that is kept) of a drop rate in [0, 1]: float32 [].
+
+  Nothing is kept at rate 1, where the factor is 0.
+  """
+  kept = 1.0 - jnp.asarray(drop, jnp.float32)
+  return jnp.where(kept > 0, 1.0 / jnp.where(kept > 0, kept, 1.0), 0.0)
 
 
 def apply_states(

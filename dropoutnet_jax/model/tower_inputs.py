@@ -42,6 +42,8 @@ def preference(
     own: input_dropout.Preference,
     history: input_dropout.Preference,
     state: jax.Array,
+    scale: jax.Array | None = None,
+    counted: input_dropout.Preference | None = None,
 ) -> input_dropout.Preference:
   """All preference that a tower sees of rows in these states.
 
@@ -51,11 +53,16 @@ def preference(
     own: their factors or history means, as they are.
     history: what a transform replaces these by.
     state: int32 [B], of `input_dropout`.
+    scale: float32 [], factor on all of it; None for 1.
+    counted: their statistics, without what is being trained on; None where
+      there are none.
   """
   return join_preference(
       input_dropout.apply_states(own, history, state),
       state != input_dropout.DROPPED,
       None if side.features is None else side.features[rows],
+      counted,
+      scale,
   )
 
 
@@ -64,6 +71,7 @@ def join_preference(
     kept: jax.Array,
     features: tables_lib.PreferenceFeatures | None = None,
     statistics: input_dropout.Preference | None = None,
+    scale: jax.Array | None = None,
 ) -> input_dropout.Preference:
   """All that a tower sees as the preference of B rows.
 
@@ -77,6 +85,7 @@ def join_preference(
     features: of the rows; None where the side has none.
     statistics: value [B, S] and presence [B] of what is counted in
       interactions, without the pair in training; None where nothing is.
+    scale: float32 [], factor on all parts; None for 1.
 
   Returns:
     Preference, present where any part is; exactly zero, with tokens of id and
@@ -95,12 +104,12 @@ def join_preference(
     shown = kept & statistics.present
     present |= shown
     columns.append(jnp.where(shown[:, None], statistics.value, 0.0))
-  return input_dropout.Preference(
-      own.value,
-      present,
-      jnp.concatenate(columns, axis=1) if columns else None,
-      tokens,
-  )
+  value = own.value
+  joined = jnp.concatenate(columns, axis=1) if columns else None
+  if scale is not None:
+    value = value * scale
+    joined = None if joined is None else joined * scale
+  return input_dropout.Preference(value, present, joined, tokens, scale)
 
 
 def all_tokens(
@@ -123,5 +132,9 @@ def blank_row(
       lambda x: jnp.zeros((1, *x.shape[1:]), x.dtype), tree
   )
   own = input_dropout.Preference(blank(side.preference), blank(side.present))
-  preference = join_preference(own, own.present, blank(side.features))
+  counted = None
+  if side.counts is not None:
+    value = jnp.zeros((1, side.counts.width))
+    counted = input_dropout.Preference(value, own.present)
+  preference = join_preference(own, own.present, blank(side.features), counted)
   return preference, Content(blank(side.content), blank(side.tokens))

@@ -91,8 +91,10 @@ def _parts(
       ('content', content.tokens),
   ):
     if tokens is not None and tokens.features:
-      pooled = PooledTokens(tables, name=f'{name}_queries')
-      parts[name].append(pooled(tokens))
+      pooled = PooledTokens(tables, name=f'{name}_queries')(tokens)
+      if name == 'preference' and preference.scale is not None:
+        pooled = pooled * preference.scale
+      parts[name].append(pooled)
   return parts
 
 
@@ -225,6 +227,71 @@ class ModernTower(nn.Module):
     return nn.LayerNorm(dtype=self.dtype, name=name)(x)
 
 
+class GroupsTower(nn.Module):
+  """The network of EasyRec: one per group of inputs, joined, hidden layers.
+
+  Every layer but the last is dense, batch norm, activation. A group of width 0
+  has no network. The presence bit is not read: batch norm of the preference
+  sees the zeros of dropped and cold rows among the others, and its moving
+  moments are those of the mixture that training saw.
+  """
+
+  group_hidden: tuple[int, ...]
+  hidden: tuple[int, ...]
+  rank: int
+  activation: str
+  dtype: jnp.dtype
+  tables: EmbeddingTables
+
+  @nn.compact
+  def __call__(
+      self,
+      preference: input_dropout.Preference,
+      content: tower_inputs.Content,
+      *,
+      train: bool,
+  ) -> jax.Array:
+    groups = _parts(self.tables, preference, content)
+    parts = []
+    for name in ('content', 'preference'):
+      x = jnp.concatenate(groups[name], axis=-1)
+      if x.shape[-1]:
+        parts.append(self._stack(x, self.group_hidden, name, train))
+    x = jnp.concatenate(parts, axis=-1) if parts else content.dense
+    x = self._stack(x, self.hidden, 'joined', train)
+    return self._dense(x, self.rank, 'output', use_bias=True)
+
+  def _stack(
+      self, x: jax.Array, widths: tuple[int, ...], name: str, train: bool
+  ) -> jax.Array:
+    """Hidden layers of these widths; none hand their input on."""
+    for number, width in enumerate(widths):
+      # No bias: see PaperTower.
+      x = self._dense(x, width, f'{name}_{number}', use_bias=False)
+      x = nn.BatchNorm(
+          not train,
+          momentum=0.99,
+          epsilon=1e-3,
+          dtype=self.dtype,
+          name=f'{name}_norm_{number}',
+      )(x)
+      x = _ACTIVATIONS[self.activation](x)
+    return x
+
+  def _dense(
+      self, x: jax.Array, width: int, name: str, use_bias: bool
+  ) -> jax.Array:
+    glorot, zeros = nn.initializers.glorot_uniform(), nn.initializers.zeros
+    return nn.Dense(
+        width,
+        use_bias=use_bias,
+        # The other one divides by the number of columns.
+        kernel_init=glorot if x.shape[-1] else zeros,
+        dtype=self.dtype,
+        name=name,
+    )(x)
+
+
 class TwoTower(nn.Module):
   """A user tower and an item tower of the same make and rank."""
 
@@ -241,6 +308,15 @@ class TwoTower(nn.Module):
     if s.tower == 'paper':
       return PaperTower(
           hidden=hidden, rank=s.rank, dtype=dtype, tables=self.embeddings
+      )
+    if s.tower == 'groups':
+      return GroupsTower(
+          group_hidden=tuple(s.group_hidden),
+          hidden=hidden,
+          rank=s.rank,
+          activation=s.activation,
+          dtype=dtype,
+          tables=self.embeddings,
       )
     return ModernTower(
         hidden=hidden,

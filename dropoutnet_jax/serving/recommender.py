@@ -214,6 +214,8 @@ class Recommender:
     more = self._beyond_training(users)
     if more is not None:
       table = self._with_preference(users, table, more)
+      number = np.diff(more.indptr)
+      table = table.with_reactions(np.arange(len(users)), number)
     part = self.scorer.sparse
     if part is not None:
       part = part.select(users.row)

@@ -20,6 +20,7 @@ from dropoutnet_jax.model import embedding_penalty
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import objective_params
+from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import dropout_rates
@@ -214,16 +215,30 @@ def _block_loss(
     )
   user_state = input_dropout.draw_states(user_key, len(block.user), rates.user)
   item_state = input_dropout.draw_states(item_key, len(block.item), rates.item)
+  user_scale, item_scale = dropout_rates.kept_scales(cfg.dropout, rates)
+  user_counted, item_counted = statistics.without_block(tables, block)
   user_emb, item_emb, stats = _embed_sides(
       embed,
       stats,
       tables,
       block,
       tower_inputs.preference(
-          tables.user, block.user, user, user_history, user_state
+          tables.user,
+          block.user,
+          user,
+          user_history,
+          user_state,
+          user_scale,
+          user_counted,
       ),
       tower_inputs.preference(
-          tables.item, block.item, item, item_history, item_state
+          tables.item,
+          block.item,
+          item,
+          item_history,
+          item_state,
+          item_scale,
+          item_counted,
       ),
   )
   # Items travel once per step, [I, R]; each device scores its own users.
@@ -318,16 +333,30 @@ def _embed_pairs(
   if more is not None:
     lone_state = _draw_lone_items(cfg, key, padding, rates)
     item_state = jnp.concatenate([item_state, lone_state])
+  user_scale, item_scale = dropout_rates.kept_scales(cfg.dropout, rates)
+  user_counted, item_counted = statistics.without_pairs(tables, pairs)
   return _embed_sides(
       embed,
       stats,
       tables,
       batches.Block(pairs.user, items),
       tower_inputs.preference(
-          tables.user, pairs.user, user, user_history, user_state
+          tables.user,
+          pairs.user,
+          user,
+          user_history,
+          user_state,
+          user_scale,
+          user_counted,
       ),
       tower_inputs.preference(
-          tables.item, items, item, item_history, item_state
+          tables.item,
+          items,
+          item,
+          item_history,
+          item_state,
+          item_scale,
+          item_counted,
       ),
   )
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rates of input dropout in a run."""
+"""Rates of input dropout in a run, and the factors that follow from them."""
 
 from typing import NamedTuple
+
+import jax
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
@@ -41,3 +43,16 @@ def effective_rates(
           s.item_transform,
       ),
   )
+
+
+def kept_scales(
+    settings: config.DropoutConfig, rates: Rates
+) -> tuple[jax.Array | None, jax.Array | None]:
+  """Factors on what users and items keep, at the rates of a step."""
+  if not settings.rescale_kept:
+    return None, None
+  user, item = rates.user.drop, rates.item.drop
+  if settings.kind == 'exclusive':
+    user = rates.pair.drop_user + rates.pair.drop_both
+    item = rates.pair.drop_item + rates.pair.drop_both
+  return input_dropout.kept_scale(user), input_dropout.kept_scale(item)

@@ -11,6 +11,7 @@ from dropoutnet_jax.data import popularity
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.training import counted
 
 _MAX_BITS = 2**30  # of all likes as bits: 128 MiB
 
@@ -25,6 +26,8 @@ def add(
   rows = label_rows(pairs, settings.user_balance)
   if settings.pairwise_within == 'session':
     rows = dataclasses.replace(rows, session=sessions(pairs))
+  if cfg.features.statistics:
+    rows = dataclasses.replace(rows, counted=counted.bits(cfg, pairs))
   groups = shown = sampled = None
   if settings.group_rows > 1:
     rows, groups = _grouped(rows, num_users)

@@ -22,6 +22,7 @@ from dropoutnet_jax.data import sides
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.data import splits
 from dropoutnet_jax.data import synthetic
+from dropoutnet_jax.training import counted
 from dropoutnet_jax.training import label_signal
 from dropoutnet_jax.training import resident
 
@@ -71,6 +72,7 @@ def prepare(
     labelled = impressions.split(dataset.impressions, split, cfg.data.seed)
   rows = split.train if labelled is None else labelled.train
   label_signal.check(cfg, rows, split.train, len(dataset.users))
+  counted.check_times(cfg, split.train, labelled)
   watch.lap('split and audit')
   entities = {'user': dataset.users, 'item': dataset.items}
   encoders, feature_notes = sides.fit(

@@ -12,6 +12,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import top_k
+from dropoutnet_jax.training import counted
 from dropoutnet_jax.training import label_tables
 
 # Entries of padded user histories, 4 bytes each; longer ones are cut.
@@ -69,6 +70,8 @@ def make_tables(
   )
   if cfg.objective.pairing == 'interactions':
     tables = label_tables.add(tables, cfg, problem)
+  if cfg.features.statistics:
+    tables = counted.add(cfg, tables, problem, pairs)
   return tables
 
 

@@ -17,6 +17,7 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import tower_inputs
+from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import resident
 from tests import toy_tokens
@@ -166,6 +167,35 @@ def test_models_see_the_shown_pairs(problem, scorer, side):
       rtol=1e-4,
       atol=1e-5,
   )
+
+
+@pytest.mark.parametrize('side', ['user', 'item'])
+def test_statistics_count_the_shown_pairs(problem, scorer, side):
+  """A row to which k pairs are shown counts as one with k of training."""
+  features = config.FeaturesConfig(statistics=(0.0,))
+  cfg = dataclasses.replace(CONFIG, features=features)
+  counted = dataclasses.replace(
+      scorer, tables=resident.make_tables(cfg, problem)
+  )
+  plan = warm_up.plan(problem, side, MOST, seed=0)
+  number = plan.shown(MOST).sum(axis=1).astype(int)
+  assert sorted(set(number.tolist()))[-1] == MOST
+  found = warm_up.make_methods(problem, counted, cfg, plan, MOST)
+  for name in ('model', 'model, folded in'):
+    table = getattr(found[name].__self__.tables, side)
+    np.testing.assert_array_equal(table.counts.shown[plan.rows, 0], number)
+    told = statistics.whole(table, plan.rows)
+    np.testing.assert_array_equal(told.present, number > 0)
+  before = getattr(counted.tables, side).counts.shown[:, 0]
+  for warm in np.flatnonzero(np.isin(before, number)):
+    if before[warm]:
+      same = plan.rows[number == before[warm]][:1]
+      one, other = (
+          statistics.whole(table, rows).value for rows in (same, warm[None])
+      )
+      np.testing.assert_array_equal(one, other)
+  same = scorer.with_reactions(side, plan.rows, number).tables
+  assert getattr(same, side) is getattr(scorer.tables, side)
 
 
 def test_nothing_shown_is_the_cold_model(problem, scorer):

@@ -36,6 +36,19 @@ def test_kept_rows_are_not_rescaled():
   np.testing.assert_array_equal(got.value[kept], own.value[kept])
 
 
+@pytest.mark.parametrize(
+    'rate, expected', [(0.0, 1.0), (0.5, 2.0), (0.75, 4.0), (1.0, 0.0)]
+)
+def test_what_is_kept_may_be_divided_by_its_share(rate, expected):
+  assert lib.kept_scale(rate) == expected
+
+
+def test_slopes_at_a_rate_of_one_are_finite():
+  slope = jax.grad(lambda rate: lib.kept_scale(rate))
+  assert slope(1.0) == 0
+  np.testing.assert_allclose(slope(0.5), 4.0)
+
+
 def test_dropped_cold_and_no_history_are_the_same_bits():
   dropped = lib.apply_states(
       _preference(1), _preference(1), jnp.array([lib.DROPPED])

@@ -32,8 +32,17 @@ RESIDUAL = config.ModelConfig(
     layer_norm=True,
     residual_content=True,
 )
+GROUPS = config.ModelConfig(
+    tower='groups',
+    group_hidden=(7, 3),
+    hidden=(5,),
+    rank=RANK,
+    activation='relu',
+)
 TOWERS = pytest.mark.parametrize(
-    'settings', [PAPER, MODERN, RESIDUAL], ids=['paper', 'modern', 'residual']
+    'settings',
+    [PAPER, MODERN, RESIDUAL, GROUPS],
+    ids=['paper', 'modern', 'residual', 'groups'],
 )
 
 
@@ -319,7 +328,7 @@ def test_first_scores_are_small(settings):
   assert np.abs(user).max() < 0.2
 
 
-@pytest.mark.parametrize('tower', ['paper', 'modern'])
+@pytest.mark.parametrize('tower', ['paper', 'modern', 'groups'])
 def test_bfloat16_computes_close_to_float32_and_returns_float32(tower):
   make = lambda dtype: make_model(
       config.ModelConfig(tower=tower, hidden=(8,), rank=RANK, dtype=dtype)

@@ -209,6 +209,43 @@ def test_exclusive_modes_are_of_pairs(rates, allowed):
   assert {(bool(u), bool(i)) for u, i in modes} == allowed
 
 
+@pytest.mark.parametrize('pairing', ['blocks', 'published'])
+def test_each_side_is_divided_by_what_it_keeps(pairing):
+  likes, user, item = make_world()
+  tables = make_tables(likes, user, item)
+  rates = {'user_rate': 0.5, 'item_rate': 1.0, 'rescale_kept': True}
+  kept = set()
+  for seed in range(3 if pairing == 'blocks' else 1):
+    batch, seen, gone = look(tables, pairing, seed, **rates)
+    for row, value, present in zip(
+        np.asarray(batch.user), seen.value, seen.present
+    ):
+      np.testing.assert_array_equal(value, user[row] * 2.0 * float(present))
+      kept.add(bool(present))
+    assert not np.any(gone.present)
+    np.testing.assert_array_equal(gone.value, 0)
+  assert kept == {False, True}
+
+
+def test_exclusive_modes_divide_by_what_a_side_keeps():
+  likes, user, item = make_world()
+  batch, *seen = look(
+      make_tables(likes, user, item),
+      'published',
+      kind='exclusive',
+      rescale_kept=True,
+      drop_user=0.25,
+      drop_item=0.5,
+      drop_both=0.25,
+  )
+  sides = zip(('user', 'item'), (user, item), seen, (2.0, 4.0), strict=True)
+  for side, factors, found, scale in sides:
+    expected = factors[np.asarray(getattr(batch, side))] * scale
+    expected[~np.asarray(found.present)] = 0
+    np.testing.assert_array_equal(found.value, expected)
+    assert np.any(found.present)
+
+
 def test_dropped_sides_are_independent_unless_exclusive():
   _, user, item = look(
       make_tables(*make_world()), 'published', user_rate=0.5, item_rate=0.5
