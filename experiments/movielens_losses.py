@@ -18,6 +18,8 @@ _TERMS = ('pointwise', 'pairwise', 'softmax')
 def get_config() -> config.Config:
   cfg = runpy.run_path(_IMPRESSIONS)['get_config']()
   cfg.name = 'movielens_losses'
+  cfg.evaluation.baselines = ('popularity', 'content_ridge')
+  cfg.evaluation.warm_up_counts = ()
   alone = [
       config.Variant(
           name,

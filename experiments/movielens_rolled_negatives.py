@@ -17,6 +17,8 @@ _IMPRESSIONS = os.path.join(
 def get_config() -> config.Config:
   cfg = runpy.run_path(_IMPRESSIONS)['get_config']()
   cfg.name = 'movielens_rolled_negatives'
+  cfg.evaluation.baselines = ('popularity', 'content_ridge')
+  cfg.evaluation.warm_up_counts = ()
   rolled = [
       config.Variant(f'rolled {number}', (f'objective.num_negatives={number}',))
       for number in (1, 4, 16, 64, 256)
