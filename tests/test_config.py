@@ -393,7 +393,7 @@ def test_losses_on_labels_need_rows_with_labels():
         ),
         (
             {'softmax': 1.0, 'shifts': 'repeated'},
-            "config.objective.shifts is 'repeated'; it must be one of distinct",
+            "config.objective.shifts is 'repeated'; it must be one of consecutiv",
         ),
     ],
     ids=str,
