@@ -13,6 +13,7 @@ import pytest
 
 from dropoutnet_jax import checks
 from dropoutnet_jax import commands
+from dropoutnet_jax import comparisons
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
@@ -32,6 +33,7 @@ def train(monkeypatch, tmp_path):
   calls: list[tuple[Any, ...]] = []
   monkeypatch.setattr(commands, 'train', lambda *call: calls.append(call))
   monkeypatch.setattr(sweeps, 'run', lambda *call: calls.append(call))
+  monkeypatch.setattr(comparisons, 'run', lambda *call: calls.append(call))
   monkeypatch.chdir(tmp_path)
 
   def call(*arguments: str) -> tuple[config.Config, str]:
@@ -393,7 +395,7 @@ def test_losses_on_labels_need_rows_with_labels():
         ),
         (
             {'softmax': 1.0, 'shifts': 'repeated'},
-            "config.objective.shifts is 'repeated'; it must be one of distinct",
+            "config.objective.shifts is 'repeated'; it must be one of consecutiv",
         ),
     ],
     ids=str,

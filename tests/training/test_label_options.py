@@ -144,8 +144,8 @@ class Spy:
 
   def apply(self, variables, preference, content, method, **unused):
     del variables
-    self.seen[method] = preference, content
-    shape = (len(content), self.rank)
+    self.seen[method] = preference, content.dense
+    shape = (len(content.dense), self.rank)
     return embeddings.Embedding(jnp.ones(shape) / 2), {}
 
 
