@@ -86,6 +86,9 @@ class ModelConfig:
   residual_content: bool = True
   # modern: the same of the preference, for histories of content.
   residual_preference: bool = False
+  # modern: users start with embeddings of 0 and no such maps, so that the first
+  # model is the sparse part: content ridge.
+  zero_users: bool = False
   normalize: bool = False  # embeddings of norm 1
   # 'standard' (published), 'row' (norm 1), 'unit' (entries of unit variance) or
   # 'none'.
@@ -111,6 +114,9 @@ class ModelConfig:
     ok = self.tower == 'groups' or widths == ModelConfig.group_hidden
     rule = f"left alone where model.tower is {self.tower!r}; 'groups' reads it"
     checks.check(ok, 'model.group_hidden', widths, rule)
+    ok = not self.zero_users or (self.tower == 'modern' and not self.normalize)
+    rule = "False unless model.tower is 'modern' and model.normalize is False"
+    checks.check(ok, 'model.zero_users', self.zero_users, rule)
     self.sparse.validate()
 
 

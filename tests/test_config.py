@@ -287,6 +287,11 @@ _BOUNDS = 'two positive numbers, the smaller first'
             (8,),
             "left alone where model.tower is 'paper'; 'groups' reads it",
         ),
+        (
+            'model.zero_users',
+            True,
+            "False unless model.tower is 'modern' and model.normalize is False",
+        ),
         ('features.item', (), 'a list'),
         ('features.statistics', (-1.0,), 'at least 0'),
         ('features.statistics', (7.0, 7.0), 'distinct'),
@@ -395,7 +400,7 @@ def test_losses_on_labels_need_rows_with_labels():
         ),
         (
             {'softmax': 1.0, 'shifts': 'repeated'},
-            "config.objective.shifts is 'repeated'; it must be one of consecutiv",
+            "config.objective.shifts is 'repeated'; it must be one of",
         ),
     ],
     ids=str,

@@ -137,6 +137,7 @@ class ModernTower(nn.Module):
   or other features along. These paths see rows of norm 1, whatever the scale
   that suits the hidden layers: where both sides have content of one space, or
   one has it and the other histories of it, the first scores are its cosines.
+  With `starts_at_zero` there are no such paths, and the first output is 0.
   """
 
   hidden: tuple[int, ...]
@@ -145,6 +146,7 @@ class ModernTower(nn.Module):
   layer_norm: bool
   residual_content: bool
   residual_preference: bool
+  starts_at_zero: bool
   dtype: jnp.dtype
   tables: EmbeddingTables
 
@@ -159,10 +161,11 @@ class ModernTower(nn.Module):
     del train  # nothing here depends on the batch
     parts = _parts(self.tables, preference, content)
     paths = {}
-    if self.residual_content and content.dense.shape[-1]:
-      paths['residual'] = 'content'
-    if self.residual_preference and preference.value.shape[-1]:
-      paths['residual_preference'] = 'preference'
+    if not self.starts_at_zero:
+      if self.residual_content and content.dense.shape[-1]:
+        paths['residual'] = 'content'
+      if self.residual_preference and preference.value.shape[-1]:
+        paths['residual_preference'] = 'preference'
     inputs = {}
     for name, arrays in parts.items():
       # A second linear map of the same would be idle.
@@ -170,19 +173,20 @@ class ModernTower(nn.Module):
       arrays = [x for x in arrays[idle:] if x.shape[-1]]
       if arrays:
         inputs[name] = jnp.concatenate(arrays, axis=-1)
-    x = self._branches(preference.present, inputs, bool(paths))
+    from_zero = self.starts_at_zero or bool(paths)
+    x = self._branches(preference.present, inputs, from_zero)
     for path, name in paths.items():
       x += self._residual(parts[name][0], path)
     return x
 
   def _branches(
-      self, present: jax.Array, inputs: dict[str, jax.Array], has_paths: bool
+      self, present: jax.Array, inputs: dict[str, jax.Array], from_zero: bool
   ) -> jax.Array:
-    """Hidden layers over the inputs; 0 at the start beside residual paths."""
+    """Hidden layers over the inputs; 0 at the start with `from_zero`."""
     activation = _ACTIVATIONS[self.activation]
     first, *rest = self.hidden or (self.rank,)
     lecun, zeros = nn.initializers.lecun_normal(), nn.initializers.zeros
-    kernel = zeros if has_paths and not self.hidden else lecun
+    kernel = zeros if from_zero and not self.hidden else lecun
     # The presence bit lets the tower choose another offset for cold rows.
     x = nn.Dense(first, kernel_init=kernel, dtype=self.dtype, name='presence')(
         present.astype(jnp.float32)[:, None]
@@ -205,7 +209,7 @@ class ModernTower(nn.Module):
       small = nn.initializers.truncated_normal(0.01)
       x = nn.Dense(
           self.rank,
-          kernel_init=zeros if has_paths else small,
+          kernel_init=zeros if from_zero else small,
           dtype=self.dtype,
           name='output',
       )(x)
@@ -299,10 +303,10 @@ class TwoTower(nn.Module):
 
   def setup(self) -> None:
     self.embeddings = EmbeddingTables()
-    self.user_tower = self._make_tower()
-    self.item_tower = self._make_tower()
+    self.user_tower = self._make_tower(self.settings.zero_users)
+    self.item_tower = self._make_tower(False)
 
-  def _make_tower(self) -> nn.Module:
+  def _make_tower(self, starts_at_zero: bool) -> nn.Module:
     s = self.settings
     hidden, dtype = tuple(s.hidden), jnp.dtype(s.dtype)
     if s.tower == 'paper':
@@ -325,6 +329,7 @@ class TwoTower(nn.Module):
         layer_norm=s.layer_norm,
         residual_content=s.residual_content,
         residual_preference=s.residual_preference,
+        starts_at_zero=starts_at_zero,
         dtype=dtype,
         tables=self.embeddings,
     )

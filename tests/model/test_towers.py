@@ -320,6 +320,27 @@ def test_residual_content_starts_as_cosines_at_any_scale_of_the_content(scale):
   np.testing.assert_allclose(emb @ emb.T, cosine, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('hidden', [(), (8,)])
+def test_users_that_start_at_zero_are_learnt_from_the_first_step(hidden):
+  """The sparse part is then all of the first score; items start as ever."""
+  settings = config.ModelConfig(
+      tower='modern', hidden=hidden, rank=RANK, zero_users=True
+  )
+  model, variables = first_model(settings)
+  users = make_rows(content=0)
+  user = embed(model, variables, users, 'embed_users').dense
+  np.testing.assert_array_equal(user, np.zeros((ROWS, RANK)))
+  item = embed(model, variables, make_rows(), 'embed_items').dense
+  assert np.abs(item).max() > 0
+
+  def score(params):
+    user = embed(model, {'params': params}, users, 'embed_users').dense
+    return jnp.sum(user * item)
+
+  gradient = jax.grad(score)(variables['params'])['user_tower']
+  assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(gradient)) > 0
+
+
 @pytest.mark.parametrize('settings', [PAPER, MODERN])
 def test_first_scores_are_small(settings):
   """Teacher scores are near 0; a guess of unit variance would be unlearnt."""
