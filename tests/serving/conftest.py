@@ -67,6 +67,7 @@ def get_config(folder: pathlib.Path) -> config.Config:
               feature(column='tags', embedding=2, sparse=False),
               feature(column='image', kind='dense'),
           ],
+          statistics=(0.0,),
       ),
       teacher=config.TeacherConfig(rank=3, num_iterations=1),
       model=config.ModelConfig(
