@@ -2,6 +2,7 @@
 """Learnt embeddings and preference features in a step: what towers get."""
 
 import dataclasses
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,14 +61,59 @@ def place(cfg, world):
   return jax.tree.map(jnp.asarray, resident.make_tables(cfg, world))
 
 
-def take_step(cfg, tables, params=None):
-  """What the towers see in a step, its batch and its metrics."""
+class Step(NamedTuple):
+  """A step: what the towers saw, its batch and what that cost."""
+
+  cfg: config.Config
+  tables: tables_lib.Tables
+  seen: dict
+  batch: Any
+  metrics: dict
+  penalty: jax.Array
+
+
+@pytest.fixture(
+    name='step',
+    scope='module',
+    params=[
+        ('factors', 'blocks', 'row'),
+        ('none', 'interactions', 'batch'),
+    ],
+    ids=lambda param: param[1],
+)
+def fixture_step(request, world):
+  preference, pairing, by = request.param
+  cfg = get_config(
+      preference,
+      pairing=pairing,
+      embedding_regularization=0.3,
+      embedding_regularization_by=by,
+  )
+  tables = place(cfg, world)
+  rng = np.random.default_rng(0)
+  sizes = {'maker': (5, 3), 'word': (7, 2), 'place': (4, 2)}
+  params = {
+      'embeddings': {
+          name: jnp.float32(rng.normal(size=size))
+          for name, size in sizes.items()
+      }
+  }
   spy, mesh = Spy(), parallel.make_mesh(config.MeshConfig(), 1)
   loss_fn = batch_loss.make_loss_fn(cfg, spy, tables, mesh)
-  loss, (_, metrics) = loss_fn(params or {}, {}, tables, jnp.int32(STEP))
-  assert loss == metrics['loss/total']
-  batch = batch_loss.batch_of_step(cfg, tables, jnp.int32(STEP))
-  return spy.seen, batch, metrics
+
+  @jax.jit
+  def take(tables, params):
+    number = jnp.int32(STEP)
+    _, (_, metrics) = loss_fn(params, {}, tables, number)
+    batch = batch_loss.batch_of_step(cfg, tables, number)
+    tokens = [
+        *tower_inputs.all_tokens(tables.user, batch.user),
+        *tower_inputs.all_tokens(tables.item, batch.item),
+    ]
+    penalty = embedding_penalty.penalty(params['embeddings'], tokens, by)
+    return spy.seen, batch, metrics, penalty
+
+  return Step(cfg, tables, *take(tables, params))
 
 
 def states_of(cfg, tables, batch):
@@ -81,14 +127,9 @@ def states_of(cfg, tables, batch):
   }
 
 
-@pytest.mark.parametrize('pairing', ['blocks', 'published'])
-@pytest.mark.parametrize('preference', ['factors', 'none'])
-def test_kept_rows_have_their_features_and_dropped_rows_nothing(
-    world, pairing, preference
-):
-  cfg = get_config(preference, pairing=pairing)
-  tables = place(cfg, world)
-  seen, batch, _ = take_step(cfg, tables)
+def test_kept_rows_have_their_features_and_dropped_rows_nothing(step):
+  cfg, tables, seen, batch, *_ = step
+  preference = cfg.features.preference
   states = states_of(cfg, tables, batch)
   assert set(states['user']) == ({0, 1} if preference == 'none' else {0, 1, 2})
   for side, (found, content) in seen.items():
@@ -172,39 +213,13 @@ def test_content_of_tokens_alone_is_content():
   assert (rates.user.drop, rates.item.drop) == (0.5, 0.0)
 
 
-@pytest.mark.parametrize(
-    'pairing, by',
-    [('blocks', 'row'), ('published', 'batch'), ('interactions', 'row')],
-)
-def test_embeddings_of_the_batch_are_pulled_towards_zero(world, by, pairing):
-  cfg = get_config(
-      pairing=pairing,
-      embedding_regularization=0.3,
-      embedding_regularization_by=by,
-  )
-  tables = place(cfg, world)
-  rng = np.random.default_rng(0)
-  params = {
-      'embeddings': {
-          'maker': jnp.float32(rng.normal(size=(5, 3))),
-          'word': jnp.float32(rng.normal(size=(7, 2))),
-          'place': jnp.float32(rng.normal(size=(4, 2))),
-      }
-  }
-  _, batch, metrics = take_step(cfg, tables, params)
+def test_embeddings_of_the_batch_are_pulled_towards_zero(step):
+  cfg, _, _, _, metrics, penalty = step
   assert set(metrics) | {'gradient_norm'} == set(batch_loss.metric_names(cfg))
-  expected = embedding_penalty.penalty(
-      params['embeddings'],
-      [
-          *tower_inputs.all_tokens(tables.user, batch.user),
-          *tower_inputs.all_tokens(tables.item, batch.item),
-      ],
-      by,
-  )
   term = metrics['loss/embedding_regularization']
-  np.testing.assert_allclose(term, expected, rtol=1e-6)
+  np.testing.assert_allclose(term, penalty, rtol=1e-5)
   np.testing.assert_allclose(
-      metrics['loss/total'], metrics['loss/teacher'] + 0.3 * term, rtol=1e-6
+      metrics['loss/total'], metrics['loss/teacher'] + 0.3 * term, rtol=1e-5
   )
 
 
