@@ -117,12 +117,12 @@ def _softmax(batch, **options):
 @pytest.mark.parametrize(
     'options, left',
     [
-        ({'num_negatives': 0}, set()),
-        ({'num_hard': 2}, set()),
-        ({'shifts': 'distinct'}, {'sampled', 'shown'}),
-        ({'mask_same_item': False}, {'history', 'sampled', 'shown'}),
-        ({'shifts': 'with_replacement'}, {'sampled', 'shown'}),
-        ({'margin': 0.1, 'support_vector': 1.2}, {'sampled', 'shown'}),
+        ({'num_negatives': 0}, ()),
+        ({'num_hard': 2}, ()),
+        ({'shifts': 'distinct'}, ('sampled', 'shown')),
+        ({'mask_same_item': False}, ('history', 'sampled', 'shown')),
+        ({'shifts': 'with_replacement'}, ('sampled', 'shown')),
+        ({'margin': 0.1, 'support_vector': 1.2}, ('sampled', 'shown')),
     ],
     ids=str,
 )
