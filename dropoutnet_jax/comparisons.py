@@ -21,6 +21,8 @@ from dropoutnet_jax.data import files
 from dropoutnet_jax.training import telemetry
 
 _TABLE = 'comparison.json'
+# Fields of the data that leave the test sets as they are.
+_SAME_TEST = ('data.validation', 'data.drop_leaks')
 
 
 def run(
@@ -75,6 +77,7 @@ def _make_variants(cfg: config.Config) -> dict[str, config.Config]:
   """The sweep of each variant, in order."""
   variants = {}
   for number, variant in enumerate(cfg.comparison.variants):
+    _check_comparable(variant, f'config.comparison.variants[{number}]')
     try:
       one = config_tree.varied(cfg, variant.settings)
     except errors.UserError as error:
@@ -86,6 +89,24 @@ def _make_variants(cfg: config.Config) -> dict[str, config.Config]:
     )
     variants[variant.name] = one
   return variants
+
+
+def _check_comparable(variant: config.Variant, field: str) -> None:
+  """Refuses settings that make a row of the table something else."""
+  for setting in variant.settings:
+    name = setting.partition('=')[0]
+    if name == 'train.seed':
+      advice = 'every variant has all of config.comparison.seeds; set those'
+    elif name.startswith('data.') and name not in _SAME_TEST:
+      advice = (
+          'its rows would be tested on other pairs than the others; compare '
+          'runs of one split'
+      )
+    else:
+      continue
+    raise errors.UserError(
+        f'{field} ({variant.name!r}) sets {setting!r}: {advice}.'
+    )
 
 
 def _prepares_alike(cfg: config.Config, name: str) -> bool:
@@ -115,10 +136,13 @@ def _check_folder(cfg: config.Config, workdir: str) -> None:
 
 
 def _step_seconds(folder: str, last: int) -> float | None:
-  """Median time of a step of a run; None where nothing was logged."""
+  """Median time of a step of a run; None where it is not known.
+
+  The first dispatch compiles, and is left out.
+  """
   rows = telemetry.read_metrics(folder, last)
   times = [row['step_seconds'] for row in rows if 'step_seconds' in row]
-  return statistics.median(times) if times else None
+  return statistics.median(times[1:]) if times[1:] else None
 
 
 def _conclude(

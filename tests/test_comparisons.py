@@ -33,7 +33,7 @@ def _comparison(**variants):
 _VARIANTS = {
     'none': ['dropout.item_rate=0'],
     'much': ['dropout.item_rate=0.9', 'model.hidden=(4, 4)'],
-    'other data': ['data.cold_item_share=0.1'],
+    'other data': ['features.item[0].min_rows=2'],
 }
 
 
@@ -60,9 +60,12 @@ def made_up(tmp_path_factory):
         'methods': {'model': values, 'random': {'recall@5': 0.25, 'mrr': 0.1}},
         'labelled': {'model': {'auc': rng.random(), 'gauc': 0.625}},
     }
-    row = {'step': 4, 'seconds': 1.0, 'step_seconds': 0.001 * cfg.train.seed}
+    cost = 0.001 * cfg.train.seed
+    times = (9.0, cost, 0.1, 0.0)  # the first one with the compilation in it
     with open(os.path.join(workdir, 'metrics.jsonl'), 'w') as file:
-      file.write(json.dumps(row) + '\n')
+      for step, time in enumerate(times, 1):
+        row = {'step': step, 'seconds': 1.0, 'step_seconds': time}
+        file.write(json.dumps(row) + '\n')
     results = {
         'last_step': cfg.train.num_steps,
         'stopped_early': '',
@@ -138,10 +141,12 @@ def test_the_table_names_variants_baselines_and_cost(made_up, capsys):
             ['dropout.item_rate'],
             "'dropout.item_rate' sets nothing; write FIELD",
         ),
-        (['train.seed=x'], '--train.seed=x: expected a whole number'),
+        (['train.num_steps=x'], '--train.num_steps=x: expected a whole number'),
         (['model.hidden=(4'], 'model.hidden=(4: expected values in brackets'),
         (['features.item[3].rank=2'], 'has 1 entries; [3] does not exist'),
         (['features=1'], 'config.features is a section'),
+        (['train.seed=5'], "sets 'train.seed=5': every variant has all of"),
+        (['data.seed=5'], 'tested on other pairs than the others'),
     ],
 )
 def test_a_wrong_setting_stops_before_the_first_run(

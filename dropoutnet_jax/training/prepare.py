@@ -5,6 +5,7 @@ Nothing here trains or knows a run folder beyond the two files that it keeps
 there.
 """
 
+from collections.abc import Mapping
 import dataclasses
 import time
 
@@ -86,6 +87,7 @@ def prepare(
     if workdir is not None:
       encoder.save(workdir)
     encoded[side] = encoder.transform(entities[side])
+  _check_inputs(cfg, encoded)
   watch.lap('features')
   factors, blanked = _make_factors(cfg, dataset, split)
   watch.lap('teacher')
@@ -107,6 +109,32 @@ def prepare(
   if workdir is not None:
     problem_lib.save(problem, workdir)
   return problem
+
+
+def _check_inputs(
+    cfg: config.Config, sides: Mapping[str, problem_lib.Side]
+) -> None:
+  """Refuses a side whose tower would see the same of every row.
+
+  Raises:
+    UserError: if a side has neither features with values nor preference.
+  """
+  if cfg.features.preference != 'none' or cfg.features.statistics:
+    return
+  for name, side in sides.items():
+    parts = (
+        side.dense,
+        side.tokens.weight,
+        side.preference_dense,
+        side.preference_tokens.weight,
+    )
+    if not any(np.any(part) for part in parts):
+      raise errors.UserError(
+          f"config.features.preference is 'none', and config.features.{name} "
+          f'gives no {name} a value that a tower reads, so that all {name}s '
+          'would be alike. Name a feature with dense columns or an embedding, '
+          'or let the preference be factors, history or statistics.'
+      )
 
 
 def _load_data(

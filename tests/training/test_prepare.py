@@ -309,3 +309,13 @@ def test_labelled_rows_are_trained_on_and_kept(monkeypatch, tmp_path):
   for name, rows in again.evaluation.items():
     kept = problem.labelled.evaluation[name]
     np.testing.assert_array_equal(rows.item, kept.item)
+
+
+@pytest.mark.parametrize('side', ['user', 'item'])
+def test_a_side_of_which_a_tower_sees_nothing_is_refused(side):
+  cfg = tiny_run.changed(features={'preference': 'history'})
+  setattr(cfg.features, side, [])
+  cfg.features.preference = 'none'
+  with pytest.raises(errors.UserError) as caught:
+    prepare.prepare(cfg, None, None)
+  assert f'config.features.{side} gives no {side} a value' in str(caught.value)
