@@ -313,7 +313,7 @@ def test_labelled_rows_are_trained_on_and_kept(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize('side', ['user', 'item'])
 def test_a_side_of_which_a_tower_sees_nothing_is_refused(side):
-  cfg = tiny_run.changed(features={'preference': 'history'})
+  cfg = tiny_run.get_config()
   setattr(cfg.features, side, [])
   cfg.features.preference = 'none'
   with pytest.raises(errors.UserError) as caught:
