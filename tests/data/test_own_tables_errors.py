@@ -105,6 +105,14 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {'header': ('user_id', 'item_id')},
         ['first line repeats the header'],
     ),
+    'header of its own under another': (
+        {'pairs.csv': GOOD, 'users.csv': 'user_id,age\na,1\nb,2\n'},
+        {'users': 'users.csv', 'users_header': ('user_id', 'years')},
+        [
+            "users.csv: the first line has 'user_id' for an id",
+            'Leave out config.data.tables.users_header.',
+        ],
+    ),
     'header of another width': (
         {'pairs.csv': 'a,1\n'},
         {'header': ('user_id', 'item_id', 'label')},
@@ -318,6 +326,26 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {'pairs.csv': 'user_id,item_id,time\na,1,\nb,1,\n'},
         {},
         ['row 1: time: 2 times are missing'],
+    ),
+    'seconds among milliseconds': (
+        {
+            'pairs.csv': (
+                'user_id,item_id,time\na,1,1704187743000\nb,1,1704187743\n'
+                'b,2,1704363864000\n'
+            )
+        },
+        {},
+        [
+            'pairs.csv, row 2: time: 1704187743, divided by 1,000',
+            'as are 1 of 3 times',
+            'are of another unit',
+            'config.data.tables.time',
+        ],
+    ),
+    'a time of -1': (
+        {'pairs.csv': 'user_id,item_id,time\na,1,1704187743\nb,1,-1\n'},
+        {},
+        ['row 2: time: -1 is within a year of 1970, as are 1 of 2 times'],
     ),
     'truth values as times': (
         {'pairs.csv': 'user_id,item_id,time\na,1,true\n'},
