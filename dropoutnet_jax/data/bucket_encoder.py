@@ -78,11 +78,17 @@ def fit_buckets(
   known = np.flatnonzero(count >= feature.min_rows)
   if not len(known):
     what = 'values' if is_hashed else f'whole numbers below {num_buckets:,}'
+    advice = 'Lower min_rows, or leave the feature out.'
+    if not is_hashed and not ids.any():
+      advice = (
+          'Raise num_buckets above the largest, use hash_buckets for values of '
+          'any kind, or leave the feature out.'
+      )
     raise errors.UserError(
         f'{field}: column {feature.column!r} has {what} in '
         f'{np.count_nonzero(ids):,} of {len(ids):,} training rows, and none of '
         f'{num_buckets:,} buckets has {feature.min_rows} or more of them. '
-        'Lower min_rows, or leave the feature out.'
+        + advice
     )
   notes = encoders.note_ids(feature, column)
   notes += _note_buckets(feature, column, ids)

@@ -83,6 +83,7 @@ def test_the_most_frequent_of_many_buckets_are_dense():
             {'num_buckets': 2},
             'whole numbers below 2 in 0 of 3 training rows, and none of 2 buck',
         ),
+        ({'num_buckets': 2}, 'use hash_buckets for values of any kind'),
         (
             {'hash_buckets': 9, 'min_rows': 3},
             'values in 2 of 3 training rows, and none of 9 buckets has 3 or',
