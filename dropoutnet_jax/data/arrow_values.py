@@ -115,6 +115,12 @@ def are_numbers(values: pa.Array) -> pa.Array:
   return pc.match_substring_regex(values, _DECIMAL)
 
 
+def are_words(values: pa.Array) -> pa.Array:
+  """Which strings are neither numbers nor stand for a missing one, bool."""
+  known = pc.or_(are_numbers(values), pc.is_in(values, pa.array(_MISSING)))
+  return pc.invert(known)
+
+
 def infer(values: pa.Array) -> pa.Array:
   """Distinct strings as int64, bool, float64, timestamp, or as they are.
 

@@ -9,7 +9,9 @@ from pyarrow import parquet
 import pytest
 
 from dropoutnet_jax import config_data
+from dropoutnet_jax import config_features
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import columns
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import sources
 
@@ -453,6 +455,32 @@ def test_tables(tmp_path, name):
   assert all(part in message for part in expected), message
   assert message.endswith('.') and '\n' not in message
   assert '..' not in message.replace('...', ''), message
+
+
+@pytest.mark.parametrize(
+    'content, settings, message',
+    [
+        (
+            'user_id,item_id,age\na,1,\nb,2,\n',
+            {'user_columns': ('age',)},
+            "column 'age' is left out: it is empty in all 2 rows. Mend",
+        ),
+        (
+            'user_id,item_id,age\na,1,3\nb,2,4\n',
+            {'item_columns': ('age',)},
+            "no column 'age'. .* named in config.data.tables.user_columns.",
+        ),
+    ],
+)
+def test_columns_that_features_do_not_find(
+    tmp_path, content, settings, message
+):
+  (tmp_path / 'a.csv').write_text(content)
+  config = config_data.TablesConfig(samples='a.csv', **settings)
+  dataset = own_tables.load(config, str(tmp_path))
+  feature = config_features.Feature('age', 'numeric')
+  with pytest.raises(errors.UserError, match=message):
+    columns.read(dataset.users, feature, 'config.features.user[0]')
 
 
 SETTINGS = [
