@@ -107,7 +107,7 @@ def fit_buckets(
 def _note_buckets(
     feature: config.Feature, column: np.ndarray, ids: np.ndarray
 ) -> list[str]:
-  """Says how many values share a bucket, or lie outside all of them."""
+  """Says how many hashed values share a bucket."""
   values = {value for value in column if value is not None}
   used = len(np.unique(ids[ids > 0]))
   if feature.hash_buckets and used < len(values):
@@ -115,13 +115,6 @@ def _note_buckets(
         f'{feature.column!r}: {len(values):,} values of training rows are '
         f'hashed to {used:,} of {feature.hash_buckets:,} buckets, so that some '
         'share one.'
-    ]
-  outside = sum(value is not None for value in column[ids == 0])
-  if outside:
-    return [
-        f'{feature.column!r} is no whole number in [0, {feature.num_buckets:,})'
-        f' in {outside:,} of {len(ids):,} training rows, where it counts as '
-        'missing.'
     ]
   return []
 

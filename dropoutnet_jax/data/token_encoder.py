@@ -222,30 +222,16 @@ def fit(
   encoder = dataclasses.replace(
       encoder, length=int(min(longest, feature.max_length))
   )
-  notes = [_describe(encoder, count, feature.max_length, is_tags)]
-  return encoder, notes + _note_outside(encoder, column)
-
-
-def _note_outside(encoder: TokenEncoder, column: schema.Column) -> list[str]:
-  """Says how many rows have a value that is in none of the buckets."""
-  if not encoder.num_buckets:
-    return []
-  values = id_values.of_column(column, encoder.edges)
-  is_outside = id_maps.bucket_ids(values.names, encoder.num_buckets) == 0
-  rows = len(np.unique(values.rows()[is_outside[values.code]]))
-  if not rows:
-    return []
-  return [
-      f'{encoder.column!r} has what is no whole number in '
-      f'[0, {encoder.num_buckets:,}) in {rows:,} of {len(values.starts) - 1:,} '
-      'training rows; it counts as missing.'
-  ]
+  return encoder, [_describe(encoder, count, feature.max_length, is_tags)]
 
 
 def _why_unknown(feature: config.Feature, is_tags: bool) -> str:
   parts = ['missing']
   if feature.num_buckets:
-    parts.append(f'not in [0, {feature.num_buckets})')
+    parts.append(
+        f'not in [0, {feature.num_buckets}) (hash_buckets takes values of any '
+        'kind)'
+    )
   elif not feature.hash_buckets and feature.min_rows > 1:
     parts.append(f'in fewer than min_rows={feature.min_rows}')
   if is_tags:

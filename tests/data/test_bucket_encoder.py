@@ -9,6 +9,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import bucket_encoder
 from dropoutnet_jax.data import encoders
 from dropoutnet_jax.data import id_maps
+from dropoutnet_jax.data import id_values
 
 
 def feature(**settings):
@@ -33,10 +34,12 @@ def test_small_numbers_by_hand():
   np.testing.assert_array_equal(sparse.toarray(), expected)
   assert dense.dtype == sparse.dtype == np.float32
   assert encoder.dense_names() == encoder.sparse_names() == ['c=0', 'c=3']
-  assert notes == [
+  assert notes == []
+  assert id_values.note_outside(feature(num_buckets=5), train) == [
       "'c' is no whole number in [0, 5) in 3 of 7 training rows, where it "
       'counts as missing.'
   ]
+  assert not id_values.note_outside(feature(num_buckets=5), train[:4])
 
 
 def test_hashes_by_hand():
