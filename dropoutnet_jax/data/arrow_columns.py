@@ -77,7 +77,7 @@ def _read_strings(
   found = arrow_values.encode(column)
   values = arrow_values.infer(found.values) if is_text else found.values
   if is_text and not len(found.values):
-    return None, 'it has no value'
+    return None, f'it is empty in all {len(column):,} rows'
   indices = pa.array(found.codes, mask=found.codes < 0)
   if not arrow_values.is_string(values.type):
     numbers = pa.chunked_array([values.take(indices)])

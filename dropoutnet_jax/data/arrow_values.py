@@ -34,6 +34,9 @@ _MISSING = (
 )
 
 
+_SECONDS_PER_YEAR = 365 * 86_400
+
+
 class ColumnError(ValueError):
   """A value that cannot be read as asked for.
 
@@ -112,6 +115,12 @@ def are_numbers(values: pa.Array) -> pa.Array:
   return pc.match_substring_regex(values, _DECIMAL)
 
 
+def are_words(values: pa.Array) -> pa.Array:
+  """Which strings are neither numbers nor stand for a missing one, bool."""
+  known = pc.or_(are_numbers(values), pc.is_in(values, pa.array(_MISSING)))
+  return pc.invert(known)
+
+
 def infer(values: pa.Array) -> pa.Array:
   """Distinct strings as int64, bool, float64, timestamp, or as they are.
 
@@ -180,7 +189,8 @@ def to_seconds(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
   Numbers beyond the year 5000 are taken for milli-, micro- or nanoseconds.
 
   Raises:
-    ColumnError: for missing times and for what is no time.
+    ColumnError: for missing times, for what is no time, and for numbers of
+      two units.
   """
   codes, values = _unfold(column)
   if codes is not None and is_string(values.type):
@@ -212,7 +222,38 @@ def to_seconds(column: pa.ChunkedArray) -> tuple[np.ndarray, int]:
   largest = float(np.abs(numbers).max(initial=0))
   unit = 10 ** (3 * sum(largest >= 10.0**power for power in (11, 14, 17)))
   unit = 1 if is_date else unit
-  return np.floor_divide(numbers, unit).astype(np.int64), unit
+  seconds = np.floor_divide(numbers, unit).astype(np.int64)
+  if not is_date:
+    _check_one_unit(seconds, numbers, unit)
+  return seconds, unit
+
+
+def _check_one_unit(
+    seconds: np.ndarray, numbers: np.ndarray, unit: int
+) -> None:
+  """Refuses seconds among milliseconds, and -1 for a time that is unknown.
+
+  Times that go on from 1970 without a gap, as those since a start of one's own,
+  are none of these.
+  """
+  near = np.abs(seconds) < _SECONDS_PER_YEAR
+  if unit == 1:
+    near &= seconds < 0
+  if not near.any() or near.all():
+    return
+  if seconds[~near].min() < max(10 * seconds[near].max(), _SECONDS_PER_YEAR):
+    return
+  row = int(np.argmax(near))
+  how = (
+      f', divided by {unit:,} as the largest ones ask for,' if unit > 1 else ''
+  )
+  what = 'are of another unit or stand for no time'
+  raise ColumnError(
+      f'{numbers[row]:.16g}{how} is within a year of 1970, as are '
+      f'{np.count_nonzero(near):,} of {len(near):,} times, and all others are '
+      f'much later: they {what if unit > 1 else "stand for no time"}',
+      row,
+  )
 
 
 def is_clock(kind: pa.DataType) -> bool:

@@ -78,11 +78,17 @@ def fit_buckets(
   known = np.flatnonzero(count >= feature.min_rows)
   if not len(known):
     what = 'values' if is_hashed else f'whole numbers below {num_buckets:,}'
+    advice = 'Lower min_rows, or leave the feature out.'
+    if not is_hashed and not ids.any():
+      advice = (
+          'Raise num_buckets above the largest, use hash_buckets for values of '
+          'any kind, or leave the feature out.'
+      )
     raise errors.UserError(
         f'{field}: column {feature.column!r} has {what} in '
         f'{np.count_nonzero(ids):,} of {len(ids):,} training rows, and none of '
         f'{num_buckets:,} buckets has {feature.min_rows} or more of them. '
-        'Lower min_rows, or leave the feature out.'
+        + advice
     )
   notes = encoders.note_ids(feature, column)
   notes += _note_buckets(feature, column, ids)
@@ -101,7 +107,7 @@ def fit_buckets(
 def _note_buckets(
     feature: config.Feature, column: np.ndarray, ids: np.ndarray
 ) -> list[str]:
-  """Says how many values share a bucket, or lie outside all of them."""
+  """Says how many hashed values share a bucket."""
   values = {value for value in column if value is not None}
   used = len(np.unique(ids[ids > 0]))
   if feature.hash_buckets and used < len(values):
@@ -109,13 +115,6 @@ def _note_buckets(
         f'{feature.column!r}: {len(values):,} values of training rows are '
         f'hashed to {used:,} of {feature.hash_buckets:,} buckets, so that some '
         'share one.'
-    ]
-  outside = sum(value is not None for value in column[ids == 0])
-  if outside:
-    return [
-        f'{feature.column!r} is no whole number in [0, {feature.num_buckets:,})'
-        f' in {outside:,} of {len(ids):,} training rows, where it counts as '
-        'missing.'
     ]
   return []
 

@@ -10,9 +10,11 @@ alike. Knows nothing of how values become features.
 import numbers
 
 import numpy as np
+import pyarrow as pa
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import arrow_values
 from dropoutnet_jax.data import crosses
 from dropoutnet_jax.data import expression_parser
 from dropoutnet_jax.data import expressions
@@ -29,6 +31,12 @@ _READABLE_AS = {
     'several numbers per row': ('dense', 'numeric'),
     'strings': ('category', 'text'),
     'values of an unknown type': (),
+}
+# Where columns of delimited files are named that hold what a kind reads.
+_LISTED_IN = {
+    'tags': 'tag_columns',
+    'lookup': 'tag_columns',
+    'dense': 'vector_columns',
 }
 # Whole float32 numbers from here on have neighbours that they cannot be told
 # apart from.
@@ -70,7 +78,7 @@ def read(
     _check_values(entities, number, feature, field)
     return number if rows is None else number[rows]
   column = _find(entities, feature.column, field)
-  _check_kind(column, feature.column, feature.kind, field)
+  _check_kind(entities, column, feature.column, feature.kind, field)
   _check_values(entities, column, feature, field)
   if rows is not None:
     column = _take(column, rows)
@@ -149,7 +157,7 @@ def _look_up(
 ) -> np.ndarray:
   """Weights [N] of the tags that the key column names."""
   tags = _find(entities, feature.column, field)
-  _check_kind(tags, feature.column, 'lookup', field)
+  _check_kind(entities, tags, feature.column, 'lookup', field)
   assert isinstance(tags, schema.Tags)
   _check_values(entities, tags, feature, field)
   key = _read_array(entities, feature.key, 'category', f'{field}.key')
@@ -175,15 +183,25 @@ def _find(entities: schema.Entities, name: str, field: str) -> schema.Column:
     return entities.columns[name]
   if name and name == entities.id_name:
     return entities.ids
+  if name in entities.left_out:
+    raise errors.UserError(
+        f'{field}: column {name!r} is left out: {entities.left_out[name]}. '
+        'Mend the column, or leave the feature out.'
+    )
   known = ', '.join(entities.columns) or 'none'
   raise errors.UserError(
       f'{field}: there is no column {name!r}. Columns are: {known}.'
       + errors.did_you_mean(name, [*entities.columns, entities.id_name])
+      + (entities.advice and f' {entities.advice}')
   )
 
 
 def _check_kind(
-    column: schema.Column, name: str, kind: str, field: str
+    entities: schema.Entities,
+    column: schema.Column,
+    name: str,
+    kind: str,
+    field: str,
 ) -> None:
   """Refuses a column that the kind cannot read, and says which ones can."""
   content = _content(column)
@@ -192,10 +210,34 @@ def _check_kind(
     advice = f'use {fitting}' if fitting else 'leave the feature out'
     if kind == 'sequence' and content in ('tags', 'strings'):
       advice += ', or name the column in config.data.tables.sequence_columns'
+    if kind in _LISTED_IN and content == 'strings':
+      advice += (
+          ', or where they are lists name the column in '
+          f'config.data.tables.{_LISTED_IN[kind]}'
+      )
+    why = ''
+    if kind == 'numeric' and content == 'strings':
+      why = _describe_words(entities, column)
+      advice = f'correct them, or {advice}' if why else advice
     raise errors.UserError(
         f'{field}: column {name!r} holds {content}, which kind={kind!r} does '
-        f'not fit; {advice}.'
+        f'not fit{why}; {advice}.'
     )
+
+
+def _describe_words(entities: schema.Entities, column: schema.Column) -> str:
+  """How many strings are no plain numbers, with one of them, or ''."""
+  assert isinstance(column, np.ndarray)
+  texts = [value if isinstance(value, str) else None for value in column]
+  is_word = arrow_values.are_words(pa.array(texts, pa.string()))
+  rows = np.flatnonzero(arrow_values.to_mask(is_word.fill_null(False)))
+  if not len(rows):
+    return ''
+  known = sum(text is not None for text in texts)
+  return (
+      f': {len(rows):,} of {known:,} values are no plain numbers, such as '
+      f'{column[rows[0]][:60]!r} of id {entities.ids[rows[0]]}'
+  )
 
 
 def _check_values(

@@ -169,6 +169,7 @@ def fit(
   notes = columns.describe_missing(
       training.entities, feature, field, training.rows
   )
+  notes += id_values.note_outside(feature, column)
   tokens = encoder = scale = None
   if feature.embedding:
     embedded = training.embedded[number]

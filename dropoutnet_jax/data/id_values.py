@@ -146,6 +146,22 @@ def to_tags(column: schema.Column, feature: config.Feature) -> schema.Tags:
   return values.to_tags()
 
 
+def note_outside(feature: config.Feature, column: schema.Column) -> list[str]:
+  """A note on training rows with a value that is in none of `num_buckets`."""
+  if not feature.num_buckets:
+    return []
+  values = of_column(column)
+  is_outside = id_maps.bucket_ids(values.names, feature.num_buckets) == 0
+  rows = len(np.unique(values.rows()[is_outside[values.code]]))
+  if not rows:
+    return []
+  return [
+      f'{feature.name!r} is no whole number in [0, {feature.num_buckets:,}) in '
+      f'{rows:,} of {len(values.starts) - 1:,} training rows, where it counts '
+      'as missing.'
+  ]
+
+
 def _number(values: Iterable[Any]) -> tuple[list[str], np.ndarray]:
   """Distinct values as str, the first ones first, and codes; -1 for None."""
   known: dict[Any, int] = {None: -1}

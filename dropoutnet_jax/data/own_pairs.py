@@ -51,6 +51,7 @@ def read(
     settings: config_data.TablesConfig,
     user: np.ndarray,
     item: np.ndarray,
+    needs_like: bool = True,
 ) -> tuple[schema.Interactions, list[str]]:
   """All rows as they are in the table, and notes.
 
@@ -59,9 +60,10 @@ def read(
     settings: names of columns.
     user: int32 [N], user rows.
     item: int32 [N], item rows.
+    needs_like: whether a label has to be above 0.
 
   Returns:
-    `label` is None where all are the same, as without a column of labels.
+    `label` is None where all are the same above 0, as without such a column.
 
   Raises:
     UserError: for values that are missing or out of range, if no label is above
@@ -76,7 +78,7 @@ def read(
   }
   label = weight = time = session = None
   if 'label' in given:
-    label, notes = _read_labels(table, given['label'])
+    label, notes = _read_labels(table, given['label'], needs_like)
   if 'weight' in given:
     weight = _read_amounts(table, given['weight'], 'weight')
   if 'time' in given:
@@ -159,17 +161,17 @@ def _describe_unused(
 
 
 def _read_labels(
-    table: table_files.Table, name: str
+    table: table_files.Table, name: str, needs_like: bool
 ) -> tuple[np.ndarray | None, list[str]]:
   label = _read_amounts(table, name, 'label')
   likes = int(np.count_nonzero(label > 0))
-  if not likes:
+  if not likes and needs_like:
     raise errors.UserError(
         f'{table.name()}: no {name} is above 0, so there is no like to learn '
         'from. Name another column in config.data.tables.label.'
     )
   least, most = float(label.min()), float(label.max())
-  if least == most:
+  if least == most > 0:
     return None, [f'Every {name} is {least:g}, so every row is a like.']
   notes = [f'{likes:,} of {len(label):,} rows have a {name} above 0: likes.']
   if least > 0 or most != 1:

@@ -190,7 +190,7 @@ def _to_entities(
 ) -> tuple[schema.Entities, list[str]]:
   """Ids and columns as everything after the reader takes them."""
   columns: dict[str, schema.Column] = {}
-  notes = list(part.notes)
+  notes, left_out = list(part.notes), {}
   rows = pa.array(part.pick, mask=part.pick < 0)
   in_order = np.array_equal(part.pick, np.arange(len(part.table or ())))
   for name in part.names:
@@ -212,12 +212,19 @@ def _to_entities(
       ) from error
     if read is not None:
       columns[name] = read
+    else:
+      left_out[name] = remark
     if remark:
       what = '' if read is not None else ' is left out'
       notes.append(f'Column {name!r} of {side}s{what}: {remark}.')
   ids = own_ids.to_numpy(part.ids)
   id_name = getattr(settings, f'{side}_id')
-  return schema.Entities(ids, columns, id_name), notes
+  advice = ''
+  if settings.samples:
+    advice = (
+        f'Columns of samples are named in config.data.tables.{side}_columns.'
+    )
+  return schema.Entities(ids, columns, id_name, left_out, advice), notes
 
 
 def _named_in(name: str, settings: config_data.TablesConfig) -> str:

@@ -59,6 +59,13 @@ def draw_rows(
   role = np.full(num_rows, ABSENT, np.int8)
   role[with_pairs] = TRAIN
   count = round(share * with_pairs.size)
+  needed = 1 + len(periods)
+  if share > 0 and with_pairs.size < needed:
+    raise errors.UserError(
+        f'config.data.{field} of {with_pairs.size:,} is {share}, but with '
+        f'fewer than {needed} no share can be held out. Set it to 0, or bring '
+        'more data.'
+    )
   if share > 0 and (not count or count * len(periods) >= with_pairs.size):
     times = ' for each of test and validation' if len(periods) > 1 else ''
     raise errors.UserError(

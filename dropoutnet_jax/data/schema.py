@@ -65,12 +65,16 @@ class Entities:
   """Users or items: ids [N] (int64 or str, distinct) and their columns.
 
   Features find the ids themselves under `id_name`, where no column has that
-  name; '' is for readers that leave the name to others.
+  name; '' is for readers that leave the name to others. `left_out` says of
+  columns that the source has, but `columns` lacks, why; `advice` is a sentence
+  on where columns are to be named, or ''.
   """
 
   ids: np.ndarray
   columns: dict[str, Column] = dataclasses.field(default_factory=dict)
   id_name: str = ''
+  left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+  advice: str = ''
 
   def __len__(self) -> int:
     return len(self.ids)

@@ -198,7 +198,23 @@ def _read_file(
     optional = [name for name in source.optional if name in names]
     wanted = [*source.required, *optional]
   with _explained(shown, source.field, reader.explain):
-    return reader.read(names, wanted), names
+    part = reader.read(names, wanted)
+  if source.header and kind in ('csv', 'tsv'):
+    _check_first_row(part, shown, source)
+  return part, names
+
+
+def _check_first_row(part: pa.Table, shown: str, source: Source) -> None:
+  """Raises UserError if the id of the first row is the name of its column."""
+  for name, field in source.required.items():
+    is_id = field.endswith(('.user_id', '.item_id'))
+    if is_id and part.num_rows and part.column(name)[0].as_py() == name:
+      table = source.field.lstrip('-').rpartition('.')[2]
+      own = f'{table}_header' if table in ('users', 'items') else 'header'
+      raise errors.UserError(
+          f'{shown}: the first line has {name!r} for an id, so the file has a '
+          f'header of its own. Leave out config.data.tables.{own}.'
+      )
 
 
 @contextlib.contextmanager

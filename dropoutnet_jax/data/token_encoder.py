@@ -228,7 +228,10 @@ def fit(
 def _why_unknown(feature: config.Feature, is_tags: bool) -> str:
   parts = ['missing']
   if feature.num_buckets:
-    parts.append(f'not in [0, {feature.num_buckets})')
+    parts.append(
+        f'not in [0, {feature.num_buckets}) (hash_buckets takes values of any '
+        'kind)'
+    )
   elif not feature.hash_buckets and feature.min_rows > 1:
     parts.append(f'in fewer than min_rows={feature.min_rows}')
   if is_tags:

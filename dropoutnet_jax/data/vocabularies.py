@@ -178,7 +178,8 @@ def _describe_strangers(
       continue
     shown = [sorted(of_features[name])[0] for name in (others[0], field)]
     notes.append(
-        f'{field} shares embedding table {table!r} with {others[0]}, but none '
-        f'of its values, such as {shown[1]!r} here and {shown[0]!r} there.'
+        f'{field} shares embedding table {table!r} with {others[0]}, but they '
+        f'have no value in common; values are such as {shown[1]!r} here and '
+        f'{shown[0]!r} there.'
     )
   return notes

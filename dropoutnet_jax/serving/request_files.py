@@ -168,7 +168,8 @@ def read_history(
   """Reads who met what: histories of the users, and what they know already.
 
   Args:
-    path: of a table of pairs; where it has labels, those above 0 are likes.
+    path: of a table of pairs; where it has labels, those above 0 are likes,
+      and the others are met without being part of the history.
     model: of the run.
     users: who are asked about.
     items: the candidates.
@@ -209,15 +210,14 @@ def read_history(
     notes += _check_known(column, is_known, whose)
   place = user_place[user.found.codes].astype(np.int32)
   code = item.found.codes.astype(np.int32)
-  pairs, _ = own_pairs.read(table, tables, place, code)
-  pairs, _ = own_pairs.merge_likes(pairs, len(item_row), table.name())
-  history, met = (
-      _matrix(pairs, where, (len(users), width))
-      for where, width in (
-          (item_row, len(run_items)),
-          (item_place, len(items)),
-      )
-  )
+  shown, _ = own_pairs.read(table, tables, place, code, needs_like=False)
+  shape = (len(users), len(items))
+  # Also what was shown without a like is known to the user.
+  met = rows_lib.pattern(_matrix(shown, item_place, shape))
+  likes = shown if shown.label is None else shown.select(shown.label > 0)
+  shape = (len(users), len(run_items))
+  history = rows_lib.pattern(_matrix(likes, item_row, shape))
+  notes += _describe_untrained(model, history, table.name())
   return dataclasses.replace(users, history=history), met, notes
 
 
@@ -228,6 +228,23 @@ def _matrix(
   column = place[pairs.item]
   known = (pairs.user >= 0) & (column >= 0)
   return schema.Interactions(pairs.user[known], column[known]).matrix(*shape)
+
+
+def _describe_untrained(
+    model: recommender_lib.Recommender,
+    history: scipy.sparse.csr_array,
+    name: str,
+) -> list[str]:
+  """A note on users whose history has no item that training knew pairs of."""
+  is_trained = model.is_trained(model.items())
+  has_any = np.diff(history.indptr) > 0
+  bare = int(np.sum(has_any & (history @ is_trained.astype(np.float32) == 0)))
+  if not bare:
+    return []
+  return [
+      f'{name}: the histories of {bare:,} of {has_any.sum():,} user(s) have no '
+      'item with training pairs, so nothing is learnt from them.'
+  ]
 
 
 def _check_known(

@@ -9,6 +9,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import bucket_encoder
 from dropoutnet_jax.data import encoders
 from dropoutnet_jax.data import id_maps
+from dropoutnet_jax.data import id_values
 
 
 def feature(**settings):
@@ -33,10 +34,12 @@ def test_small_numbers_by_hand():
   np.testing.assert_array_equal(sparse.toarray(), expected)
   assert dense.dtype == sparse.dtype == np.float32
   assert encoder.dense_names() == encoder.sparse_names() == ['c=0', 'c=3']
-  assert notes == [
+  assert notes == []
+  assert id_values.note_outside(feature(num_buckets=5), train) == [
       "'c' is no whole number in [0, 5) in 3 of 7 training rows, where it "
       'counts as missing.'
   ]
+  assert not id_values.note_outside(feature(num_buckets=5), train[:4])
 
 
 def test_hashes_by_hand():
@@ -83,6 +86,7 @@ def test_the_most_frequent_of_many_buckets_are_dense():
             {'num_buckets': 2},
             'whole numbers below 2 in 0 of 3 training rows, and none of 2 buck',
         ),
+        ({'num_buckets': 2}, 'use hash_buckets for values of any kind'),
         (
             {'hash_buckets': 9, 'min_rows': 3},
             'values in 2 of 3 training rows, and none of 9 buckets has 3 or',

@@ -134,13 +134,21 @@ def with_weight(value):
         (
             Feature('country', 'numeric'),
             {},
-            "holds strings, ... use kind='category' or kind='text'",
+            "fit: 2 of 2 values are no plain numbers, such as 'de' of id 11; "
+            "correct them, or use kind='category' or kind='text'",
+        ),
+        (
+            Feature('age', 'numeric'),
+            {'age': np.array(['3', 'NaN', '4 years'], object)},
+            "1 of 3 values are no plain numbers, such as '4 years' of id 13",
         ),
         (
             Feature('country', 'tags'),
             {},
-            "use kind='category' or kind='text'",
+            "kind='text', or where they are lists ... data.tables.tag_columns.",
         ),
+        (Feature('country', 'dense'), {}, 'data.tables.vector_columns.'),
+        (Feature('country', 'lookup', key='x'), {}, 'data.tables.tag_columns.'),
         (
             Feature('year', 'category'),
             {'year': np.array([1, 2.5, math.nan], np.float32)},

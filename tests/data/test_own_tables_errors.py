@@ -9,7 +9,9 @@ from pyarrow import parquet
 import pytest
 
 from dropoutnet_jax import config_data
+from dropoutnet_jax import config_features
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import columns
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import sources
 
@@ -104,6 +106,14 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {'pairs.csv': GOOD},
         {'header': ('user_id', 'item_id')},
         ['first line repeats the header'],
+    ),
+    'header of its own under another': (
+        {'pairs.csv': GOOD, 'users.csv': 'user_id,age\na,1\nb,2\n'},
+        {'users': 'users.csv', 'users_header': ('user_id', 'years')},
+        [
+            "users.csv: the first line has 'user_id' for an id",
+            'Leave out config.data.tables.users_header.',
+        ],
     ),
     'header of another width': (
         {'pairs.csv': 'a,1\n'},
@@ -319,6 +329,26 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
         {},
         ['row 1: time: 2 times are missing'],
     ),
+    'seconds among milliseconds': (
+        {
+            'pairs.csv': (
+                'user_id,item_id,time\na,1,1704187743000\nb,1,1704187743\n'
+                'b,2,1704363864000\n'
+            )
+        },
+        {},
+        [
+            'pairs.csv, row 2: time: 1704187743, divided by 1,000',
+            'as are 1 of 3 times',
+            'are of another unit',
+            'config.data.tables.time',
+        ],
+    ),
+    'a time of -1': (
+        {'pairs.csv': 'user_id,item_id,time\na,1,1704187743\nb,1,-1\n'},
+        {},
+        ['row 2: time: -1 is within a year of 1970, as are 1 of 2 times'],
+    ),
     'truth values as times': (
         {'pairs.csv': 'user_id,item_id,time\na,1,true\n'},
         {},
@@ -425,6 +455,32 @@ def test_tables(tmp_path, name):
   assert all(part in message for part in expected), message
   assert message.endswith('.') and '\n' not in message
   assert '..' not in message.replace('...', ''), message
+
+
+@pytest.mark.parametrize(
+    'content, settings, message',
+    [
+        (
+            'user_id,item_id,age\na,1,\nb,2,\n',
+            {'user_columns': ('age',)},
+            "column 'age' is left out: it is empty in all 2 rows. Mend",
+        ),
+        (
+            'user_id,item_id,age\na,1,3\nb,2,4\n',
+            {'item_columns': ('age',)},
+            "no column 'age'. .* named in config.data.tables.user_columns.",
+        ),
+    ],
+)
+def test_columns_that_features_do_not_find(
+    tmp_path, content, settings, message
+):
+  (tmp_path / 'a.csv').write_text(content)
+  config = config_data.TablesConfig(samples='a.csv', **settings)
+  dataset = own_tables.load(config, str(tmp_path))
+  feature = config_features.Feature('age', 'numeric')
+  with pytest.raises(errors.UserError, match=message):
+    columns.read(dataset.users, feature, 'config.features.user[0]')
 
 
 SETTINGS = [

@@ -82,6 +82,12 @@ ERRORS = {
         dict(cold_item_share=0.25, cold_user_share=0.1),
         'cold_user_share .* of 4 is 0.1: this holds out 0',
     ),
+    'a single user': (
+        toy_splits.make_dataset([(0, 0), (0, 1)], 1, 2),
+        dict(cold_item_share=0.0, cold_user_share=0.1),
+        r'cold_user_share \(of the users with pairs\) of 1 is 0.1, but with '
+        'fewer than 3 no share can be held out. Set it to 0',
+    ),
     'no warm pair': (
         toy_splits.make_dataset(SQUARE, 4, 4),
         dict(cold_item_share=0.25, warm_share=0.05),

@@ -195,17 +195,48 @@ def test_histories_and_what_is_met(shop, csv_file):
   history[1, [9, 2]] = history[0, 1] = 1
   np.testing.assert_array_equal(told.history.toarray(), history)
   np.testing.assert_array_equal(
-      met.toarray(), [[1, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 0]]
+      met.toarray(), [[1, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]]
   )
   assert [note.split('h.csv: ')[1] for note in notes] == [
       '1 row(s) are left out, whose user_id (1 of them, such as u7) is not '
       'among the users that are asked about.',
       '2 row(s) are left out, whose item_id (2 of them, such as i77, i78) is '
       'not among the items of the run.',
+      'the histories of 1 of 2 user(s) have no item with training pairs, so '
+      'nothing is learnt from them.',
   ]
   assert not request_files.describe_unknown(told)
   (note,) = request_files.describe_unknown(users)
   assert note.startswith('Of 1 new users neither content nor history is known')
+
+
+def test_what_was_shown_alone_is_met_and_no_history(shop, csv_file):
+  users, items = _ask(shop)
+  path = csv_file(
+      'h.csv',
+      ('user_id', 'item_id', 'label'),
+      ('new', 'i0', 0),
+      ('u5', 'i9', 0),
+  )
+  told, met, notes = request_files.read_history(path, shop.model, users, items)
+  assert told.history.nnz == 0 and notes == []
+  np.testing.assert_array_equal(
+      met.toarray(), [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+  )
+
+
+def test_histories_that_say_nothing_are_counted(shop, csv_file):
+  trained = shop.model.is_trained(shop.model.items())
+  cold = f'i{int(np.flatnonzero(~trained)[0])}'
+  warm = f'i{int(np.flatnonzero(trained)[0])}'
+  path = csv_file(
+      'h.csv', ('user_id', 'item_id'), ('new', cold), ('u5', cold), ('u5', warm)
+  )
+  _, _, notes = request_files.read_history(path, shop.model, *_ask(shop))
+  assert len(notes) == 1 and notes[0].endswith(
+      'h.csv: the histories of 1 of 2 user(s) have no item with training '
+      'pairs, so nothing is learnt from them.'
+  )
 
 
 # Mistakes: the file, the side or 'pairs', and what must be said.
