@@ -332,6 +332,9 @@ class Config:
           'user, what is left out of her counts would tell the labels'
       )
       checks.check(value == 'batch', name, value, rule)
+      name, size = 'objective.group_rows', objective.group_rows
+      rule = '1 where features.statistics are counted, for the same reason'
+      checks.check(size == 1, name, size, rule)
 
   def _check_pairing(self) -> None:
     pairing = self.objective.pairing

@@ -31,20 +31,26 @@ class Labelled:
 
 
 def split(
-    impressions: schema.Interactions, by: schema.Split, seed: int
+    impressions: schema.Interactions,
+    by: schema.Split,
+    seed: int,
+    by_time: bool = False,
 ) -> Labelled:
   """Splits labelled rows as the likes are split.
 
   Rows of held-out pairs go to their set. Rows without a reaction go where
   their user and item are cold; of those between training rows a share as large
-  as that of the warm likes goes to each 'warm' set, drawn by the seed. Nothing
-  that is tested on is trained on; rows of no set and without training pairs of
-  both sides are left out.
+  as that of the warm likes goes to each 'warm' set, drawn by the seed, or by
+  time those that are as late as its likes. No pair that is
+  tested on is trained on, however often it was shown; rows of no set and without
+  training pairs of both sides are left out, and by time those of a cold user or
+  item from before.
 
   Args:
     impressions: all labelled rows.
     by: the split of the likes.
     seed: of the data.
+    by_time: whether the likes were split by time.
   """
   users, items = by.train_rows()
   known = np.isin(impressions.user, users) & np.isin(impressions.item, items)
@@ -61,23 +67,61 @@ def split(
   }
   for mask in taken.values():
     free &= ~mask
-  draw = np.random.default_rng([seed, _DRAW]).random(len(impressions))
+  period = _periods(impressions, by) if by_time else None
+  if period is not None:  # what held-out pairs were shown before is left out
+    for name, mask in taken.items():
+      mask &= ~shown | (period == _period_of(name))
+  # The rows of a pair share a draw: that of the first of them.
+  _, first, place = np.unique(pair, return_index=True, return_inverse=True)
+  rng = np.random.default_rng([seed, _DRAW])
+  draw = rng.random(len(impressions))[first[place]]
+  trained = np.isin(pair, _pair(by.train))
   liked = max(int(np.sum(known & ~shown & free)), 1)
   begin = 0.0
   for name, held_out in by.evaluation.items():
     if name.startswith('warm'):
       share = len(held_out) / (liked + len(held_out))
-      mine = known & (draw >= begin) & (draw < begin + share)
+      mine = known & ~trained
+      if period is None:
+        mine &= (draw >= begin) & (draw < begin + share)
       begin += share
     else:
       mine = _of_roles(impressions, held_out, name, users, items)
+    if period is not None:
+      mine &= period == _period_of(name)
     mine &= shown & free
     taken[name] |= mine
     free &= ~mine
+  if period is not None:
+    free &= (period == 0) | ~shown
+    tested = np.unique(pair[np.any([*taken.values()], axis=0)])
+    free &= trained | ~np.isin(pair, tested)
   return Labelled(
       impressions.select(known & free),
       {name: impressions.select(mask) for name, mask in taken.items()},
   )
+
+
+def _periods(rows: schema.Interactions, by: schema.Split) -> np.ndarray:
+  """0 where a row is as early as training likes, 1 validation, 2 test: [N].
+
+  The likes of a period are known by their pairs, and its rows without a
+  reaction by the times of those.
+  """
+  if rows.time is None or by.train.time is None:
+    raise ValueError('Rows without times were not split by time.')
+  pair = _pair(rows)
+  last = by.train.time.max(initial=np.iinfo(np.int64).min)
+  held = [h for n, h in by.evaluation.items() if not n.endswith('_validation')]
+  test = np.concatenate([np.zeros(0, np.int64), *map(_pair, held)])
+  times = rows.time[np.isin(pair, test) & (rows.time > last)]
+  begin = times.min(initial=np.iinfo(np.int64).max)
+  return np.where(rows.time <= last, 0, np.where(rows.time < begin, 1, 2))
+
+
+def _period_of(name: str) -> int:
+  """The period of an evaluation set, as `_periods` numbers them."""
+  return 1 if name.endswith('_validation') else 2
 
 
 def _of_roles(

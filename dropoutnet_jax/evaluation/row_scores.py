@@ -10,7 +10,15 @@ from dropoutnet_jax.evaluation import labelled
 from dropoutnet_jax.evaluation import protocol
 
 # What scores that are no logits allow.
-_ORDER_METRICS = ('auc', 'gauc', 'rows', 'positives')
+_ORDER_METRICS = (
+    'auc',
+    'gauc',
+    'gauc_left_out',
+    'session_gauc',
+    'session_gauc_left_out',
+    'rows',
+    'positives',
+)
 
 
 def score_rows(
@@ -47,7 +55,7 @@ def evaluate(
     users_per_chunk: int,
     logit: Callable[[np.ndarray], np.ndarray] | None,
 ) -> dict[str, float | int | None]:
-  """Metrics of one method on labelled rows, grouped by user for GAUC.
+  """Metrics of one method on labelled rows, GAUC by user and by session.
 
   Args:
     method: any of the tables.
@@ -64,6 +72,7 @@ def evaluate(
       np.asarray(label, np.float64),
       weight=rows.weight,
       group=rows.user,
+      session=rows.session,
   )
   if logit is None:
     found = {name: found[name] for name in _ORDER_METRICS if name in found}

@@ -59,7 +59,10 @@ def teacher(
   """
   if user_emb.shape != item_emb.shape:
     raise ValueError(f'Shapes differ: {user_emb.shape}, {item_emb.shape}.')
-  score = jnp.sum(user_emb * item_emb, axis=-1, dtype=jnp.float32)
+  user_emb, item_emb, target = (
+      loss_inputs.kept(x, weight) for x in (user_emb, item_emb, target)
+  )
+  score = jnp.sum(user_emb * item_emb, axis=-1)
   return weighted_mean((score - target) ** 2, weight)
 
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from dropoutnet_jax.model import rolled
 
+roll_shifts = rolled.roll_shifts
+rolled_scores = rolled.rolled_scores
+
 _ABSENT = np.iinfo(np.int32).max  # above every item row
 
 

@@ -32,6 +32,8 @@ def add(
   if settings.group_rows > 1:
     rows, groups = _grouped(rows, num_users)
   count = np.bincount(rows.item[rows.label > 0], minlength=num_items)
+  # Whatever the label: every row of a batch is a negative of the others.
+  drawn = np.bincount(rows.item[rows.weight > 0], minlength=num_items)
   if settings.num_impressions:
     shown = shown_in_vain(pairs, problem.split.train, num_users)
   if settings.num_sampled:
@@ -39,7 +41,7 @@ def add(
   return dataclasses.replace(
       tables,
       rows=rows,
-      log_frequency=popularity.log_frequency(count),
+      log_frequency=popularity.log_frequency(drawn),
       groups=groups,
       shown=shown,
       popularity=sampled,

@@ -70,7 +70,9 @@ def prepare(
   )
   labelled = None
   if dataset.impressions is not None:
-    labelled = impressions.split(dataset.impressions, split, cfg.data.seed)
+    labelled = impressions.split(
+        dataset.impressions, split, cfg.data.seed, cfg.data.split == 'time'
+    )
   rows = split.train if labelled is None else labelled.train
   label_signal.check(cfg, rows, split.train, len(dataset.users))
   counted.check_times(cfg, split.train, labelled)

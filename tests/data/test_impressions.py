@@ -104,3 +104,55 @@ def test_rows_without_training_pairs_are_left_out():
       (0, 0),
   ]
   assert _pairs(found.evaluation['cold_item']) == {(0, 2)}
+
+
+def test_rows_of_a_pair_go_one_way(world):
+  """A click log shows the same thing to the same user again and again."""
+  shown, split, _ = world
+  again = shown.select(np.tile(np.arange(len(shown)), 3))
+  found = impressions.split(again, split, seed=0)
+  parts = [found.train, *found.evaluation.values()]
+  used = [pair for part in parts for pair in _pairs(part)]
+  assert len(used) == len(set(used))
+  assert sum(map(len, parts)) == 3 * len(used)
+  assert np.any(found.evaluation['warm'].label == 0)
+
+
+def test_by_time_rows_without_a_reaction_are_as_late_as_the_likes():
+  rng = np.random.default_rng(3)
+  size = 4000
+  shown = schema.Interactions(
+      rng.integers(0, USERS, size).astype(np.int32),
+      rng.integers(0, ITEMS, size).astype(np.int32),
+      time=np.sort(rng.integers(0, 10**6, size)),
+      label=(rng.random(size) < 0.3).astype(np.float32),
+  )
+  liked = shown.select(shown.label > 0)
+  _, first = np.unique(
+      np.stack([liked.user, liked.item]), axis=1, return_index=True
+  )
+  likes = schema.Interactions(
+      liked.user[first], liked.item[first], time=liked.time[first]
+  )
+  ids = lambda number: schema.Entities(np.arange(number))
+  split = splits.make_split(
+      schema.Dataset('shown', ids(USERS), ids(ITEMS), likes),
+      config.DataConfig(split='time', cold_item_share=0, warm_share=0.2),
+  )
+  found = impressions.split(shown, split, seed=0, by_time=True)
+  vain = {
+      name: rows.time[rows.label == 0]
+      for name, rows in {'train': found.train, **found.evaluation}.items()
+  }
+  last = split.train.time.max()
+  assert vain['train'].max() <= last < vain['warm_validation'].min()
+  assert vain['warm_validation'].max() < vain['warm'].min()
+  assert all(len(times) for times in vain.values())
+  for rows in found.evaluation.values():
+    assert _pairs(rows).isdisjoint(_pairs(found.train))
+
+
+def test_rows_without_times_are_not_split_by_time(world):
+  shown, split, _ = world
+  with pytest.raises(ValueError, match='not split by time'):
+    impressions.split(shown, split, seed=0, by_time=True)

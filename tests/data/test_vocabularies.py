@@ -116,7 +116,7 @@ def test_features_that_share_a_table_but_no_value_are_told():
   assert listed(found) == {'items': ['5', 'i5', 'i6']}
   assert notes == [
       "config.features.item[0] shares embedding table 'items' with "
-      "config.features.user[0], but they have no value in common; values are "
+      'config.features.user[0], but they have no value in common; values are '
       "such as 'i5' here and '5' there."
   ]
 

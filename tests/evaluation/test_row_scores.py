@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Labelled rows are scored like candidates, whatever the chunks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -40,6 +42,18 @@ def test_logits_have_all_metrics_and_scores_those_of_order():
   expected = labelled.summary(to_logit(score), rows.label, group=rows.user)
   assert full == expected
   order = row_scores.evaluate(_method, 'cold_item', rows, 2, None)
-  assert order == {
-      name: full[name] for name in ('auc', 'gauc', 'rows', 'positives')
-  }
+  names = ('auc', 'gauc', 'gauc_left_out', 'rows', 'positives')
+  assert order == {name: full[name] for name in names}
+
+
+def test_sessions_have_an_auc_of_their_own():
+  rows = dataclasses.replace(_rows(), session=np.arange(len(_rows())) // 2)
+  found = row_scores.evaluate(_method, 'cold_item', rows, 2, None)
+  expected = labelled.summary(
+      TABLE[rows.user, rows.item],
+      rows.label,
+      group=rows.user,
+      session=rows.session,
+  )
+  for name in ('session_gauc', 'session_gauc_left_out'):
+    assert found[name] == expected[name]

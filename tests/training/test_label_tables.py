@@ -69,10 +69,10 @@ def test_what_is_not_asked_for_is_not_made(labelled):
   rows = tables.rows
   assert rows.session is rows.is_real is None
   np.testing.assert_array_equal(rows.item, labelled.labelled.train.item)
-  positive = rows.item[rows.label > 0]
-  for item in set(positive.tolist()):
+  assert set(rows.label.tolist()) == {0.0, 1.0}
+  for item in set(rows.item.tolist()):
     assert np.exp(tables.log_frequency[item]) == pytest.approx(
-        np.mean(positive == item), rel=1e-5
+        np.mean(rows.item == item), rel=1e-5
     )
 
 
@@ -96,9 +96,10 @@ def test_negatives_of_training_items(labelled):
   )
   items = labelled.split.train_rows()[1]
   np.testing.assert_array_equal(tables.popularity.item, items)
+  liked = np.bincount(tables.rows.item[tables.rows.label > 0])
   np.testing.assert_allclose(
-      tables.popularity.log_probability[items],
-      tables.log_frequency[items],
+      np.exp(tables.popularity.log_probability[items]),
+      liked[items] / liked.sum(),
       rtol=1e-5,
   )
   likes = labelled.likes().toarray() > 0
