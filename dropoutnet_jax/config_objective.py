@@ -51,7 +51,9 @@ class ObjectiveConfig:
   # A row counts 1 / (interactions of its user) ** user_balance: metrics are
   # means over users, and 0 lets a few heavy users decide.
   user_balance: float = 0.5
-  sampling: str = 'replacement'  # or 'epochs': every row once, then again
+  # 'replacement', or 'epochs': every row once (with group_rows, as the first of
+  # its group), then again.
+  sampling: str = 'replacement'
   # A batch is made of groups of so many rows of one user (of one session where
   # pairwise_within says so); of one that has fewer, rows occur repeatedly.
   group_rows: int = 1
@@ -73,7 +75,7 @@ class ObjectiveConfig:
   margin: float = 0.0  # softmax, on the scale of scores
   support_vector: float = 1.0  # softmax: the article's t; 1 is plain
   label_smoothing: float = 0.0  # pointwise
-  focal_gamma: float = 0.0  # pointwise, pairwise 'focal'; 0 is not focal
+  focal_gamma: float = 0.0  # pointwise; 0 is not focal
   pairwise_kind: str = 'logistic'  # 'logistic', 'hinge' or 'focal'
   pairwise_within: str = 'batch'  # or 'user', 'session': both rows are of one
   pairwise_weights: bool = True  # False counts each pair once

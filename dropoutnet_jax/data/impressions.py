@@ -41,10 +41,9 @@ def split(
   Rows of held-out pairs go to their set. Rows without a reaction go where
   their user and item are cold; of those between training rows a share as large
   as that of the warm likes goes to each 'warm' set, drawn by the seed, or by
-  time those that are as late as its likes. No pair that is
-  tested on is trained on, however often it was shown; rows of no set and without
-  training pairs of both sides are left out, and by time those of a cold user or
-  item from before.
+  time those that are as late as its likes. No pair that is tested on is trained
+  on, however often it was shown; rows of no set and without training pairs of
+  both sides are left out, and by time those of a cold user or item from before.
 
   Args:
     impressions: all labelled rows.
