@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Cold papers on CiteULike-t end to end: words of abstracts, no teacher.
 
+Without the validation papers (--config.data.validation=keep_out, seed 0, best
+step 400): NDCG@20 0.205, recall@20 0.317, recall@100 0.548 over 5,195 cold
+papers; the towers alone 0.191, 0.301, 0.526; content kNN 0.184, 0.286, 0.491.
+The fit with them has not been measured.
+
 python run.py --config=experiments/citeulike_t_end_to_end.py --data_dir=DIR
 """
 
