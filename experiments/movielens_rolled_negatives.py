@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""What rolled negatives add to impressions on MovieLens 100K, and cost.
 
-Has not been measured yet: impressions only and 32 rolled negatives are the
-first rows and the last one of movielens_losses.
+Has not been measured yet.
 
 python run.py --config=experiments/movielens_rolled_negatives.py --data_dir=DIR
 """
