@@ -56,16 +56,17 @@ def run(
     )
   variants = _make_variants(cfg)
   parallel.on_writer(lambda: _check_folder(cfg, workdir))
-  first = next(iter(variants.values()))
+  first: list[sweeps.Run] = []
   found: dict[str, Any] = {}
-  for name, one in variants.items():
+  for variant in cfg.comparison.variants:
+    name, one = variant.name, variants[variant.name]
     commands.say(f'variant {name!r}')
     folder = os.path.join(workdir, name)
     runs = sweeps.make_runs(one, folder)
-    if one is not first and _prepares_alike(cfg, name):
-      source = os.path.join(workdir, next(iter(variants)))
-      for had, new in zip(sweeps.make_runs(first, source), runs, strict=True):
+    if first and _prepare_alike(cfg.comparison.variants[0], variant):
+      for had, new in zip(first, runs, strict=True):
         sweeps.share_problem(had, new)
+    first = first or runs
     table = sweeps.run(one, folder, data_dir, profile)
     if table is not None:
       times = [_step_seconds(r.folder, r.cfg.train.num_steps) for r in runs]
@@ -109,13 +110,11 @@ def _check_comparable(variant: config.Variant, field: str) -> None:
     )
 
 
-def _prepares_alike(cfg: config.Config, name: str) -> bool:
-  """Whether a variant asks for the data that the first one has prepared."""
-  first, *_ = cfg.comparison.variants
-  (this,) = (v for v in cfg.comparison.variants if v.name == name)
+def _prepare_alike(one: config.Variant, other: config.Variant) -> bool:
+  """Whether two variants ask for the same prepared data."""
   return not any(
       setting.startswith(sweeps.FIELDS_THAT_PREPARE)
-      for setting in (*first.settings, *this.settings)
+      for setting in (*one.settings, *other.settings)
   )
 
 

@@ -87,13 +87,8 @@ def fill(
 
 def select(entities: schema.Entities, rows: np.ndarray) -> schema.Entities:
   """Some rows of a table, int [C]."""
-
-  def take(column: schema.Column) -> schema.Column:
-    if isinstance(column, schema.Tags):
-      return schema.Tags(column.matrix[rows], column.names)
-    if isinstance(column, schema.Sequences):
-      return column.take(rows)
-    return column[rows]
-
-  columns = {name: take(column) for name, column in entities.columns.items()}
+  columns = {
+      name: schema.take(column, rows)
+      for name, column in entities.columns.items()
+  }
   return dataclasses.replace(entities, ids=entities.ids[rows], columns=columns)

@@ -81,7 +81,7 @@ def read(
   _check_kind(entities, column, feature.column, feature.kind, field)
   _check_values(entities, column, feature, field)
   if rows is not None:
-    column = _take(column, rows)
+    column = schema.take(column, rows)
   return _convert(column, feature)
 
 
@@ -254,15 +254,6 @@ def _check_values(
         f'like that of id {entities.ids[bad[0]]}. Mend or remove it; it may be '
         'missing.'
     )
-
-
-def _take(column: schema.Column, rows: np.ndarray) -> schema.Column:
-  """Some rows of a column."""
-  if isinstance(column, schema.Tags):
-    return schema.Tags(column.matrix[rows], column.names)
-  if isinstance(column, schema.Sequences):
-    return column.take(rows)
-  return column[rows]
 
 
 def _content(column: schema.Column) -> str:

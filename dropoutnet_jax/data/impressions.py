@@ -53,52 +53,63 @@ def split(
   """
   users, items = by.train_rows()
   known = np.isin(impressions.user, users) & np.isin(impressions.item, items)
-  pair = _pair(impressions)
-  free = np.ones(len(impressions), bool)
-  shown = (
-      np.zeros(len(impressions), bool)
-      if impressions.label is None
-      else impressions.label == 0
-  )
-  taken = {
-      name: np.isin(pair, _pair(held_out))
+  pair = schema.pair_numbers(impressions)
+  shown = np.zeros(len(impressions), bool)
+  if impressions.label is not None:
+    shown = impressions.label == 0
+  held = {
+      name: np.isin(pair, schema.pair_numbers(held_out))
       for name, held_out in by.evaluation.items()
   }
-  for mask in taken.values():
-    free &= ~mask
-  period = _periods(impressions, by) if by_time else None
-  if period is not None:  # what held-out pairs were shown before is left out
-    for name, mask in taken.items():
-      mask &= ~shown | (period == _period_of(name))
-  # The rows of a pair share a draw: that of the first of them.
-  _, first, place = np.unique(pair, return_index=True, return_inverse=True)
-  rng = np.random.default_rng([seed, _DRAW])
-  draw = rng.random(len(impressions))[first[place]]
-  trained = np.isin(pair, _pair(by.train))
-  liked = max(int(np.sum(known & ~shown & free)), 1)
-  begin = 0.0
+  free = ~np.any([np.zeros_like(shown), *held.values()], axis=0)
+  if by_time:
+    period = _periods(impressions, by)
+    allowed = {name: period == _period_of(name) for name in held}
+    trainable = ~shown | (period == 0)
+  else:
+    liked = int(np.sum(known & ~shown & free))
+    allowed = _draw(pair, by, liked, np.random.default_rng([seed, _DRAW]))
+    # Whatever a held-out pair was shown besides goes with it.
+    allowed = {name: mask | held[name] for name, mask in allowed.items()}
+    trainable = np.ones_like(shown)
+  trained = np.isin(pair, schema.pair_numbers(by.train))
+  taken = {}
   for name, held_out in by.evaluation.items():
+    mine = shown & free & allowed[name]
     if name.startswith('warm'):
-      share = len(held_out) / (liked + len(held_out))
-      mine = known & ~trained
-      if period is None:
-        mine &= (draw >= begin) & (draw < begin + share)
-      begin += share
+      mine &= known & ~trained
     else:
-      mine = _of_roles(impressions, held_out, name, users, items)
-    if period is not None:
-      mine &= period == _period_of(name)
-    mine &= shown & free
-    taken[name] |= mine
+      mine &= _of_roles(impressions, held_out, name, users, items)
     free &= ~mine
-  if period is not None:
-    free &= (period == 0) | ~shown
-    tested = np.unique(pair[np.any([*taken.values()], axis=0)])
-    free &= trained | ~np.isin(pair, tested)
+    taken[name] = held[name] & (~shown | allowed[name]) | mine
+  tested = np.any([np.zeros_like(shown), *taken.values()], axis=0)
+  trainable &= trained | ~np.isin(pair, pair[tested])
   return Labelled(
-      impressions.select(known & free),
+      impressions.select(known & free & trainable),
       {name: impressions.select(mask) for name, mask in taken.items()},
   )
+
+
+def _draw(
+    pair: np.ndarray, by: schema.Split, liked: int, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+  """Rows that a set may have, [N] by name: of 'warm' ones a share, drawn.
+
+  Args:
+    pair: int64 [N]; the rows of one share a draw, that of the first of them.
+    by: the split of the likes.
+    liked: rows with a reaction that are trained on.
+    rng: draws.
+  """
+  _, first, place = np.unique(pair, return_index=True, return_inverse=True)
+  draw = rng.random(len(pair))[first[place]]
+  allowed, begin = {}, 0.0
+  for name, held_out in by.evaluation.items():
+    allowed[name] = np.ones(len(pair), bool)
+    if name.startswith('warm'):
+      end = begin + len(held_out) / (max(liked, 1) + len(held_out))
+      allowed[name], begin = (draw >= begin) & (draw < end), end
+  return allowed
 
 
 def _periods(rows: schema.Interactions, by: schema.Split) -> np.ndarray:
@@ -109,10 +120,12 @@ def _periods(rows: schema.Interactions, by: schema.Split) -> np.ndarray:
   """
   if rows.time is None or by.train.time is None:
     raise ValueError('Rows without times were not split by time.')
-  pair = _pair(rows)
+  pair = schema.pair_numbers(rows)
   last = by.train.time.max(initial=np.iinfo(np.int64).min)
   held = [h for n, h in by.evaluation.items() if not n.endswith('_validation')]
-  test = np.concatenate([np.zeros(0, np.int64), *map(_pair, held)])
+  test = np.concatenate(
+      [np.zeros(0, np.int64), *map(schema.pair_numbers, held)]
+  )
   times = rows.time[np.isin(pair, test) & (rows.time > last)]
   begin = times.min(initial=np.iinfo(np.int64).max)
   return np.where(rows.time <= last, 0, np.where(rows.time < begin, 1, 2))
@@ -136,8 +149,3 @@ def _of_roles(
   user = np.unique(held_out.user) if cold_user else users
   item = held_out.candidates if cold_item else items
   return np.isin(rows.user, user) & np.isin(rows.item, item)
-
-
-def _pair(rows: schema.Interactions | schema.EvaluationSet) -> np.ndarray:
-  """One number for each pair: int64 [N]."""
-  return rows.user.astype(np.int64) << 32 | rows.item

@@ -60,6 +60,15 @@ class Sequences:
 Column: TypeAlias = Tags | Sequences | np.ndarray
 
 
+def take(column: Column, rows: np.ndarray) -> Column:
+  """Some rows of a column, int [C]."""
+  if isinstance(column, Tags):
+    return Tags(column.matrix[rows], column.names)
+  if isinstance(column, Sequences):
+    return column.take(rows)
+  return column[rows]
+
+
 @dataclasses.dataclass(frozen=True)
 class Entities:
   """Users or items: ids [N] (int64 or str, distinct) and their columns.
@@ -152,6 +161,11 @@ class EvaluationSet:
 
   def __len__(self) -> int:
     return len(self.user)
+
+
+def pair_numbers(rows: Interactions | EvaluationSet) -> np.ndarray:
+  """One number for each pair, ordered by user and then item: int64 [N]."""
+  return rows.user.astype(np.int64) << 32 | rows.item
 
 
 @dataclasses.dataclass(frozen=True)

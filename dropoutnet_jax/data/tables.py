@@ -211,7 +211,7 @@ class Tables:
     top_items: int32 [U, N], each user's top target items by the teacher's
       score, published pairing only; else [0, 0].
     rows: labelled training rows, for terms on labels; else None.
-    log_frequency: float32 [I], log of each item's share of the positive rows;
+    log_frequency: float32 [I], log of each item's share of the labelled rows;
       with `rows` only.
     groups: of places in `rows`, by user or session, where a batch is made of
       groups; `rows` are then in the order of these.

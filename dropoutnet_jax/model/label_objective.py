@@ -43,7 +43,7 @@ class Batch(NamedTuple):
     user: [B, R], of each row's user.
     item: [B, R], of its item.
     rows: the labelled rows.
-    log_frequency: float32 [B], log of each item's share of the positive rows.
+    log_frequency: float32 [B], log of each item's share of all rows.
     history: what each row's user likes, see `negatives.not_in_history`; None
       counts that as negatives.
     known: bool [B, B + S], the same for the items of the batch and the sampled

@@ -11,6 +11,7 @@ import numpy as np
 
 from dropoutnet_jax.model import rolled
 
+# The negatives themselves are of another file; here is where they are sought.
 roll_shifts = rolled.roll_shifts
 rolled_scores = rolled.rolled_scores
 
@@ -36,7 +37,7 @@ def not_in_history(candidate: jax.Array, user_history: jax.Array) -> jax.Array:
 
   A history has the items that the row's user liked in training: int32 [B, L],
   ascending, then -1, as `History.padded` makes them; or uint32 [B, W], as
-  `History.bits` does, which is looked up in a fraction of the time.
+  `History.bits` does: a single look-up where the other is a search.
   """
   if user_history.dtype == jnp.uint32:
     word = jnp.take_along_axis(user_history, candidate // 32, axis=1)

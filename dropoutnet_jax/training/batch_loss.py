@@ -7,7 +7,7 @@ all other randomness come from fold_in(key(seed), step).
 
 from collections.abc import Callable
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -215,31 +215,15 @@ def _block_loss(
     )
   user_state = input_dropout.draw_states(user_key, len(block.user), rates.user)
   item_state = input_dropout.draw_states(item_key, len(block.item), rates.item)
-  user_scale, item_scale = dropout_rates.kept_scales(cfg.dropout, rates)
   user_counted, item_counted = statistics.without_block(tables, block)
   user_emb, item_emb, stats = _embed_sides(
+      cfg,
       embed,
       stats,
       tables,
-      block,
-      tower_inputs.preference(
-          tables.user,
-          block.user,
-          user,
-          user_history,
-          user_state,
-          user_scale,
-          user_counted,
-      ),
-      tower_inputs.preference(
-          tables.item,
-          block.item,
-          item,
-          item_history,
-          item_state,
-          item_scale,
-          item_counted,
-      ),
+      rates,
+      _Rows(block.user, user, user_history, user_state, user_counted),
+      _Rows(block.item, item, item_history, item_state, item_counted),
   )
   # Items travel once per step, [I, R]; each device scores its own users.
   item_emb = parallel.gather_rows(item_emb, mesh)
@@ -333,31 +317,15 @@ def _embed_pairs(
   if more is not None:
     lone_state = _draw_lone_items(cfg, key, padding, rates)
     item_state = jnp.concatenate([item_state, lone_state])
-  user_scale, item_scale = dropout_rates.kept_scales(cfg.dropout, rates)
   user_counted, item_counted = statistics.without_pairs(tables, pairs)
   return _embed_sides(
+      cfg,
       embed,
       stats,
       tables,
-      batches.Block(pairs.user, items),
-      tower_inputs.preference(
-          tables.user,
-          pairs.user,
-          user,
-          user_history,
-          user_state,
-          user_scale,
-          user_counted,
-      ),
-      tower_inputs.preference(
-          tables.item,
-          items,
-          item,
-          item_history,
-          item_state,
-          item_scale,
-          item_counted,
-      ),
+      rates,
+      _Rows(pairs.user, user, user_history, user_state, user_counted),
+      _Rows(items, item, item_history, item_state, item_counted),
   )
 
 
@@ -378,17 +346,40 @@ def _draw_lone_items(
   return input_dropout.draw_states(key, num_items, item)
 
 
+class _Rows(NamedTuple):
+  """Rows of one side, with all that `tower_inputs.preference` joins."""
+
+  rows: jax.Array
+  own: input_dropout.Preference
+  history: input_dropout.Preference
+  state: jax.Array
+  counted: input_dropout.Preference | None
+
+
 def _embed_sides(
+    cfg: config.Config,
     embed: Callable[..., Any],
     stats: Any,
     tables: tables_lib.Tables,
-    rows: batches.Block,
-    user: input_dropout.Preference,
-    item: input_dropout.Preference,
+    rates: dropout_rates.Rates,
+    user: _Rows,
+    item: _Rows,
 ) -> tuple[Any, Any, Any]:
-  """Embeddings of users and items with these preferences, and statistics."""
-  content = tower_inputs.content(tables.user, rows.user)
-  user_emb, stats = embed(stats, 'embed_users', user, content)
-  content = tower_inputs.content(tables.item, rows.item)
-  item_emb, stats = embed(stats, 'embed_items', item, content)
-  return user_emb, item_emb, stats
+  """Embeddings of users and of items, and batch statistics."""
+  found = []
+  scales = dropout_rates.kept_scales(cfg.dropout, rates)
+  for name, given, scale in zip(('user', 'item'), (user, item), scales):
+    table = getattr(tables, name)
+    seen = tower_inputs.preference(
+        table,
+        given.rows,
+        given.own,
+        given.history,
+        given.state,
+        scale,
+        given.counted,
+    )
+    content = tower_inputs.content(table, given.rows)
+    emb, stats = embed(stats, f'embed_{name}s', seen, content)
+    found.append(emb)
+  return *found, stats

@@ -70,7 +70,7 @@ def _check_labels(cfg: config.Config, rows: schema.Interactions) -> None:
         'from labels from 0 to 1. Set it to 0 and use objective.pairwise, '
         'which takes any, or give labels from 0 to 1.'
     )
-  if not label.any():
+  if not label.any() and set(cfg.objective.terms()) != {'teacher'}:
     raise errors.UserError(
         f'{cfg.data.name} has no training row of a weight above 0 with a '
         'reaction (a label above 0): there is nothing to learn from.'

@@ -129,7 +129,9 @@ def shown_in_vain(
     num_users: lists to make.
   """
   in_vain = rows.select(labels(rows) == 0)
-  pair = np.setdiff1d(_pair(in_vain), _pair(likes))  # sorted, by user
+  pair = np.setdiff1d(  # sorted, by user
+      schema.pair_numbers(in_vain), schema.pair_numbers(likes)
+  )
   user, item = pair >> 32, pair & (2**32 - 1)
   return _lists(np.bincount(user, minlength=num_users), item.astype(np.int32))
 
@@ -154,8 +156,3 @@ def _lists(
 ) -> tables_lib.Lists:
   start = np.cumsum(count) - count
   return tables_lib.Lists(start.astype(np.int32), count.astype(np.int32), value)
-
-
-def _pair(rows: schema.Interactions) -> np.ndarray:
-  """One number for each pair: int64 [N]."""
-  return rows.user.astype(np.int64) << 32 | rows.item
