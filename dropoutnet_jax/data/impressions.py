@@ -90,6 +90,22 @@ def split(
   )
 
 
+def of_training(
+    rows: schema.Interactions, train: schema.Interactions
+) -> np.ndarray:
+  """Which rows are trained on: bool [N].
+
+  Args:
+    rows: all of the source, those of one pair on one side of a split, or those
+      up to one time.
+    train: what the split made of them, merged or not.
+  """
+  mask = np.isin(schema.pair_numbers(rows), schema.pair_numbers(train))
+  if rows.time is not None and train.time is not None:
+    mask &= rows.time <= train.time.max(initial=np.iinfo(np.int64).min)
+  return mask
+
+
 def _draw(
     pair: np.ndarray, by: schema.Split, liked: int, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:

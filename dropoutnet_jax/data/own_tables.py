@@ -69,9 +69,12 @@ def load(
   join = _join_side if settings.interactions else _number_side
   user, item = (join(pairs, side, settings, folder) for side in _SIDES)
   rows, notes = own_pairs.read(pairs, settings, user.row, item.row)
+  samples = None
   if settings.samples:
+    samples = _make_samples(user, item, rows, settings)
+    every = np.ones(len(rows), bool)
     user, item = (
-        _pick_latest(part, name, rows.time, getattr(rows, name))
+        _with_changes(_pick_latest(part, rows.time, every), name)
         for part, name in ((user, 'user'), (item, 'item'))
     )
   _check_lists(settings, (*user.names, *item.names))
@@ -87,6 +90,7 @@ def load(
       interactions,
       notes=tuple(notes),
       impressions=None if rows.label is None else rows,
+      samples=samples,
   )
 
 
@@ -145,15 +149,44 @@ def _number_side(
   return _Side(ids, row, pairs, np.zeros(len(ids), np.int64), names)
 
 
+def _make_samples(
+    user: _Side,
+    item: _Side,
+    rows: schema.Interactions,
+    settings: config_data.TablesConfig,
+) -> schema.Samples:
+  """Samples that describe their users and items anew for each split."""
+
+  def describe(first: np.ndarray) -> tuple[schema.Entities, schema.Entities]:
+    users, items = (
+        _to_entities(_pick_latest(part, rows.time, first), name, settings)[0]
+        for part, name in ((user, 'user'), (item, 'item'))
+    )
+    return users, items
+
+  return schema.Samples(rows, describe)
+
+
 def _pick_latest(
-    part: _Side, side: str, time: np.ndarray | None, row: np.ndarray
+    part: _Side, time: np.ndarray | None, first: np.ndarray
 ) -> _Side:
-  """Lets the latest sample of each id describe it; the last without times."""
-  order = np.arange(len(row))
-  if time is not None:
-    order = np.argsort(time, kind='stable')
+  """Lets the latest sample of each id describe it; the last without times.
+
+  Args:
+    part: one side of samples.
+    time: int64 [N], or None.
+    first: bool [N], samples that go before all others.
+  """
+  order = np.arange(len(first))
+  order = np.lexsort((order if time is None else time, first))
   pick = np.zeros(len(part.ids), np.int64)
-  pick[row[order]] = order  # of several, NumPy keeps the last
+  pick[part.row[order]] = order  # of several, NumPy keeps the last
+  return dataclasses.replace(part, pick=pick)
+
+
+def _with_changes(part: _Side, side: str) -> _Side:
+  """One side of samples with a note on columns that differ between them."""
+  pick, row = part.pick, part.row
   changing = []
   for name in part.names:
     column = part.table.data.column(name)  # type: ignore[union-attr]
@@ -166,9 +199,10 @@ def _pick_latest(
   if changing:
     notes = (
         f'{", ".join(changing)} of one {side} differ between samples; the '
-        f'{"last" if time is None else "latest"} one counts.',
+        'latest one counts (without times the last), of training where there '
+        'is one.',
     )
-  return dataclasses.replace(part, pick=pick, notes=notes)
+  return dataclasses.replace(part, notes=notes)
 
 
 def _check_lists(

@@ -5,6 +5,7 @@ Rows are numbered from 0 in the order of `Entities.ids`; pairs hold row
 numbers, never ids. Nothing here reads a file or touches a device.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import TypeAlias
 
@@ -195,6 +196,21 @@ class Origin:
 
 
 @dataclasses.dataclass(frozen=True)
+class Samples:
+  """Rows that describe their user and item themselves, each at its time.
+
+  Attributes:
+    rows: all of them, in the order of the source.
+    describe: of bool [N], users and items with the columns of the latest of
+      these rows that has them; of the latest of all rows where none of these
+      has.
+  """
+
+  rows: Interactions
+  describe: Callable[[np.ndarray], tuple[Entities, Entities]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Dataset:
   """What a reader returns.
 
@@ -211,6 +227,8 @@ class Dataset:
       order of the source and without merging; None where there are only likes.
       `interactions` is what of it has a label above 0, each pair once. No split
       is applied: `impressions.split` says what may be trained on.
+    samples: where users and items are described by the latest of many rows, as
+      they may be by other rows too; else None.
   """
 
   name: str
@@ -222,6 +240,7 @@ class Dataset:
   notes: tuple[str, ...] = ()
   origin: Origin | None = None
   impressions: Interactions | None = None
+  samples: Samples | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,8 +2,9 @@
 """How often each user and item was shown and reacted to, in windows of time.
 
 Counts are of the rows of training alone, so that a cold row has none; weights
-of rows are not counted. The step subtracts the row that it trains on
-(model/statistics.py): a count that knew it would hand the label to the towers.
+of rows are not counted. The step subtracts the pair that it trains on, in all
+of its rows (model/statistics.py): a count that knew them would hand the label
+to the towers.
 """
 
 from collections.abc import Sequence
@@ -85,6 +86,19 @@ class Counts:
     return dataclasses.replace(self, shown=shown, reacted=reacted)
 
 
+@flax.struct.dataclass
+class LeftOut:
+  """What of the counts of B users or items must not be seen.
+
+  Attributes:
+    shown: int32 [B, 1 + W], rows of training.
+    reacted: float32 [B, 1 + W], sum of their labels.
+  """
+
+  shown: Any
+  reacted: Any
+
+
 def window_bits(
     time: np.ndarray | None, windows: Sequence[float], num_rows: int
 ) -> np.ndarray:
@@ -116,6 +130,31 @@ def largest_label(rows: schema.Interactions) -> float:
   if rows.label is None or (rows.label == 1).all():
     return 0.0
   return max(float(rows.label.max(initial=0)), 1.0)
+
+
+def of_pairs(
+    rows: schema.Interactions, bits: np.ndarray, num_windows: int
+) -> LeftOut:
+  """What all rows of each row's pair count together: of NumPy arrays.
+
+  Args:
+    rows: N of training, in which a pair may occur repeatedly.
+    bits: int32 [N], their windows (`window_bits`).
+    num_windows: W.
+  """
+  _, place = np.unique(schema.pair_numbers(rows), return_inverse=True)
+  label = np.ones(len(rows)) if rows.label is None else rows.label
+  shown, reacted = (
+      np.stack(
+          [
+              np.bincount(place, (bits >> number & 1) * each)[place]
+              for number in range(1 + num_windows)
+          ],
+          axis=1,
+      )
+      for each in (1, label)
+  )
+  return LeftOut(shown.astype(np.int32), reacted.astype(np.float32))
 
 
 def count(

@@ -169,8 +169,8 @@ class LabelledRows:
     session: int32 [N], the same for what a user was shown together; None where
       nothing asks for it.
     is_real: bool [N], False for padding of a batch; None without padding.
-    counted: int32 [N], bits of the windows that count the row; None where
-      there are no statistics.
+    counted: what counts of statistics have of its pair, `statistics.LeftOut`
+      of N; None where there are no statistics.
   """
 
   user: Any

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of what was counted, without the rows that are being trained on.
+"""Features of what was counted, without the pairs that are being trained on.
 
-A row that is left with none is not present: the user of a single row is in
-training what a new one is at serving.
+All rows of a pair are left out, and one that is left with none is not present:
+the user of a single pair is in training what a new one is at serving.
 
 What is left out is exact, and so a count is lower by one, and a rate lower by
 a little, where the row was a reaction: towers that can tell a single user by
 her content could read a label off that. With labels that nothing explains no
 feature is correlated with the label of its row.
 """
-
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,28 +21,15 @@ from dropoutnet_jax.model import input_dropout
 _CLIP = 5.0  # standard deviations
 
 
-class LeftOut(NamedTuple):
-  """What of the counts of B users or items must not be seen.
-
-  Attributes:
-    shown: int32 [B, 1 + W], rows of training.
-    reacted: float32 [B, 1 + W], sum of their labels.
-  """
-
-  shown: jax.Array
-  reacted: jax.Array
-
-
-def left_out(bits: jax.Array, label: jax.Array, num_windows: int) -> LeftOut:
-  """One row of training for each of B users or items.
+def left_out(bits: jax.Array, num_windows: int) -> statistics.LeftOut:
+  """One like for each of B users or items.
 
   Args:
     bits: int32 [B], its windows; 0 leaves nothing out.
-    label: float32 [B].
     num_windows: W.
   """
   shown = in_windows(bits, num_windows).astype(jnp.int32)
-  return LeftOut(shown, shown * label[:, None])
+  return statistics.LeftOut(shown, shown.astype(jnp.float32))
 
 
 def in_windows(bits: jax.Array, num_windows: int) -> jax.Array:
@@ -54,7 +39,9 @@ def in_windows(bits: jax.Array, num_windows: int) -> jax.Array:
 
 
 def features(
-    counts: statistics.Counts, rows: jax.Array, left: LeftOut | None = None
+    counts: statistics.Counts,
+    rows: jax.Array,
+    left: statistics.LeftOut | None = None,
 ) -> input_dropout.Preference:
   """Features of users or items.
 
@@ -109,13 +96,12 @@ def without_pairs(
   if user is None or item is None:
     return None, None
   if isinstance(pairs, tables_lib.LabelledRows):
-    bits, label = pairs.counted, pairs.label
+    left = pairs.counted
   else:
     bits = batches.pair_windows(
         tables.user_history, tables.history_windows, pairs
     )
-    label = jnp.ones(bits.shape)
-  left = left_out(bits, label, user.num_windows)
+    left = left_out(bits, user.num_windows)
   return features(user, pairs.user, left), features(item, pairs.item, left)
 
 
@@ -138,6 +124,8 @@ def without_block(tables: tables_lib.Tables, block: batches.Block) -> _Sides:
     number = range(1 + counts.num_windows)
     shown = [jnp.sum(bits >> n & 1, axis=axis) for n in number]
     left = jnp.stack(shown, axis=1)
-    return features(counts, rows, LeftOut(left, left.astype(jnp.float32)))
+    return features(
+        counts, rows, statistics.LeftOut(left, left.astype(jnp.float32))
+    )
 
   return without(user, block.user, 1), without(item, block.item, 0)

@@ -40,9 +40,12 @@ def check_times(
     )
 
 
-def bits(cfg: config.Config, rows: schema.Interactions) -> np.ndarray:
-  """Windows that count each of the rows: int32 [N], see data/statistics.py."""
-  return statistics.window_bits(rows.time, cfg.features.statistics, len(rows))
+def of_pairs(
+    cfg: config.Config, rows: schema.Interactions
+) -> statistics.LeftOut:
+  """What a step leaves out of the counts for each of its labelled rows."""
+  windows = cfg.features.statistics
+  return statistics.of_pairs(rows, _bits(cfg, rows), len(windows))
 
 
 def add(
@@ -53,7 +56,7 @@ def add(
 ) -> tables_lib.Tables:
   """Tables with counts, and with what a step leaves out of them.
 
-  Labelled rows have their windows already.
+  Labelled rows have what is left out for them already.
 
   Args:
     cfg: the experiment; it has statistics.
@@ -64,7 +67,7 @@ def add(
   if tables.rows is not None:
     likes = problem.split.train
   rows, windows = _rows(cfg, likes, problem.labelled), cfg.features.statistics
-  in_windows = bits(cfg, rows)
+  in_windows = _bits(cfg, rows)
 
   def with_counts(
       table: tables_lib.SideTable, row: np.ndarray
@@ -90,6 +93,11 @@ def add(
       item=with_counts(tables.item, rows.item),
       history_windows=padded,
   )
+
+
+def _bits(cfg: config.Config, rows: schema.Interactions) -> np.ndarray:
+  """Windows that count each of the rows: int32 [N], see data/statistics.py."""
+  return statistics.window_bits(rows.time, cfg.features.statistics, len(rows))
 
 
 def _rows(

@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from dropoutnet_jax import config
@@ -27,7 +28,7 @@ def add(
   if settings.pairwise_within == 'session':
     rows = dataclasses.replace(rows, session=sessions(pairs))
   if cfg.features.statistics:
-    rows = dataclasses.replace(rows, counted=counted.bits(cfg, pairs))
+    rows = dataclasses.replace(rows, counted=counted.of_pairs(cfg, pairs))
   groups = shown = sampled = None
   if settings.group_rows > 1:
     rows, groups = _grouped(rows, num_users)
@@ -143,12 +144,8 @@ def _grouped(
   group = rows.user if rows.session is None else rows.session
   order = np.argsort(group, kind='stable')
   size = num_users if rows.session is None else group.max(initial=-1) + 1
-  columns = {
-      name: None if column is None else column[order]
-      for name, column in vars(rows).items()
-  }
   lists = _lists(np.bincount(group, minlength=size))
-  return tables_lib.LabelledRows(**columns), lists
+  return jax.tree.map(lambda column: column[order], rows), lists
 
 
 def _lists(

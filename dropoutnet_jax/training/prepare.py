@@ -77,6 +77,11 @@ def prepare(
   label_signal.check(cfg, rows, split.train, len(dataset.users))
   counted.check_times(cfg, split.train, labelled)
   watch.lap('split and audit')
+  if dataset.samples is not None:
+    # What is trained on must not be described by what came of it.
+    trained = impressions.of_training(dataset.samples.rows, rows)
+    users, items = dataset.samples.describe(trained)
+    dataset = dataclasses.replace(dataset, users=users, items=items)
   entities = {'user': dataset.users, 'item': dataset.items}
   encoders, feature_notes = sides.fit(
       cfg.features,

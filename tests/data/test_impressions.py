@@ -6,6 +6,7 @@ import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import impressions
+from dropoutnet_jax.data import own_pairs
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import splits
 
@@ -150,6 +151,37 @@ def test_by_time_rows_without_a_reaction_are_as_late_as_the_likes():
   assert all(len(times) for times in vain.values())
   for rows in found.evaluation.values():
     assert _pairs(rows).isdisjoint(_pairs(found.train))
+
+
+@pytest.mark.parametrize('kind', ['random', 'time'])
+def test_rows_of_training_are_found_again(kind):
+  rng = np.random.default_rng(3)
+  size = 4000
+  shown = schema.Interactions(
+      rng.integers(0, USERS, size).astype(np.int32),
+      rng.integers(0, ITEMS, size).astype(np.int32),
+      time=rng.integers(0, 10**6, size),
+      label=(rng.random(size) < 0.3).astype(np.float32),
+  )
+  likes, _ = own_pairs.merge_likes(shown, ITEMS, 'shown')
+  ids = lambda number: schema.Entities(np.arange(number))
+  split = splits.make_split(
+      schema.Dataset('shown', ids(USERS), ids(ITEMS), likes),
+      config.DataConfig(split=kind, cold_item_share=0.2, warm_share=0.2),
+  )
+  found = impressions.split(shown, split, 0, kind == 'time').train
+  mask = impressions.of_training(shown, found)
+  assert 0 < mask.sum() < size
+  for field in ('user', 'item', 'time', 'label'):
+    np.testing.assert_array_equal(
+        getattr(shown.select(mask), field), getattr(found, field)
+    )
+  # Of likes alone, merged.
+  liked = shown.select(shown.label > 0)
+  mask = impressions.of_training(liked, split.train)
+  np.testing.assert_array_equal(
+      mask, np.isin(schema.pair_numbers(liked), schema.pair_numbers(found))
+  )
 
 
 def test_rows_without_times_are_not_split_by_time(world):

@@ -179,6 +179,9 @@ def test_samples(load):
   np.testing.assert_allclose(dataset.items.columns['price'], [1.5, 2.5])
   assert dataset.impressions.label.tolist() == [1, 0, 1]
   assert _has(dataset.notes, 'age of one user differ', 'the latest one counts')
+  users, items = dataset.samples.describe(np.array([False, True, False]))
+  assert users.columns['age'].tolist() == [40, 30]
+  assert items.columns['color'].tolist() == ['red', 'blue']
   assert _has(dataset.notes, 'color, price of one item differ')
   assert _has(dataset.notes, 'that nothing reads: more.')
 
@@ -189,7 +192,7 @@ def test_samples_without_times_take_the_last_row(load):
       samples='user_id,item_id,age\na,1,1\na,2,2\n',
   )
   assert dataset.users.columns['age'].tolist() == [2]
-  assert _has(dataset.notes, 'the last one counts')
+  assert _has(dataset.notes, '(without times the last)')
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Features of counts: as if the row in training had never been counted."""
+"""Features of counts: as if the pair in training had never been counted."""
 
 import math
 
@@ -18,8 +18,8 @@ DAY = 86_400
 WINDOWS = (0.0, 2.0)
 
 
-def make_rows(seed=0, size=50, users=8, labels='clicks'):
-  """The last user has one row, and user `users` none."""
+def make_rows(seed=0, size=50, users=8, labels='clicks', items=None):
+  """The last user has one row, and user `users` none; pairs may repeat."""
   rng = np.random.default_rng(seed)
   user = rng.integers(0, users - 1, size)
   user[-1] = users - 1
@@ -28,9 +28,10 @@ def make_rows(seed=0, size=50, users=8, labels='clicks'):
     label = (rng.random(size) < 0.4).astype(np.float32)
   elif labels == 'shares':
     label = rng.random(size).astype(np.float32)
+  item = np.arange(size) if items is None else rng.integers(0, items, size)
   return schema.Interactions(
       user.astype(np.int32),
-      user.astype(np.int32),
+      item.astype(np.int32),
       time=rng.integers(0, 4 * DAY, size),
       label=label,
   )
@@ -45,16 +46,10 @@ def make_counts(rows, num_users, windows=WINDOWS, smoothing=3.0):
 
 
 def all_rows(rows, num_users, **settings):
-  """Features of the user of every row, without the row."""
+  """Features of the user of every row, without all rows of its pair."""
   counts, bits = make_counts(rows, num_users, **settings)
-  label = np.ones(len(rows)) if rows.label is None else rows.label
-
-  @jax.jit
-  def look(counts, user, bits, label):
-    left = statistics.left_out(bits, label, counts.num_windows)
-    return statistics.features(counts, user, left)
-
-  found = look(counts, rows.user, bits, jnp.float32(label))
+  left = counts_lib.of_pairs(rows, bits, counts.num_windows)
+  found = jax.jit(statistics.features)(counts, rows.user, left)
   return counts, jax.device_get(found)
 
 
@@ -62,7 +57,9 @@ def slow_features(counts, rows, without):
   """Of the user of one row, counted anew without it; None if none is left."""
   user = rows.user[without]
   others = [
-      n for n in range(len(rows)) if rows.user[n] == user and n != without
+      n
+      for n in range(len(rows))
+      if rows.user[n] == user and rows.item[n] != rows.item[without]
   ]
   if not others:
     return None
@@ -83,8 +80,9 @@ def slow_features(counts, rows, without):
 
 
 @pytest.mark.parametrize('labels', ['clicks', 'shares', 'none'])
-def test_features_are_those_of_a_recount_without_the_row(labels):
-  rows = make_rows(labels=labels)
+@pytest.mark.parametrize('items', [None, 3])
+def test_features_are_those_of_a_recount_without_the_pair(labels, items):
+  rows = make_rows(labels=labels, items=items)
   counts, found = all_rows(rows, 9)
   assert found.value.shape == (len(rows), counts.width)
   absent = []
@@ -113,9 +111,7 @@ def test_a_user_of_one_row_is_a_new_one_bit_for_bit():
 def test_zero_bits_leave_nothing_out():
   rows = make_rows()
   counts, _ = make_counts(rows, 9)
-  nothing = statistics.left_out(
-      jnp.zeros(9, jnp.int32), jnp.ones(9), counts.num_windows
-  )
+  nothing = statistics.left_out(jnp.zeros(9, jnp.int32), counts.num_windows)
   every = jnp.arange(9)
   for one, other in zip(
       statistics.features(counts, every),
@@ -141,17 +137,18 @@ def test_extreme_smoothing_is_finite(smoothing):
   assert np.isfinite(found.value).all() and np.abs(found.value).max() <= 5
 
 
-@pytest.mark.parametrize('users', [300, 1200])
-def test_noise_cannot_be_read_off_the_features(users):
-  """Labels by the toss of a coin: the row in its own count would tell them."""
+@pytest.mark.parametrize('users, repeats', [(300, 1), (1200, 1), (300, 4)])
+def test_noise_cannot_be_read_off_the_features(users, repeats):
+  """Labels by the toss of a coin for each pair, however often it occurs."""
   size = 4 * 1200
   rng = np.random.default_rng(users)
-  rows = schema.Interactions(
+  pairs = schema.Interactions(
       rng.integers(0, users, size).astype(np.int32),
-      np.zeros(size, np.int32),
+      np.arange(size, dtype=np.int32),
       time=np.zeros(size, np.int64),
       label=(rng.random(size) < 0.5).astype(np.float32),
   )
+  rows = pairs.select(np.repeat(np.arange(size), repeats))
   counts, found = all_rows(rows, users, windows=(0.0,))
   whole = statistics.features(counts, rows.user)
   correlation = lambda x: np.corrcoef(x, rows.label)[0, 1]

@@ -123,11 +123,6 @@ def test_steps_see_counts_without_what_they_are_trained_on(world, pairing):
       else:
         out = rows.user == batch.user[place]
         out &= rows.item == batch.item[place]
-      if pairing == 'interactions':  # the row alone, not another of its pair
-        out &= rows.label == batch.label[place]
-        out &= bits == batch.counted[place]
-        out[np.flatnonzero(out)[1:]] = False
-        assert out.sum() == 1
       counts = recount(full, rows, bits, ~out, side)
       expected = LOOK(counts, jnp.asarray([row]))
       np.testing.assert_allclose(
@@ -138,16 +133,24 @@ def test_steps_see_counts_without_what_they_are_trained_on(world, pairing):
   assert differs > 4
 
 
-def test_windows_go_with_their_rows_into_groups(world):
+def test_what_is_left_out_goes_with_its_rows_into_groups(world):
   cfg = make_config('interactions')
   cfg.objective.group_rows = 4
   tables = resident.make_tables(cfg, world)
   rows = world.labelled.train
   bits = counts_lib.window_bits(rows.time, WINDOWS, len(rows))
-  columns = lambda rows, bits: sorted(
-      zip(rows.user, rows.item, rows.label, bits, strict=True)
+  left = counts_lib.of_pairs(rows, bits, len(WINDOWS))
+  columns = lambda rows, left: sorted(
+      zip(
+          rows.user,
+          rows.item,
+          rows.label,
+          left.shown.tolist(),
+          left.reacted.tolist(),
+          strict=True,
+      )
   )
-  assert columns(tables.rows, tables.rows.counted) == columns(rows, bits)
+  assert columns(tables.rows, tables.rows.counted) == columns(rows, left)
   assert not np.array_equal(tables.rows.user, rows.user)
 
 

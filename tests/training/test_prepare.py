@@ -319,3 +319,39 @@ def test_a_side_of_which_a_tower_sees_nothing_is_refused(side):
   with pytest.raises(errors.UserError) as caught:
     prepare.prepare(cfg, None, None)
   assert f'config.features.{side} gives no {side} a value' in str(caught.value)
+
+
+@pytest.mark.parametrize('split', ['random', 'time'])
+def test_samples_of_training_describe_what_is_trained_on(tmp_path, split):
+  """A column that holds the time of its row tells which row is meant."""
+  rng = np.random.default_rng(0)
+  user, item = rng.integers(0, 20, 600), rng.integers(0, 30, 600)
+  time = rng.permutation(600)
+  rows = np.stack([user, item, time, rng.integers(0, 2, 600), time], axis=1)
+  lines = [','.join(map(str, row)) for row in rows.tolist()]
+  header = 'user_id,item_id,time,label,clock'
+  (tmp_path / 'samples.csv').write_text('\n'.join([header, *lines]))
+  clock = [config.Feature(column='clock', kind='numeric', transform='none')]
+  cfg = tiny_run.get_config()
+  cfg.data = config.DataConfig(
+      name='tables',
+      split=split,
+      tables=config.TablesConfig(
+          samples='samples.csv',
+          user_columns=('clock',),
+          item_columns=('clock',),
+      ),
+  )
+  cfg.features.user = cfg.features.item = clock
+  problem = prepare.prepare(cfg, str(tmp_path), None)
+  train, latest = problem.labelled.train, 0
+  for name, row in (('user', user), ('item', item)):
+    for number, dense in enumerate(getattr(problem, name).dense):
+      value = dense[0] / dense[1]  # of norm 1, with a bit of presence
+      mine = getattr(train, name) == number
+      expected = time[row == number].max()
+      if mine.any():
+        latest += train.time[mine].max() < expected
+        expected = train.time[mine].max()
+      assert value == pytest.approx(expected)
+  assert latest > 10
