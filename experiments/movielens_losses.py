@@ -12,9 +12,9 @@ content ridge / popularity         0.192 / 0.048                 0.069 / 0.161
 
 Views tell who likes what she sees, rolled negatives what she goes to see: the
 losses on views order the views, the softmax ranks the catalogue. Together they
-do both, nearly as well as the better one of each column; what is missing (0.010
-of NDCG@20 on new films, 0.015 of AUC) is two deviations: the same towers serve
-two ends.
+do both, nearly as well as the better one of each column. What is missing on new
+films is 0.010 of NDCG@20, two deviations, and 0.016 of AUC, several; by the
+likeliest reading because the same towers then serve two ends.
 
 python run.py --config=experiments/movielens_losses.py --data_dir=DIR
 """
