@@ -271,6 +271,7 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import parallel
   from dropoutnet_jax import sweeps
 
+  parallel.make_deterministic()
   note = parallel.set_compile_cache(_COMPILE_CACHE.value)
   parallel.initialize(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value

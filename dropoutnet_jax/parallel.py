@@ -30,6 +30,10 @@ _Result = TypeVar('_Result')
 # Collectives on CPUs give up after 30 s; preparing a large data set takes
 # longer, so it is waited for at a barrier of the coordinator.
 _BARRIER_MS = 24 * 3600 * 1000
+_DETERMINISM = (
+    'xla_gpu_deterministic_ops',
+    'xla_gpu_exclude_nondeterministic_ops',
+)
 _barrier_numbers = itertools.count()
 
 
@@ -74,6 +78,19 @@ def initialize(
         f'({errors.cause(error)}). Start all of them with the same address, '
         'where process 0 can be reached.'
     ) from error
+
+
+def make_deterministic() -> None:
+  """Lets GPUs add in a fixed order, so that equal runs are equal bit for bit.
+
+  Gradients of looked-up rows, such as embeddings, are sums of many that atomic
+  operations add in any order, and which algorithm multiplies matrices is
+  decided by a race at every start. XLA has fixed ones. It reads its flags with
+  the first use of a device: call this before. A user's own flag stays.
+  """
+  given = os.environ.get('XLA_FLAGS', '')
+  if not any(name in given for name in _DETERMINISM):
+    os.environ['XLA_FLAGS'] = f'{given} --{_DETERMINISM[0]}=true'.strip()
 
 
 def set_compile_cache(folder: str) -> str:

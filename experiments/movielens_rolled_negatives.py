@@ -18,7 +18,7 @@ popularity            0.298   0.048               0.636   0.161
 Rolled negatives help, and most of it comes with four of them. The softmax over
 the whole batch is better on both, for twice the time; it differs in more than
 the number of negatives: its logits lose the log frequency of each item
-(objective.log_q), and no support vectors are chosen. The AUC of the views hardly
+(objective.log_q), and no support vectors are chosen. AUC of the views hardly
 moves: 0.691 to 0.668 on new films, 0.753 to 0.773 on known ones.
 
 python run.py --config=experiments/movielens_rolled_negatives.py --data_dir=DIR

@@ -4,6 +4,8 @@
 Two real processes are in training/test_processes.py.
 """
 
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,3 +158,29 @@ def test_a_single_process_needs_no_others():
 
   with pytest.raises(errors.UserError, match='Full disk.'):
     parallel.on_writer(refuse)
+
+
+@pytest.mark.parametrize(
+    'given, expected',
+    [
+        (None, '--xla_gpu_deterministic_ops=true'),
+        ('--xla_foo=1', '--xla_foo=1 --xla_gpu_deterministic_ops=true'),
+        (
+            '--xla_gpu_deterministic_ops=false',
+            '--xla_gpu_deterministic_ops=false',
+        ),
+        (
+            '--xla_gpu_exclude_nondeterministic_ops=true',
+            '--xla_gpu_exclude_nondeterministic_ops=true',
+        ),
+    ],
+)
+def test_gpus_are_deterministic_unless_told_otherwise(
+    monkeypatch, given, expected
+):
+  monkeypatch.delenv('XLA_FLAGS')
+  if given is not None:
+    monkeypatch.setenv('XLA_FLAGS', given)
+  for _ in range(2):
+    parallel.make_deterministic()
+    assert os.environ['XLA_FLAGS'] == expected
