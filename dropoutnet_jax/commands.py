@@ -24,6 +24,7 @@ from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
+from dropoutnet_jax.training import validation
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import run_folder
@@ -115,23 +116,13 @@ def _check_evaluation(cfg: config.Config, problem: problem_lib.Problem) -> None:
         'Nothing is held out, so that nothing could be evaluated. Raise one of '
         'config.data.cold_item_share, cold_user_share and warm_share.'
     )
-  quadrants = [
-      protocol.quadrant_of(name)
-      for name in held_out
-      if name != protocol.quadrant_of(name)
-  ]
-  metrics = ['mrr'] + [
-      f'{metric}@{cutoff}'
-      for metric in ('recall', 'ndcg', 'hit')
-      for cutoff in cfg.evaluation.cutoffs
-  ]
-  names = [f'{q}/{metric}' for q in quadrants for metric in metrics]
+  names = validation.metric_names(cfg, problem)
   if cfg.train.select_by and not names:
     raise errors.UserError(
         f'config.train.select_by is {cfg.train.select_by!r}, but there are no '
         "validation sets. Set config.data.validation to 'keep_out'."
     )
-  loop.selection_value(dict.fromkeys(names, 0.0), cfg.train)
+  validation.selection_value(dict.fromkeys(names, 0.0), cfg.train)
 
 
 def _check_space(runtime: runtime_lib.Runtime, workdir: str) -> None:

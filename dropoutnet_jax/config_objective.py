@@ -74,8 +74,13 @@ class ObjectiveConfig:
   num_hard: int = 0  # softmax: only so many, the hardest of a row; 0 is all
   margin: float = 0.0  # softmax, on the scale of scores
   support_vector: float = 1.0  # softmax: the article's t; 1 is plain
+  # softmax: width in which negatives become hard, on the scale of scores; 0 is
+  # the article's jump.
+  support_vector_smoothing: float = 0.0
   label_smoothing: float = 0.0  # pointwise
   focal_gamma: float = 0.0  # pointwise; 0 is not focal
+  # pointwise: weight of reactions, others count the rest to 1; 0 weighs none.
+  focal_alpha: float = 0.0
   pairwise_kind: str = 'logistic'  # 'logistic', 'hinge' or 'focal'
   pairwise_within: str = 'batch'  # or 'user', 'session': both rows are of one
   pairwise_weights: bool = True  # False counts each pair once
@@ -176,11 +181,15 @@ class ObjectiveConfig:
     self._check_pairs()
     checks.check_at_least('objective.margin', self.margin, 0)
     checks.check_at_least('objective.support_vector', self.support_vector, 1)
+    name = 'objective.support_vector_smoothing'
+    checks.check_at_least(name, self.support_vector_smoothing, 0)
     smoothing = self.label_smoothing
     checks.check(
         0 <= smoothing < 1, 'objective.label_smoothing', smoothing, 'in [0, 1)'
     )
     checks.check_at_least('objective.focal_gamma', self.focal_gamma, 0)
+    alpha = self.focal_alpha
+    checks.check(0 <= alpha < 1, 'objective.focal_alpha', alpha, 'in [0, 1)')
     name, learnt = 'objective.learn_weights', self.learn_weights
     rule = 'False with one term: there is nothing to weigh it against'
     checks.check(not learnt or len(self.terms()) > 1, name, learnt, rule)

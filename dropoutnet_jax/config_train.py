@@ -85,7 +85,9 @@ class TrainConfig:
   eval_every: int = 0  # validation; 0 is at the end only
   checkpoint_every: int = 500
   keep_checkpoints: int = 2  # the newest; the best is kept beside them
-  select_by: str = ''  # validation metric 'cold_item/ndcg@20'; '' is automatic
+  # Validation metric, such as 'cold_item/ndcg@20', or 'warm/auc' of labelled
+  # rows; '' is the mean NDCG.
+  select_by: str = ''
   patience: int = 0  # evaluations without a better one before stopping; 0: off
 
   @property

@@ -29,7 +29,10 @@ def get_config() -> config.Config:
       validation='return',
   )
   cfg.train.num_steps = 200
-  cfg.evaluation.baselines = ('content_knn', 'teacher')
+  cfg.evaluation = config.EvaluationConfig(
+      baselines=('content_knn', 'teacher'),
+      warm_up_counts=cfg.evaluation.warm_up_counts,
+  )
   cfg.sweep = config.SweepConfig(
       field='dropout.item_rate',
       values=(0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0),

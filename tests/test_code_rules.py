@@ -29,6 +29,7 @@ LAYERS = (
     'profiles',
     'config_tree',
     'experiment',
+    'unread',
     'data',
     'model',
     'parallel',

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import labelled
 from dropoutnet_jax.evaluation import protocol
@@ -19,6 +20,13 @@ _ORDER_METRICS = (
     'rows',
     'positives',
 )
+
+
+def labels(rows: schema.Interactions) -> np.ndarray:
+  """1 where there was a reaction, else 0: float64 [N]."""
+  if rows.label is None:
+    return np.ones(len(rows))
+  return (rows.label > 0).astype(np.float64)
 
 
 def score_rows(
@@ -52,7 +60,7 @@ def evaluate(
     method: protocol.Method,
     quadrant: str,
     rows: schema.Interactions,
-    users_per_chunk: int,
+    settings: config.EvaluationConfig,
     logit: Callable[[np.ndarray], np.ndarray] | None,
 ) -> dict[str, float | int | None]:
   """Metrics of one method on labelled rows, GAUC by user and by session.
@@ -61,18 +69,18 @@ def evaluate(
     method: any of the tables.
     quadrant: what is cold in the rows.
     rows: with labels; above 0 is a reaction.
-    users_per_chunk: scored at once.
+    settings: users that are scored at once; threshold of precision and recall.
     logit: makes logits of scores [N]; None where nothing does, and only the
       order of scores counts.
   """
-  score = score_rows(method, quadrant, rows, users_per_chunk)
-  label = np.ones(len(rows)) if rows.label is None else rows.label > 0
+  score = score_rows(method, quadrant, rows, settings.users_per_chunk)
   found = labelled.summary(
       score if logit is None else logit(score),
-      np.asarray(label, np.float64),
+      labels(rows),
       weight=rows.weight,
       group=rows.user,
       session=rows.session,
+      threshold=settings.threshold,
   )
   if logit is None:
     found = {name: found[name] for name in _ORDER_METRICS if name in found}

@@ -87,6 +87,7 @@ def label_terms(
         rows.weight,
         label_smoothing=settings.label_smoothing,
         focal_gamma=settings.focal_gamma or None,
+        focal_alpha=settings.focal_alpha or None,
     )
     count['pointwise'] = effective_rows.pointwise(rows.weight)
   if settings.pairwise:
@@ -171,6 +172,7 @@ def _softmax(
       gamma=1.0 / temperature,
       t=settings.support_vector,
       mask=mask,
+      smoothing=settings.support_vector_smoothing,
   )
   return value, effective_rows.support_vector_softmax(positive, mask)
 

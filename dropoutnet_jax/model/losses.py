@@ -239,6 +239,7 @@ def support_vector_softmax(
     gamma: float | jax.Array = 1.0,
     t: float = 1.0,
     mask: jax.Array | None = None,
+    smoothing: float = 0.0,
 ) -> jax.Array:
   """Softmax of a positive among its negatives, hard ones magnified.
 
@@ -256,8 +257,9 @@ def support_vector_softmax(
     gamma: positive, the inverse of a temperature; may be learnt.
     t: at least 1; 1 leaves hard negatives as they are.
     mask: bool [B, M], the negatives that count; None is all. Others get a
-      probability of exactly 0. A row without any says nothing: it is left out
-      of the mean.
+      probability of exactly 0. A row without any is left out of the mean.
+    smoothing: width in which a negative becomes hard, by the share sigmoid((n -
+      s0) / smoothing), so that no value jumps; 0 is as published.
 
   Returns:
     float32 [].
@@ -266,6 +268,7 @@ def support_vector_softmax(
     ValueError: if shapes do not fit or an option is out of its range.
   """
   loss_inputs.check_number('margin', margin)
+  loss_inputs.check_number('smoothing', smoothing, least=0.0)
   loss_inputs.check_number('gamma', gamma, above=0.0)
   loss_inputs.check_number('t', t, least=1.0)
   loss_inputs.check_same_shape(positive=positive, weight=weight)
@@ -276,8 +279,12 @@ def support_vector_softmax(
   counted = mask & (weight > 0)[:, None]
   positive = loss_inputs.kept(positive, weight) - margin
   negative = loss_inputs.kept(negative, counted)
-  hard = positive[:, None] - negative < 0
-  negative = jnp.where(hard, t * negative + t - 1, negative)
+  if smoothing:
+    hard = jax.nn.sigmoid((negative - positive[:, None]) / smoothing)
+    negative += hard * (t - 1) * (negative + 1)
+  else:
+    hard = positive[:, None] - negative < 0
+    negative = jnp.where(hard, t * negative + t - 1, negative)
   gap = gamma * (negative - positive[:, None])
   cost = batch_softmax.log_one_plus_sum_exp(jnp.where(counted, gap, -jnp.inf))
   return weighted_mean(cost, weight)
@@ -361,8 +368,6 @@ def prepared_softmax(
     dtype: jnp.dtype = jnp.dtype('float32'),
 ) -> jax.Array:
   """`in_batch_softmax` of what `batch_softmax.prepare` has made: float32 [].
-
-  For whoever wants the rows as well: how many have a negative, say.
 
   Args:
     user_emb: [B, R].

@@ -73,7 +73,7 @@ def pair_terms(
     item: embeddings.Embedding,
     user_factors: jax.Array,
     item_factors: jax.Array,
-    is_real: jax.Array | None = None,
+    weight: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
   """Loss terms over single pairs; all arrays [B, ...], row b is pair b.
 
@@ -82,12 +82,10 @@ def pair_terms(
     item: embeddings of the items.
     user_factors: [B, P], the teacher's, unscaled.
     item_factors: [B, P].
-    is_real: bool [B], False for padding; None has none.
+    weight: [B] >= 0, 0 for padding; None is 1 for all.
   """
   target = jnp.sum(user_factors * item_factors, axis=-1)
-  weight = jnp.ones_like(target)
-  if is_real is not None:
-    weight = jnp.where(is_real, weight, 0.0)
+  weight = jnp.ones_like(target) if weight is None else weight
   return {'teacher': losses.teacher(user.dense, item.dense, target, weight)}
 
 

@@ -49,7 +49,9 @@ def batch_shape(
 def metric_names(cfg: config.Config) -> tuple[str, ...]:
   """Metrics of one step, in their order in the log."""
   terms = cfg.objective.terms()
-  counted = [f'rows/{name}' for name in terms if name != 'teacher']
+  counted = []
+  if cfg.objective.pairing == 'interactions':
+    counted = [f'rows/{name}' for name in terms]
   if cfg.objective.embedding_regularization:
     terms += ('embedding_regularization',)
   return (

@@ -20,6 +20,7 @@ from dropoutnet_jax.data import label_batches
 from dropoutnet_jax.data import popularity
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import batch_softmax
+from dropoutnet_jax.model import effective_rows
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import label_objective
 from dropoutnet_jax.model import objective
@@ -121,8 +122,9 @@ def label_loss(
         embeddings.Embedding(item_emb.dense[: len(rows.user)]),
         tables.user.factors[rows.user],
         tables.item.factors[rows.item],
-        rows.is_real,
+        rows.weight,
     )
+    terms.rows['teacher'] = effective_rows.pointwise(rows.weight)
   return values, terms.rows, stats
 
 

@@ -12,15 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import config
-from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
-from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import diagnosis
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import telemetry
+from dropoutnet_jax.training import validation
 from dropoutnet_jax.training import warm_start
 
 
@@ -97,7 +96,7 @@ def run(
         raise diagnosis.non_finite_error(runtime, state)
       losses = {name: part[: step - begin] for name, part in losses.items()}
       progress.update(step, float(losses['loss/total'][-1]))
-      row, validation = _measure(runtime, state, step, losses, progress)
+      row, selected = _measure(runtime, state, step, losses, progress)
       if row:
         row['step_seconds'] = spent / (step - begin)
         past.append({'step': step} | row)
@@ -107,11 +106,11 @@ def run(
       interrupted = parallel.anywhere(bool(stop.name)) and step < last
       if (
           is_due(step, settings.checkpoint_every, last)
-          or validation is not None
+          or selected is not None
           or interrupted
           or reason
       ):
-        checkpoints.save(state, step, validation)
+        checkpoints.save(state, step, selected)
       if interrupted:
         name = stop.name or 'A signal to another process'
         return Outcome(step, writer.seconds(), f'{name} came', True)
@@ -164,9 +163,9 @@ def _measure(
     row['examples_per_second'] = progress.pairs_per_second()
   if not is_due(step, settings.eval_every, settings.num_steps):
     return row, None
-  values = validate(runtime, state)
+  values = validation.validate(runtime, state)
   row |= {f'validation/{name}': value for name, value in values.items()}
-  chosen = selection_value(values, settings)
+  chosen = validation.selection_value(values, settings)
   if chosen is not None:
     row['validation/selection'] = chosen
     progress.say(
@@ -174,50 +173,6 @@ def _measure(
         f'validation {chosen:.4f}'
     )
   return row, chosen
-
-
-def validate(
-    runtime: runtime_lib.Runtime, state: state_lib.TrainState
-) -> dict[str, float]:
-  """Metrics of the model on the validation sets: 'cold_item/ndcg@20'."""
-  method = runtime.scorer(state).methods()['model']
-  likes = runtime.problem.likes()
-  values: dict[str, float] = {}
-  for name, held_out in runtime.problem.split.evaluation.items():
-    quadrant = protocol.quadrant_of(name)
-    if name == quadrant:
-      continue  # test sets are not looked at while training
-    found = protocol.evaluate(
-        method(quadrant, held_out),
-        held_out,
-        likes,
-        runtime.cfg.evaluation,
-        f'the model on {name} after step {int(state.step)}',
-    )
-    values |= {f'{quadrant}/{metric}': v for metric, v in found.items()}
-  return values
-
-
-def selection_value(
-    values: Mapping[str, float], settings: config.TrainConfig
-) -> float | None:
-  """What the best checkpoint is chosen by; None without validation sets.
-
-  Raises:
-    UserError: if train.select_by names no validation metric.
-  """
-  if not values:
-    return None
-  if settings.select_by:
-    if settings.select_by not in values:
-      raise errors.UserError(
-          f'config.train.select_by is {settings.select_by!r}, which is no '
-          f'validation metric here; there are {", ".join(sorted(values))}.'
-          + errors.did_you_mean(settings.select_by, values)
-      )
-    return values[settings.select_by]
-  ndcg = [v for name, v in values.items() if '/ndcg@' in name]
-  return float(np.mean(ndcg))
 
 
 def _patience_is_over(

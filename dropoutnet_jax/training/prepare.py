@@ -14,6 +14,7 @@ import numpy as np
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import teacher
+from dropoutnet_jax import unread
 from dropoutnet_jax.data import audit
 from dropoutnet_jax.data import factors as factors_lib
 from dropoutnet_jax.data import impressions
@@ -100,7 +101,7 @@ def prepare(
   watch.lap('teacher')
   history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *dropped, *blanked)
-  notes += (*feature_notes, *history_notes)
+  notes += (*feature_notes, *history_notes, *unread.notes(cfg))
   # Two features of one column say the same about it.
   notes = tuple(dict.fromkeys(notes))
   problem = problem_lib.Problem(

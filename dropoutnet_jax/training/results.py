@@ -11,8 +11,6 @@ import sys
 import time
 from typing import Any
 
-import jax
-
 from dropoutnet_jax import __version__
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
@@ -24,10 +22,10 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
 from dropoutnet_jax.evaluation import row_scores
 from dropoutnet_jax.evaluation import warm_up
-from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import validation
 
 _PACKAGES = (
     'flax',
@@ -158,13 +156,13 @@ def _label_metrics(
   trained = 'tower' if 'tower' in methods else 'model'
   logit = None
   if cfg.objective.pointwise:
-    logit = jax.tree.map(float, objective_params.logit(cfg, params))
+    logit = validation.logits(cfg, params)
   return {
       label: row_scores.evaluate(
           method,
           protocol.quadrant_of(name),
           rows,
-          cfg.evaluation.users_per_chunk,
+          cfg.evaluation,
           logit if label == trained else None,
       )
       for label, method in methods.items()

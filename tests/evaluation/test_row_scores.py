@@ -6,10 +6,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import labelled
 from dropoutnet_jax.evaluation import row_scores
 
+SETTINGS = config.EvaluationConfig(users_per_chunk=2, threshold=0.3)
 TABLE = np.random.default_rng(0).normal(size=(9, 12)).astype(np.float32)
 
 
@@ -38,17 +40,19 @@ def test_logits_have_all_metrics_and_scores_those_of_order():
   rows = _rows()
   score = TABLE[rows.user, rows.item]
   to_logit = lambda score: 2 * score - 1
-  full = row_scores.evaluate(_method, 'cold_item', rows, 2, to_logit)
-  expected = labelled.summary(to_logit(score), rows.label, group=rows.user)
+  full = row_scores.evaluate(_method, 'cold_item', rows, SETTINGS, to_logit)
+  expected = labelled.summary(
+      to_logit(score), rows.label, group=rows.user, threshold=0.3
+  )
   assert full == expected
-  order = row_scores.evaluate(_method, 'cold_item', rows, 2, None)
+  order = row_scores.evaluate(_method, 'cold_item', rows, SETTINGS, None)
   names = ('auc', 'gauc', 'gauc_left_out', 'rows', 'positives')
   assert order == {name: full[name] for name in names}
 
 
 def test_sessions_have_an_auc_of_their_own():
   rows = dataclasses.replace(_rows(), session=np.arange(len(_rows())) // 2)
-  found = row_scores.evaluate(_method, 'cold_item', rows, 2, None)
+  found = row_scores.evaluate(_method, 'cold_item', rows, SETTINGS, None)
   expected = labelled.summary(
       TABLE[rows.user, rows.item],
       rows.label,

@@ -88,15 +88,28 @@ def _softmax_cost(first, others):
 
 
 def support_vector_softmax(
-    positive, negative, weight, margin=0.0, gamma=1.0, t=1.0, mask=None
+    positive,
+    negative,
+    weight,
+    margin=0.0,
+    gamma=1.0,
+    t=1.0,
+    mask=None,
+    smoothing=0.0,
 ):
+  def magnified(n, first):
+    if not smoothing:
+      return n if first - n >= 0 else t * n + t - 1
+    share = 1 / (1 + math.exp(min((first - n) / smoothing, 700)))
+    return (1 - share) * n + share * (t * n + t - 1)
+
   costs = []
   for b, w in enumerate(weight):
     first = positive[b] - margin
     others = []
     for m, n in enumerate(negative[b]):
       if mask is None or mask[b][m]:
-        others.append(gamma * (n if first - n >= 0 else t * n + t - 1))
+        others.append(gamma * magnified(n, first))
     if w and others:
       costs.append((_softmax_cost(gamma * first, others), w))
   return _mean(costs)

@@ -117,9 +117,11 @@ def test_pair_terms_are_the_mean_over_the_pairs():
   ]
   expected = sum(float(gap) ** 2 for gap in gaps) / 6
   np.testing.assert_allclose(terms['teacher'], expected, rtol=1e-5)
-  real = jnp.arange(6) < 4
-  terms = objective.pair_terms(user, item, user_factors, item_factors, real)
-  expected = sum(float(gap) ** 2 for gap in gaps[:4]) / 4
+  weight = np.array([1, 2, 0, 0.5, 0, 0], np.float32)
+  terms = objective.pair_terms(
+      user, item, user_factors, item_factors, jnp.asarray(weight)
+  )
+  expected = np.dot(weight, np.square(gaps)) / weight.sum()
   np.testing.assert_allclose(terms['teacher'], expected, rtol=1e-5)
 
 

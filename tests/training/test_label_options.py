@@ -24,6 +24,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import telemetry
+from dropoutnet_jax.training import validation
 from tests import tiny_run
 from tests.training import test_loop
 
@@ -103,7 +104,7 @@ def test_eight_devices_train_like_one_with_all_options(runtime, labelled):
 def test_a_run_that_was_cut_is_the_uninterrupted_one(
     runtime, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(loop, 'validate', lambda runtime, state: {})
+  monkeypatch.setattr(validation, 'validate', lambda runtime, state: {})
   for name, stops in (('whole', []), ('cut', [1])):
     (tmp_path / name).mkdir()
     for number in stops:

@@ -20,6 +20,7 @@ from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import telemetry
+from dropoutnet_jax.training import validation
 from tests import tiny_run
 
 CLOCK = (
@@ -87,7 +88,7 @@ def planned(monkeypatch):
       del runtime
       return {'cold_item/ndcg@5': by_step[int(state.step)]}
 
-    monkeypatch.setattr(loop, 'validate', validate)
+    monkeypatch.setattr(validation, 'validate', validate)
 
   return plan
 
@@ -227,7 +228,7 @@ def test_validation_that_is_not_finite_neither_counts_nor_stops(
 def test_without_validation_sets_the_newest_is_the_best(
     make_runtime, monkeypatch, tmp_path
 ):
-  monkeypatch.setattr(loop, 'validate', lambda runtime, state: {})
+  monkeypatch.setattr(validation, 'validate', lambda runtime, state: {})
   runtime = make_runtime(eval_every=10, patience=1)
   assert run(runtime, tmp_path).step == 40
   assert saved_steps(tmp_path) == ([0, 40], 40)
@@ -252,7 +253,7 @@ def test_test_sets_are_not_looked_at_while_training(compiled, monkeypatch):
   )
   evaluation = compiled.problem.split.evaluation
   assert set(evaluation) == {'cold_item', 'cold_item_validation'}
-  values = loop.validate(compiled, compiled.fresh_state())
+  values = validation.validate(compiled, compiled.fresh_state())
   assert values == {'cold_item/mrr': 0.5}
   assert seen == [evaluation['cold_item_validation']]
 
@@ -262,15 +263,20 @@ SPLITS = {'cold_item/ndcg@20': 0.2, 'warm/ndcg@20': 0.4, 'warm/recall@20': 0.9}
 
 def test_selection_is_the_mean_ndcg_or_what_is_asked_for():
   automatic = config.TrainConfig()
-  assert loop.selection_value(SPLITS, automatic) == pytest.approx(0.3)
+  assert validation.selection_value(SPLITS, automatic) == pytest.approx(0.3)
   chosen = config.TrainConfig(select_by='warm/recall@20')
-  assert loop.selection_value(SPLITS, chosen) == 0.9
-  assert loop.selection_value({}, chosen) is None
+  assert validation.selection_value(SPLITS, chosen) == 0.9
+  assert validation.selection_value({}, chosen) is None
+  # Of a loss less is better.
+  loss = config.TrainConfig(select_by='warm/log_loss')
+  assert validation.selection_value({'warm/log_loss': 0.7}, loss) == -0.7
 
 
 def test_misspelt_selection_suggests_the_nearest():
   with pytest.raises(errors.UserError) as caught:
-    loop.selection_value(SPLITS, config.TrainConfig(select_by='warm/recal@20'))
+    validation.selection_value(
+        SPLITS, config.TrainConfig(select_by='warm/recal@20')
+    )
   assert "'warm/recal@20', which is no validation metric" in str(caught.value)
   assert "Did you mean 'warm/recall@20'?" in str(caught.value)
 
