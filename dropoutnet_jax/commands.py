@@ -16,6 +16,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax.data import column_facts
+from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.evaluation import protocol
@@ -95,6 +96,7 @@ def load_or_prepare(
 
   def make() -> problem_lib.Problem | None:
     if problem_lib.exists(workdir):
+      _tell_of_changed_files(cfg, workdir, data_dir)
       return None
     problem = prepare.prepare(cfg, data_dir, workdir)
     for note in problem.notes:
@@ -103,6 +105,23 @@ def load_or_prepare(
 
   problem = parallel.on_writer(make)
   return problem_lib.load(workdir) if problem is None else problem
+
+
+def _tell_of_changed_files(
+    cfg: config.Config, workdir: str, data_dir: str | None
+) -> None:
+  """Says if the user's tables are newer than what the run made of them."""
+  if cfg.data.name != 'tables':
+    return
+  changed = own_tables.changed_since(
+      cfg.data.tables, data_dir, problem_lib.written(workdir)
+  )
+  if changed:
+    say(
+        f'{errors.listed(changed, 3, "files")} changed after {workdir} was '
+        'begun, which goes on with what was read then. For the new content '
+        'name another --workdir.'
+    )
 
 
 def _check_evaluation(cfg: config.Config, problem: problem_lib.Problem) -> None:

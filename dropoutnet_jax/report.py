@@ -40,6 +40,8 @@ def shown_metrics(results: dict[str, Any]) -> list[str]:
 def results_table(results: dict[str, Any]) -> rich_table.Table:
   """One table: a row per split and method, the best method of each bold."""
   names = shown_metrics(results)
+  if any('labelled' in found for found in results['splits'].values()):
+    names += ['auc', 'gauc']
   title = (
       f"{markup.escape(results['experiment'])}: step {results['step']}, "
       f"{results['train_seconds']:.1f} s of training, "
@@ -47,13 +49,21 @@ def results_table(results: dict[str, Any]) -> rich_table.Table:
   )
   table = _new_table(title, names)
   for split, found in results['splits'].items():
-    methods = found['methods']
+    labelled = found.get('labelled', {})
+    methods = {
+        name: values | labelled.get(name, {})
+        for name, values in found['methods'].items()
+    }
     heads = [
         split,
         f"{found['users']:,} users",
         f"{found['candidates']:,} candidates",
     ]
-    show = lambda label, name, methods=methods: f'{methods[label][name]:.3f}'
+
+    def show(label: str, name: str, methods: Any = methods) -> str:
+      value = methods[label].get(name)
+      return '' if value is None else f'{value:.3f}'
+
     _add_split(table, heads, methods, names, show)
   return table
 
@@ -179,7 +189,7 @@ def _new_table(title: str, names: Sequence[str]) -> rich_table.Table:
 def _add_split(
     table: rich_table.Table,
     heads: Sequence[str],
-    methods: Mapping[str, Mapping[str, float]],
+    methods: Mapping[str, Mapping[str, float | None]],
     names: Sequence[str],
     show: Callable[[str, str], str],
 ) -> None:
@@ -195,13 +205,16 @@ def _add_split(
   order = [name for name in _ORDER if name in methods]
   order += [name for name in methods if name not in _ORDER]
   rated = [values for name, values in methods.items() if name != 'oracle']
-  best = {name: max((v[name] for v in rated), default=0.0) for name in names}
+  best = {
+      name: max((v[name] or 0.0 for v in rated if name in v), default=0.0)
+      for name in names
+  }
   for head, label in itertools.zip_longest(heads, order, fillvalue=''):
     cells = []
     for name in names if label else ():
       text = show(label, name)
-      bold = label != 'oracle' and methods[label][name] == best[name]
-      cells.append(f'[bold]{text}[/]' if bold else text)
+      bold = label != 'oracle' and methods[label].get(name) == best[name]
+      cells.append(f'[bold]{text}[/]' if bold and text else text)
     table.add_row(head, label, *cells)
   table.add_section()
 

@@ -2,6 +2,7 @@
 """The worked example of own tables: files, then a run, as the README says."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -76,6 +77,17 @@ def test_three_files_make_a_run(tmp_path):
   text = (shop / 'clicks.csv').read_text()
   clicks = {tuple(line.split(',')[:2]) for line in text.splitlines()[1:]}
   assert not clicks & {(row[0], row[2]) for row in rows}
+  # Files that change later change nothing, which is told.
+  later = os.stat(folder / 'problem.npz').st_mtime + 10
+  os.utime(shop / 'items.csv', (later, later))
+  ended = command_line.call(
+      f'--config={command_line.ROOT}/experiments/own_tables.py',
+      f'--data_dir={shop}',
+      f'--workdir={folder}',
+      *_SHORT,
+  )
+  assert not ended.status, ended.err
+  assert 'items.csv changed after' in ended.out
 
 
 def test_the_config_in_the_readme_makes_a_run_and_lists(tmp_path):

@@ -88,6 +88,21 @@ def test_rows_and_bold_values():
   ]
 
 
+def test_labelled_rows_have_columns_of_their_own():
+  split = _split(model=(0.5, 0.1), random=(0.4, 0.2))
+  split['labelled'] = {
+      'model': {'auc': 0.75, 'gauc': None, 'log_loss': 0.5},
+      'random': {'auc': 0.5, 'gauc': 0.25},
+  }
+  rows = _cells(_results(warm=split, cold_item=_split(model=(0.3, 0.3))))
+  assert rows[:2] == [
+      ['warm', 'model', '[bold]0.500[/]', '0.100', '[bold]0.750[/]', ''],
+      ['1,234 users', 'random', '0.400', '[bold]0.200[/]', '0.500']
+      + ['[bold]0.250[/]'],
+  ]
+  assert rows[3] == ['cold_item', 'model', *['[bold]0.300[/]'] * 2, '', '']
+
+
 def test_ties_are_all_bold_and_short_splits_are_whole():
   rows = _cells(_results(warm=_split(model=(0.5, 0.1), random=(0.5, 0.2))))
   assert rows == [

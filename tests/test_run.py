@@ -426,7 +426,8 @@ CASES = [
         'evaluation of a whole sweep',
         'evaluate --workdir=.',
         '. is no run folder: ./config.json: No such file or directory. It '
-        'holds 1 runs of a sweep; name --workdir=run.',
+        'holds 1 runs of a sweep or a comparison; name one of them, such as '
+        '--workdir=run.',
         run=True,
     ),
     Case(

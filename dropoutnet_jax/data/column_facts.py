@@ -16,7 +16,7 @@ class ColumnFacts:
   """One column.
 
   Attributes:
-    side: 'users' or 'items'.
+    side: 'interactions', 'users' or 'items'.
     name: of the column; the ids are called 'id'.
     kind: 'strings', 'numbers', 'whole numbers', 'tags', 'sequences' or
       'vectors of D'.
@@ -44,8 +44,15 @@ class ColumnFacts:
 
 
 def describe_schema(dataset: schema.Dataset) -> list[ColumnFacts]:
-  """Ids and columns of users, then of items, in their order."""
+  """What interactions have beside ids, then ids and columns of both sides."""
   facts = []
+  rows = dataset.impressions
+  if rows is None:
+    rows = dataset.interactions
+  for name in ('label', 'weight', 'time', 'session'):
+    values = getattr(rows, name)
+    if values is not None:
+      facts.append(_describe_column('interactions', name, values))
   for side in ('users', 'items'):
     entities: schema.Entities = getattr(dataset, side)
     facts.append(_describe_column(side, 'id', entities.ids))

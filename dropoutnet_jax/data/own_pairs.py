@@ -91,6 +91,8 @@ def read(
   if 'session_id' in given:
     session = _read_sessions(table, given['session_id'])
   notes += _describe_unused(table, settings)
+  if label is not None:
+    notes += _describe_changing(user, item, label)
   rows = schema.Interactions(user, item, weight, time, label, session)
   return rows, notes
 
@@ -158,6 +160,20 @@ def _describe_unused(
   if settings.label not in table.data.column_names:
     notes.append(f'Without labels every row of {table.name()} is a like.')
   return notes
+
+
+def _describe_changing(
+    user: np.ndarray, item: np.ndarray, label: np.ndarray
+) -> list[str]:
+  """A note on pairs that are liked in one row and not in another."""
+  pair = user.astype(np.int64) << 32 | item
+  both = np.intersect1d(pair[label > 0], pair[label == 0])
+  if not len(both):
+    return []
+  return [
+      f'{len(both):,} pair(s) have rows with and rows without a reaction; each '
+      'row counts as it is, and the pair as liked.'
+  ]
 
 
 def _read_labels(

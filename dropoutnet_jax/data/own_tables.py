@@ -7,6 +7,7 @@ merged, added or left out is said in notes.
 """
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -92,6 +93,23 @@ def load(
       impressions=None if rows.label is None else rows,
       samples=samples,
   )
+
+
+def changed_since(
+    settings: config_data.TablesConfig, folder: str | None, seconds: float
+) -> list[str]:
+  """Files that were written later than a time, in seconds since 1970.
+
+  Those that are gone, or on another machine, are not told of.
+  """
+  found = []
+  for field in ('samples', 'interactions', 'users', 'items'):
+    pattern = getattr(settings, field)
+    if pattern:
+      source = table_files.Source(pattern, f'config.data.tables.{field}', {})
+      with contextlib.suppress(errors.UserError, OSError):
+        found += table_files.changed_since(source, folder, seconds)
+  return found
 
 
 def _join_side(

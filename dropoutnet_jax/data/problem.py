@@ -215,6 +215,11 @@ def exists(workdir: str) -> bool:
   return os.path.exists(os.path.join(workdir, FILE))
 
 
+def written(workdir: str) -> float:
+  """When a run folder got its problem, in seconds since 1970."""
+  return os.stat(os.path.join(workdir, FILE)).st_mtime
+
+
 def load(workdir: str) -> Problem:
   """Reads what `save` kept.
 

@@ -15,6 +15,7 @@ import posixpath
 from typing import Any
 
 import fsspec
+from fsspec.implementations import local
 import numpy as np
 import pyarrow as pa
 
@@ -137,6 +138,22 @@ def read(
   starts = np.cumsum([0, *(part.num_rows for part in parts)])
   unique = tuple(dict.fromkeys(name for found in names for name in found))
   return Table(data, unique, shown_paths, starts, is_text[0])
+
+
+def changed_since(
+    source: Source, folder: str | None, seconds: float
+) -> list[str]:
+  """Files of a table on this machine that were written later than a time.
+
+  Args:
+    source: the table.
+    folder: in which relative paths start; None for the current one.
+    seconds: since 1970.
+  """
+  system, paths = _find(source, folder)
+  if not isinstance(system, local.LocalFileSystem):
+    return []
+  return [shown for path, shown in paths if os.stat(path).st_mtime > seconds]
 
 
 def _check_columns(

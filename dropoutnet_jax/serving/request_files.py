@@ -73,6 +73,12 @@ def read_rows(
         f'No {name} of {table.name()} (such as {ids[0]!s}) is in the run (such '
         f'as {known[0]!s}).'
     )
+  given = [n for n in types if n != name and n in table.data.column_names]
+  if given and not is_new.all():
+    notes.append(
+        f'{table.name()}: {table_files.listed(given)} of {side}s of the run are '
+        'not read again; these keep what they had in training.'
+    )
   if not is_new.any():
     return rows_lib.Rows(ids, row), notes
   columns, more = _read_columns(table, types, settings)

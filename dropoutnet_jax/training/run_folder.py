@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 from typing import Any, TextIO
 
 from dropoutnet_jax import config
@@ -213,7 +214,8 @@ def read_config(workdir: str) -> config.Config:
     advice = 'Name the folder of a training with --workdir.'
     if runs:
       advice = (
-          f'It holds {len(runs)} runs of a sweep; name --workdir={runs[0]}.'
+          f'It holds {len(runs)} runs of a sweep or a comparison; name one of '
+          f'them, such as --workdir={shlex.quote(str(runs[0]))}.'
       )
     raise errors.UserError(
         f'{workdir} is no run folder: {path}: {error.strerror}. {advice}'
@@ -223,10 +225,12 @@ def read_config(workdir: str) -> config.Config:
 
 
 def _runs_below(workdir: str) -> list[pathlib.Path]:
-  """The folders of the runs of a sweep."""
+  """The folders of the runs of a sweep or a comparison."""
   with contextlib.suppress(OSError):
-    found = pathlib.Path(workdir).glob(f'*/{_CONFIG}')
-    return sorted(path.parent for path in found)
+    for below in ('*', '*/*'):
+      found = pathlib.Path(workdir).glob(f'{below}/{_CONFIG}')
+      if runs := sorted(path.parent for path in found):
+        return runs
   return []
 
 

@@ -2,6 +2,8 @@
 """A user's own tables: ids, likes, impressions, columns, notes."""
 
 import collections
+import os
+import pathlib
 
 import hypothesis
 from hypothesis import strategies as st
@@ -162,6 +164,28 @@ def test_unused_categories_are_no_entities(load):
   ids = pa.DictionaryArray.from_arrays([2, 0], ['b', 'x', 'a'])
   dataset = load(interactions={'user_id': ids, 'item_id': [1, 2]})
   assert dataset.users.ids.tolist() == ['a', 'b']
+
+
+def test_labels_that_disagree_are_told(load):
+  dataset = load(
+      interactions='user_id,item_id,label\na,1,1\na,1,0\nb,1,0\nb,2,2\nb,2,1\n'
+  )
+  assert _has(dataset.notes, '1 pair(s) have rows with and rows without')
+  assert len(dataset.interactions) == 2
+
+
+def test_files_that_changed_later_are_named(load, tmp_path):
+  load(interactions='user_id,item_id\na,1\n', items='item_id\n1\n')
+  settings = config_data.TablesConfig(
+      interactions='interactions.csv', items='items.csv', users='gone.csv'
+  )
+  os.utime(tmp_path / 'items.csv', (1000, 1000))
+  os.utime(tmp_path / 'interactions.csv', (3000, 3000))
+  changed = own_tables.changed_since(settings, str(tmp_path), 2000)
+  assert [pathlib.Path(name).name for name in changed] == ['interactions.csv']
+  assert own_tables.changed_since(settings, str(tmp_path), 4000) == []
+  settings.interactions = 'memory://bucket/interactions.csv'
+  assert own_tables.changed_since(settings, None, 0) == []
 
 
 def test_samples(load):
@@ -368,7 +392,7 @@ def test_sequences_of_samples_are_those_of_the_latest(load):
 def test_describe_schema(load):
   dataset = load(
       {'tag_columns': ('genres',), 'vector_columns': ('place',)},
-      interactions='user_id,item_id\nu1,1\nu2,2\n',
+      interactions='user_id,item_id,label,time\nu1,1,1,9\nu2,2,0,9\n',
       users='user_id,age,score\nu1,30,0.25\nu2,,1.5\nu3,30,1.5\n',
       items=(
           'item_id,genres,place,title\n1,a|b,1|2,red\n2,,,\n3,b,1|2,'
@@ -378,6 +402,8 @@ def test_describe_schema(load):
   )
   facts = column_facts.describe_schema(dataset)
   assert [(fact.side, fact.name) for fact in facts] == [
+      ('interactions', 'label'),
+      ('interactions', 'time'),
       ('users', 'id'),
       ('users', 'age'),
       ('users', 'score'),
@@ -387,6 +413,8 @@ def test_describe_schema(load):
       ('items', 'title'),
   ]
   assert [fact.sentence() for fact in facts] == [
+      'whole numbers, 2 distinct, such as 0, 1',
+      'whole numbers, 1 distinct, such as 9',
       'strings, 3 distinct, such as u1, u2, u3',
       'whole numbers, 33.3 % missing, 1 distinct, such as 30',
       'numbers, 2 distinct, such as 1.5, 0.25',

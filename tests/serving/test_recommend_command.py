@@ -104,13 +104,17 @@ def test_new_users_new_items_and_their_first_clicks(here):
   rows = {(row['user_id'], row['item_id']) for row in _rows('lists.csv')}
   assert {item for user, item in rows if user == 'new'} == {'fresh', 'i5'}
   assert ('u3', 'fresh') not in rows
-  assert ended.out.splitlines()[:5] == [
+  assert ended.out.splitlines()[:7] == [
       'users.csv: 2 user(s), 1 of them new to the run.',
+      'users.csv: region, about of users of the run are not read again; these '
+      'keep what they had in training.',
       "users.csv has no column 'age', which features read: it counts as "
       'missing.',
       "users.csv has no column 'visits', which features read: it counts as "
       'missing.',
       'items.csv: 3 item(s), 1 of them new to the run.',
+      'items.csv: tags, image of items of the run are not read again; these '
+      'keep what they had in training.',
       'clicks.csv: 1 row(s) are left out, whose user_id (1 of them, such as x) '
       'is not among the users that are asked about.',
   ]

@@ -34,7 +34,7 @@ def test_known_ids_are_looked_up_and_new_ones_are_not(shop, csv_file):
   assert rows.row.tolist() == [-1, 3]
   assert rows.is_new().tolist() == [True, False]
   assert rows.history is None
-  assert len(notes) == 1 and notes[0].endswith(
+  assert len(notes) == 2 and notes[0].endswith(
       'a.csv: 2 user(s), 1 of them new to the run.'
   )
 
@@ -43,7 +43,11 @@ def test_columns_of_known_users_are_not_even_read(shop, csv_file):
   path = csv_file('a.csv', ('user_id', 'age'), ('u1', 'old'))
   rows, notes = request_files.read_rows(path, 'user', shop.model)
   assert rows.row.tolist() == [1] and rows.entities is None
-  assert len(notes) == 1
+  assert len(notes) == 2
+  assert notes[1].endswith(
+      'a.csv: age of users of the run are not read again; these keep what they '
+      'had in training.'
+  )
 
 
 @pytest.mark.parametrize('side, table', [('user', 'users'), ('item', 'items')])

@@ -279,13 +279,15 @@ def test_a_config_is_validated_before_anything_is_computed_from_it(tmp_path):
     run_folder.load_config(str(tmp_path))
 
 
-def test_a_folder_of_a_sweep_points_at_its_runs(tmp_path):
+@pytest.mark.parametrize('variant', ['', 'rolled'])
+def test_a_folder_of_several_runs_points_at_them(tmp_path, variant):
   for seed in (1, 0):
-    open_and_close(tmp_path / f'train.seed={seed}')
+    open_and_close(tmp_path / variant / f'train.seed={seed}')
   with pytest.raises(errors.UserError) as caught:
     run_folder.read_config(str(tmp_path))
   assert str(caught.value).endswith(
-      f'It holds 2 runs of a sweep; name --workdir={tmp_path}/train.seed=0.'
+      'It holds 2 runs of a sweep or a comparison; name one of them, such as '
+      f'--workdir={tmp_path / variant}/train.seed=0.'
   )
 
 
