@@ -46,11 +46,12 @@ _LISTS = ('output', 'users', 'items', 'interactions', 'k', 'candidates') + (
 )
 _PROCESSES = ('coordinator', 'num_processes', 'process_id')
 _UNREAD = {
-    'train': ('suite', *_LISTS),
+    'train': ('against', 'suite', *_LISTS),
     'evaluate': ('data_dir', 'profile', 'suite', *_LISTS),
-    'recommend': ('config', 'data_dir', 'profile', 'suite', *_PROCESSES),
-    'describe': ('profile', 'suite', *_LISTS),
-    'bench': ('config', 'workdir', 'profile', *_PROCESSES, *_LISTS),
+    'recommend': ('against', 'config', 'data_dir', 'profile', 'suite')
+    + _PROCESSES,
+    'describe': ('against', 'profile', 'suite', *_LISTS),
+    'bench': ('against', 'config', 'workdir', 'profile', *_PROCESSES, *_LISTS),
 }
 
 _ARGV: list[str] = []  # all arguments, where ml_collections looks for fields
@@ -89,6 +90,9 @@ for _name, _help in (
 flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
+_AGAINST = flags.DEFINE_string(
+    'against', None, 'evaluate: another run folder, compared user by user.'
+)
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'host:port of process 0, for several processes.'
 )
@@ -285,7 +289,7 @@ def main(argv: Sequence[str]) -> None:
   elif command == 'train':
     commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
   elif command == 'evaluate':
-    commands.evaluate(_workdir())
+    commands.evaluate(_workdir(), _AGAINST.value)
   elif command == 'recommend':
     asked: Any = {name: flags.FLAGS[name].value for name in _LISTS}
     commands.recommend(_WORKDIR.value, **asked)

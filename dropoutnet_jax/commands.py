@@ -26,6 +26,7 @@ from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import validation
+from dropoutnet_jax.training import per_user
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import run_folder
@@ -192,13 +193,34 @@ def _build(
   return runtime_lib.build(cfg, problem, sparse_part.load(workdir))
 
 
-def evaluate(workdir: str) -> dict[str, Any]:
+def evaluate(workdir: str, against: str | None = None) -> dict[str, Any]:
   """Evaluates the best checkpoint of a run folder, and nothing else.
 
+  Args:
+    workdir: the run folder.
+    against: another one, evaluated before, that it is compared with user by
+      user; None compares nothing.
+
+  Returns:
+    What results.json holds; with a comparison, 'against' is beside it.
+
   Raises:
-    UserError: if the folder holds no run, or can't be written; the table has
-      been printed then.
+    UserError: if a folder holds no run, or can't be written (the table has been
+      printed then), or if the runs do not compare.
   """
+  other = None if against is None else per_user.load(against)
+  results = _evaluate_folder(workdir)
+  if other is None:
+    return results
+  cfg = run_folder.load_config(workdir)
+  num_draws = cfg.evaluation.bootstrap or config.EvaluationConfig.bootstrap
+  found = per_user.compare(per_user.load(workdir), other, num_draws)
+  if parallel.is_writer():
+    report.print_against(found, workdir, str(against))
+  return results | {'against': found}
+
+
+def _evaluate_folder(workdir: str) -> dict[str, Any]:
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
   runtime = _build(cfg, problem, workdir)
@@ -209,12 +231,13 @@ def _evaluate(
     runtime: runtime_lib.Runtime, workdir: str, outcome: loop.Outcome
 ) -> dict[str, Any]:
   state = runtime.restore_best(workdir)
-  results = results_lib.evaluate(runtime, state, outcome)
+  results, users = results_lib.evaluate(runtime, state, outcome)
 
   def conclude() -> None:
     report.print_results(results)  # first: the folder may be read-only
     path = os.path.join(workdir, 'results.json')
     try:
+      per_user.save(users, workdir)
       results_lib.write(workdir, results)
     except errors.UserError as error:
       why = getattr(error.__cause__, 'strerror', None) or error

@@ -32,6 +32,7 @@ TrainConfig = config_train.TrainConfig
 
 PROFILES = ('default', 'layer6', 'easyrec')
 TOWERS = ('paper', 'modern', 'groups')
+METRIC_VARIANTS = ('recall_min', 'precision', 'pooled_recall')
 BASELINES = (
     'random',
     'popularity',
@@ -125,6 +126,15 @@ class EvaluationConfig:
   """Metrics and baselines of the tables."""
 
   cutoffs: tuple[int, ...] = (20, 100)  # K of recall, NDCG and hit rate
+  # Variants that others publish: 'recall_min' (hits / min(K, relevant)),
+  # 'precision', 'pooled_recall' (over all users together, as in ColdRec).
+  more_metrics: tuple[str, ...] = ()
+  # Of test sets beside means (evaluation/details.py): bootstrap intervals over
+  # users from so many draws, 0 for none; means by slices of users and items;
+  # and what lists of cold and other items together hold.
+  bootstrap: int = 1000
+  slices: bool = True
+  mixed: bool = True
   baselines: tuple[str, ...] = BASELINES
   # Content ridge: tried on held-out training rows, the best is reported.
   ridge_lambdas: tuple[float, ...] = (1.0, 3.0, 10.0)
@@ -143,6 +153,9 @@ class EvaluationConfig:
       checks.check_at_least('evaluation.cutoffs', cutoff, 1)
     for name in self.baselines:
       checks.check_choice('evaluation.baselines', name, BASELINES)
+    for name in self.more_metrics:
+      checks.check_choice('evaluation.more_metrics', name, METRIC_VARIANTS)
+    checks.check_at_least('evaluation.bootstrap', self.bootstrap, 0)
     for field in ('ridge_lambdas', 'ridge_smoothings'):
       value = getattr(self, field)
       checks.check(bool(value), f'evaluation.{field}', value, 'not empty')

@@ -234,6 +234,31 @@ def print_comparison(table: dict[str, Any]) -> None:
   _console().print(comparison_table(table))
 
 
+def print_against(found: Mapping[str, Any], one: str, other: str) -> None:
+  """Prints what `per_user.compare` found: one run less the other."""
+  title = f'{one} less {other}, the model of each user by user'
+  grid = rich_table.Table(title=markup.escape(title), box=box.SIMPLE_HEAD)
+  grid.add_column('split')
+  for name in ('metric', 'difference', '95 % between', 'better', 'worse'):
+    grid.add_column(name, justify='right')
+  for split, part in found.items():
+    heads = [split, f"{part['users']:,} users"]
+    rows = [
+        (
+            metric,
+            f"{gap['difference']:+.4f}",
+            f"{gap['low']:+.4f} and {gap['high']:+.4f}",
+            f"{100 * gap['better']:.1f} %",
+            f"{100 * gap['worse']:.1f} %",
+        )
+        for metric, gap in part['metrics'].items()
+    ]
+    for head, row in itertools.zip_longest(heads, rows, fillvalue=''):
+      grid.add_row(head, *row)
+    grid.add_section()
+  _console().print(grid)
+
+
 def print_lists(
     lists: Sequence[tuple[str, Sequence[tuple[str, float]]]], num_users: int
 ) -> None:

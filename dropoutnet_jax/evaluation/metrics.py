@@ -26,6 +26,15 @@ _MIN: _Fold = (jax.lax.min, _HIGHEST)
 _SUM: _Fold = (jax.lax.add, 0)
 
 
+# Other fractions of hits [U], by the number of relevant candidates [U] and K.
+# The mean over users of the pooled one is hits / relevant over all users.
+MORE: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
+    'recall_min': lambda hits, relevant, k: hits / np.minimum(relevant, k),
+    'precision': lambda hits, relevant, k: hits / k,
+    'pooled_recall': lambda hits, relevant, k: hits / np.mean(relevant),
+}
+
+
 class RankIntervals(NamedTuple):
   """Where held-out pairs rank among the candidates of their user.
 
@@ -206,6 +215,7 @@ def user_metrics(
     tied: np.ndarray,
     num_candidates: np.ndarray,
     cutoffs: Sequence[int],
+    more: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
   """Expected recall, NDCG, hit rate and reciprocal rank of each user.
 
@@ -220,10 +230,12 @@ def user_metrics(
     tied: int [N], from `rank_intervals`.
     num_candidates: int [U], candidates that are ranked for each user.
     cutoffs: the K.
+    more: names of MORE.
 
   Returns:
-    float64 [U] by name: 'recall@K', 'ndcg@K' and 'hit@K' for each K, and
-    'mrr', the reciprocal rank of the first of the user's pairs.
+    float64 [U] by name: 'recall@K', 'ndcg@K' and 'hit@K' for each K, 'mrr', the
+    reciprocal rank of the first of the user's pairs, and for each K what `more`
+    names.
 
   Raises:
     ValueError: if a user has no pair or intervals contradict each other.
@@ -238,16 +250,21 @@ def user_metrics(
   largest = max(cutoffs, default=0)
   discount = 1.0 / np.log2(np.arange(largest) + 2.0)
   dcg = np.concatenate([[0.0], np.cumsum(discount)])  # of the first n ranks
-  metrics = {}
+  metrics: dict[str, np.ndarray] = {}
+  variants: dict[str, np.ndarray] = {}
   for cutoff in cutoffs:
     inside = np.clip(cutoff - greater, 0, tied)  # ranks of the interval
     hits = np.bincount(user, inside / tied, num_users)
     metrics[f'recall@{cutoff}'] = hits / relevant
+    variants |= {
+        f'{name}@{cutoff}': MORE[name](hits, relevant, cutoff) for name in more
+    }
   for cutoff in cutoffs:
     first, last = (np.minimum(x, cutoff) for x in (greater, greater + tied))
     gain = np.bincount(user, (dcg[last] - dcg[first]) / tied, num_users)
     metrics[f'ndcg@{cutoff}'] = gain / dcg[np.minimum(relevant, cutoff)]
-  return metrics | _first_pair_metrics(user, greater, tied, num_users, cutoffs)
+  first = _first_pair_metrics(user, greater, tied, num_users, cutoffs)
+  return metrics | first | variants
 
 
 def _check_users(

@@ -181,6 +181,18 @@ class Scorer:
     part = self.sparse.with_histories(rows, histories, self.content)
     return dataclasses.replace(self, sparse=part)
 
+  def all_embeddings(self) -> dict[str, np.ndarray]:
+    """Dense embeddings of all users and all items: float32 [N, R] each."""
+    return {
+        side: self.embedder(
+            side,
+            self.variables,
+            getattr(self.tables, side),
+            np.arange(len(getattr(self.tables, side).present)),
+        )
+        for side in ('user', 'item')
+    }
+
   def _embed_items(self, rows: np.ndarray) -> np.ndarray:
     return self.embedder('item', self.variables, self.tables.item, rows)
 

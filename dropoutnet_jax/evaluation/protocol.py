@@ -7,6 +7,7 @@ count as if they were broken at random and constant scores give chance level.
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from dropoutnet_jax.evaluation import metrics
 
 # user rows int32 [C] -> scores float32 [C, I] of the set's candidates.
 ScoreFn = Callable[[np.ndarray], Any]
+# (first user of a chunk, how many, scores [C, I], allowed [C, I] or None): the
+# chunk may be padded.
+Watch = Callable[[int, int, Any, np.ndarray | None], None]
 # (quadrant, set) -> the scores of one method on that set.
 Method = Callable[[str, schema.EvaluationSet], ScoreFn]
 
@@ -31,14 +35,69 @@ RULES = {
         'the candidates; the others are to be found at every point'
     ),
     'ties': 'expected value over a random order of tied items',
-    'recall': 'hits / number of relevant candidates',
-    'ndcg': 'ideal DCG cut at K',
+    'recall': (
+        'hits / number of relevant candidates, as in the code of DropoutNet, '
+        'of Heater and of ColdRec'
+    ),
+    'ndcg': 'ideal DCG cut at K, as in the code of Heater and of ColdRec',
+    'recall_min': 'hits / min(K, number of relevant candidates)',
+    'pooled_recall': (
+        'hits / relevant candidates over all users together: the hit ratio of '
+        'ColdRec'
+    ),
+    'precision': 'hits / K',
 }
 
 
 def quadrant_of(name: str) -> str:
   """The quadrant of a split name: 'cold_item_validation' -> 'cold_item'."""
   return name.removesuffix('_validation')
+
+
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+  """Where one method ranks the held-out pairs of one set.
+
+  Attributes:
+    users: int32 [U], rows of the users with a relevant candidate, ascending.
+    group: int64 [N], which of these users each pair is of, ascending.
+    item: int32 [N], row of its item.
+    greater: int32 [N], candidates above it.
+    tied: int32 [N], candidates level with it, itself included.
+    num_allowed: int64 [U], candidates that are ranked for each user.
+  """
+
+  users: np.ndarray
+  group: np.ndarray
+  item: np.ndarray
+  greater: np.ndarray
+  tied: np.ndarray
+  num_allowed: np.ndarray
+
+  def select(self, pairs: np.ndarray) -> 'Ranks':
+    """The ranks of some pairs, bool [N], and of the users who have some."""
+    kept, group = np.unique(self.group[pairs], return_inverse=True)
+    return Ranks(
+        self.users[kept],
+        group,
+        self.item[pairs],
+        self.greater[pairs],
+        self.tied[pairs],
+        self.num_allowed[kept],
+    )
+
+  def user_metrics(
+      self, settings: config.EvaluationConfig
+  ) -> dict[str, np.ndarray]:
+    """'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on: float64 [U] each."""
+    return metrics.user_metrics(
+        self.group,
+        self.greater,
+        self.tied,
+        self.num_allowed,
+        tuple(settings.cutoffs),
+        tuple(settings.more_metrics),
+    )
 
 
 def evaluate(
@@ -48,17 +107,33 @@ def evaluate(
     settings: config.EvaluationConfig,
     what: str,
 ) -> dict[str, float]:
-  """Mean metrics of one method over the users of one set.
+  """Mean metrics of one method over the users of one set; see `rank`.
+
+  Returns:
+    'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on.
+  """
+  ranks = rank(score, held_out, likes, settings, what)
+  return metrics.summary(ranks.user_metrics(settings))
+
+
+def rank(
+    score: ScoreFn,
+    held_out: schema.EvaluationSet,
+    likes: scipy.sparse.csr_array,
+    settings: config.EvaluationConfig,
+    what: str,
+    watch: Watch | None = None,
+) -> Ranks:
+  """Ranks the held-out pairs of one set by one method.
 
   Args:
     score: scores of the candidates for a chunk of users.
     held_out: relevant pairs and candidates.
     likes: [U, I] training pairs, for the mask.
-    settings: cut-offs and chunk size.
+    settings: chunk size.
     what: method and set, for the error message.
-
-  Returns:
-    'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on.
+    watch: sees the scores of each chunk of users, for whoever wants more of
+      them than ranks.
 
   Raises:
     UserError: if a score is not finite.
@@ -91,10 +166,10 @@ def evaluate(
           'nothing.'
       )
     greater[part], tied[part] = found.greater, found.tied
-  per_user = metrics.user_metrics(
-      group, greater, tied, num_allowed, tuple(settings.cutoffs)
-  )
-  return metrics.summary(per_user)
+    if watch is not None:
+      watch(begin, len(rows), scores, allowed)
+  item = held_out.candidates[column]
+  return Ranks(users, group, item, greater, tied, num_allowed)
 
 
 def padded_users(rows: np.ndarray, size: int) -> np.ndarray:

@@ -17,6 +17,8 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import baselines
+from dropoutnet_jax.evaluation import details
+from dropoutnet_jax.evaluation import lists
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
@@ -62,8 +64,8 @@ def evaluate(
     runtime: runtime_lib.Runtime,
     state: state_lib.TrainState,
     outcome: loop.Outcome,
-) -> dict[str, Any]:
-  """All of results.json for a state.
+) -> tuple[dict[str, Any], dict[str, details.PerUser]]:
+  """All of results.json for a state, and the values of every user by set.
 
   Args:
     runtime: of the run.
@@ -71,13 +73,14 @@ def evaluate(
     outcome: of the training, for its time and its reason to end.
 
   Returns:
-    The same on all processes, which must all call this; one of them computes.
+    The first the same on all processes, which must all call this; one of them
+    computes, and has the second.
   """
   scorer = runtime.scorer(state)
   step = int(state.step)
   found = parallel.on_writer(lambda: _evaluate(runtime, scorer, step, outcome))
-  text = parallel.from_writer(None if found is None else json.dumps(found))
-  return json.loads(text)
+  text = parallel.from_writer(None if found is None else json.dumps(found[0]))
+  return json.loads(text), {} if found is None else found[1]
 
 
 def _evaluate(
@@ -85,28 +88,19 @@ def _evaluate(
     scorer: model_scores.Scorer,
     step: int,
     outcome: loop.Outcome,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, details.PerUser]]:
   """`evaluate` on one process, without any collective operation."""
   begin = time.monotonic()
   cfg, problem = runtime.cfg, runtime.problem
   methods = scorer.methods() | make_baselines(runtime)
   likes = problem.likes()
   splits: dict[str, Any] = {}
+  per_user: dict[str, details.PerUser] = {}
   for name, held_out in problem.split.evaluation.items():
-    if not len(held_out):
-      continue
-    quadrant = protocol.quadrant_of(name)
-    splits[name] = protocol.describe_set(held_out)
-    splits[name]['methods'] = {
-        label: protocol.evaluate(
-            method(quadrant, held_out),
-            held_out,
-            likes,
-            cfg.evaluation,
-            f'{label} on {name}',
-        )
-        for label, method in methods.items()
-    }
+    if len(held_out):
+      splits[name], per_user[name] = details.evaluate(
+          methods, name, held_out, problem, likes, cfg.evaluation
+      )
   if problem.labelled is not None:
     for name, rows in problem.labelled.evaluation.items():
       if name in splits and len(rows):
@@ -120,7 +114,7 @@ def _evaluate(
   }
   curves = warm_up.evaluate(problem, scorer, cfg)
   trained = outcome.step * runtime.pairs_per_step
-  return {
+  results = {
       'experiment': cfg.name,
       'seed': cfg.train.seed,
       'step': step,
@@ -139,7 +133,12 @@ def _evaluate(
       'chosen': chosen,
       'splits': splits,
       'warm_up': curves,
+      'embedding_rank': {
+          side: round(lists.effective_rank(emb), 2)
+          for side, emb in scorer.all_embeddings().items()
+      },
   }
+  return results, per_user
 
 
 def _label_metrics(
