@@ -76,8 +76,8 @@ def read_rows(
   given = [n for n in types if n != name and n in table.data.column_names]
   if given and not is_new.all():
     notes.append(
-        f'{table.name()}: {table_files.listed(given)} of {side}s of the run are '
-        'not read again; these keep what they had in training.'
+        f'{table.name()}: {table_files.listed(given)} of {side}s of the run '
+        'are not read again; these keep what they had in training.'
     )
   if not is_new.any():
     return rows_lib.Rows(ids, row), notes
