@@ -73,6 +73,18 @@ def test_a_finished_run_is_evaluated_again(finished, command):
   assert after == before
 
 
+def test_a_run_is_compared_with_another_user_by_user(finished):
+  shutil.copytree(finished, 'other')
+  other = pathlib.Path('other')
+  ended = command_line.call('evaluate', '--workdir=run', '--against=other')
+  assert (ended.status, ended.err) == (0, '')
+  assert 'run less other, the model of each user by user' in ended.out
+  assert '+0.0000 and +0.0000' in ended.out
+  (other / 'per_user.npz').unlink()
+  ended = command_line.call('evaluate', '--workdir=run', '--against=other')
+  command_line.check(ended, 2, 'other has no per_user.npz, which evaluating')
+
+
 def test_a_folder_that_cannot_be_written_costs_only_the_file(
     finished, monkeypatch
 ):

@@ -56,7 +56,7 @@ def evaluate(
     Counts of the set and 'methods': means by method and metric. Of a test set
     also 'intervals' ([low, high]), 'paired' (the model less each other method;
     see `bootstrap.differences`), 'slices' and, where items are new, 'mixed':
-    the same users with the training items as candidates too, by `lists.evaluate`.
+    the same users with the training items as candidates too (`lists.evaluate`).
   """
   quadrant = protocol.quadrant_of(name)
   ranks = {

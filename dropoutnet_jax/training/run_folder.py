@@ -33,7 +33,7 @@ _PREPARED = (
     'features_item.npz',
     _CONFIG,
 )
-_LATER = ('metrics.jsonl', 'results.json')
+_LATER = ('metrics.jsonl', 'per_user.npz', 'results.json')
 
 
 def open_folder(

@@ -11,6 +11,7 @@ from hypothesis import strategies
 import numpy as np
 import pytest
 
+from dropoutnet_jax import config
 from dropoutnet_jax.evaluation import metrics
 
 
@@ -252,6 +253,24 @@ def test_impossible_intervals_are_refused(
     metrics.user_metrics(
         np.array(user), greater, tied, np.array(num_candidates), (2,)
     )
+
+
+def test_variants_divide_the_same_hits_by_something_else():
+  # User 0 has 3 pairs on ranks 1, 2 and 9, user 1 one on rank 2 or 3.
+  found = metrics.user_metrics(
+      np.array([0, 0, 0, 1]),
+      np.array([0, 1, 8, 1]),
+      np.array([1, 1, 1, 2]),
+      np.array([10, 10]),
+      (2,),
+      tuple(metrics.MORE),
+  )
+  hits = np.array([2, 0.5])
+  np.testing.assert_allclose(found['recall_min@2'], hits / [2, 1])
+  np.testing.assert_allclose(found['precision@2'], hits / 2)
+  # Hits over pairs, of all users together.
+  np.testing.assert_allclose(found['pooled_recall@2'].mean(), 2.5 / 4)
+  assert set(metrics.MORE) == set(config.METRIC_VARIANTS)
 
 
 def test_summary_is_the_mean_over_users():

@@ -183,7 +183,7 @@ def make_run(cfg: config.Config, workdir: str) -> None:
   saved = checkpoints.Checkpoints(workdir)
   saved.save(state, 2)
   saved.close()
-  found = results_lib.evaluate(runtime, state, loop.Outcome(2, 1.0))
+  found, _ = results_lib.evaluate(runtime, state, loop.Outcome(2, 1.0))
   results_lib.write(workdir, found)
 
 

@@ -91,7 +91,8 @@ def test_results_are_computed_by_the_writer_alone(
 ):
   """The process that waits makes no baseline and gets all results."""
   state, outcome = compiled.fresh_state(), loop.Outcome(3, 1.5)
-  expected = results_lib.evaluate(compiled, state, outcome)
+  expected, per_user = results_lib.evaluate(compiled, state, outcome)
+  assert set(per_user) == set(expected['splits'])
   assert expected['splits'] and expected['step'] == 0
   text = json.dumps(expected)
   monkeypatch.setattr(parallel, 'on_writer', lambda work: None)
@@ -103,4 +104,4 @@ def test_results_are_computed_by_the_writer_alone(
     raise AssertionError('computed twice')
 
   monkeypatch.setattr(results_lib, 'make_baselines', refuse)
-  assert results_lib.evaluate(compiled, state, outcome) == expected
+  assert results_lib.evaluate(compiled, state, outcome) == (expected, {})

@@ -160,7 +160,7 @@ def test_all_of_it_is_learnt_without_a_teacher(shop):
     after = np.asarray(state.params['embeddings'][name])
     np.testing.assert_array_equal(after[0], table[0])  # is never looked up
     assert np.all(np.any(after[1:] != table[1:], axis=1).mean() > 0.8)
-  found = results_lib.evaluate(runtime, state, loop.Outcome(5, 1.0))
+  found, _ = results_lib.evaluate(runtime, state, loop.Outcome(5, 1.0))
   methods = found['splits']['cold_item']['methods']
   assert set(methods) == {'model'}
   curve = found['warm_up']['item']
