@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   describe  counts what the data and the model are
+  reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
 
 Any field of the configuration can be set: --config.train.batch_size=512.
@@ -36,21 +37,25 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'bench')
+COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
-# Flags that a command would not look at: refused, so that nobody believes that
-# they did something.
-_LISTS = ('output', 'users', 'items', 'interactions', 'k', 'candidates') + (
-    'exclude_seen',
-)
 _PROCESSES = ('coordinator', 'num_processes', 'process_id')
+# Flags that one command looks at, or two, and no other.
+_OWN = {
+    'recommend': ('output', 'users', 'items', 'interactions', 'k')
+    + ('candidates', 'exclude_seen'),
+    'reproduce': ('output', 'experiments', 'seeds', 'check'),
+    'bench': ('suite',),
+}
+# Others that a command does not look at: refused, lest somebody rely on them.
 _UNREAD = {
-    'train': ('suite', *_LISTS),
-    'evaluate': ('data_dir', 'profile', 'suite', *_LISTS),
-    'recommend': ('config', 'data_dir', 'profile', 'suite', *_PROCESSES),
-    'describe': ('profile', 'suite', *_LISTS),
-    'bench': ('config', 'workdir', 'profile', *_PROCESSES, *_LISTS),
+    'train': (),
+    'evaluate': ('data_dir', 'profile'),
+    'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'describe': ('profile',),
+    'reproduce': ('config', 'profile', *_PROCESSES),
+    'bench': ('config', 'workdir', 'profile', *_PROCESSES),
 }
 
 _ARGV: list[str] = []  # all arguments, where ml_collections looks for fields
@@ -79,8 +84,11 @@ _SUITE = flags.DEFINE_list(
     ['all'],
     'bench: which of speed, labels, accuracy, teacher and memory.',
 )
+flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
+flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
+flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')
 for _name, _help in (
-    ('output', 'the lists; ends in .csv, .tsv, .jsonl, .parquet or .arrow.'),
+    ('output', 'the lists, .csv, .parquet, ...; reproduce: the table, .md.'),
     ('users', 'users; all of the run if not given.'),
     ('items', 'candidates; the items of the run if not given.'),
     ('interactions', 'what users met beside training.'),
@@ -222,7 +230,8 @@ def _check_read(command: str, has_config: bool) -> None:
   given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
   given.remove('config')
   given += ['config'] * has_config
-  unread = [name for name in given if name in _UNREAD[command]]
+  others = {*sum(_OWN.values(), ())} - {*_OWN.get(command, ())}
+  unread = [name for name in given if name in {*_UNREAD[command], *others}]
   why = f'{command} does not read that'
   from_folder = command in ('evaluate', 'describe') and 'workdir' in given
   if from_folder:
@@ -269,8 +278,13 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import commands
   from dropoutnet_jax import comparisons
   from dropoutnet_jax import parallel
+  from dropoutnet_jax import reproduce
   from dropoutnet_jax import sweeps
 
+  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
+  if command == 'reproduce':  # which leaves the devices to its runs
+    places = (data_dir, _WORKDIR.value, _COMPILE_CACHE.value)
+    sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))
   parallel.make_deterministic()
   note = parallel.set_compile_cache(_COMPILE_CACHE.value)
   parallel.initialize(
@@ -287,8 +301,7 @@ def main(argv: Sequence[str]) -> None:
   elif command == 'evaluate':
     commands.evaluate(_workdir())
   elif command == 'recommend':
-    asked: Any = {name: flags.FLAGS[name].value for name in _LISTS}
-    commands.recommend(_WORKDIR.value, **asked)
+    commands.recommend(_WORKDIR.value, **own)
   elif command == 'describe':
     commands.describe(cfg, _WORKDIR.value, data_dir)
   else:
@@ -336,7 +349,8 @@ def _one_message() -> Iterator[None]:
 def _place(error: Exception) -> str:
   """'FILE: ' of an error, else 'RUN FOLDER: ' of a command that writes one."""
   place = getattr(error, 'filename', None)
-  if not place and flags.FLAGS.is_parsed() and 'bench' not in _ARGV:
+  folderless = {'bench', 'reproduce'} & {*_ARGV}
+  if not place and flags.FLAGS.is_parsed() and not folderless:
     place = _workdir()
   return f'{place}: ' if place else ''
 

@@ -42,6 +42,9 @@ LAYERS = (
     'commands',
     'sweeps',
     'comparisons',
+    'results_table',
+    'moves',
+    'reproduce',
     'benchmarks',
     'run',
 )
