@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   describe  counts what the data and the model are
+  reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
 
 Any field of the configuration can be set: --config.train.batch_size=512.
@@ -36,27 +37,30 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'bench')
+COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
-# Flags that a command would not look at: refused, so that nobody believes that
-# they did something.
-_LISTS = ('output', 'users', 'items', 'interactions', 'k', 'candidates') + (
-    'exclude_seen',
-)
 _PROCESSES = ('coordinator', 'num_processes', 'process_id')
+# Flags that one command looks at, or two, and no other.
+_OWN = {
+    'evaluate': ('against',),
+    'recommend': ('output', 'users', 'items', 'interactions', 'k')
+    + ('candidates', 'exclude_seen'),
+    'reproduce': ('output', 'experiments', 'seeds', 'check'),
+    'bench': ('suite',),
+}
+# Others that it does not look at: refused, lest somebody rely on them.
 _UNREAD = {
-    'train': ('against', 'suite', *_LISTS),
-    'evaluate': ('data_dir', 'profile', 'suite', *_LISTS),
-    'recommend': ('against', 'config', 'data_dir', 'profile', 'suite')
-    + _PROCESSES,
-    'describe': ('against', 'profile', 'suite', *_LISTS),
-    'bench': ('against', 'config', 'workdir', 'profile', *_PROCESSES, *_LISTS),
+    'train': (),
+    'evaluate': ('data_dir', 'profile'),
+    'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'describe': ('profile',),
+    'reproduce': ('config', 'profile', *_PROCESSES),
+    'bench': ('config', 'workdir', 'profile', *_PROCESSES),
 }
 
 _ARGV: list[str] = []  # all arguments, where ml_collections looks for fields
-# Without a default, which would be loaded, overrides and all, before a mistake
-# in it can be told; `_parse` puts the quickstart in.
+# `_parse` puts the default in: absl loads it before a mistake can be told.
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Experiment file.', lock_config=False, sys_argv=_ARGV
 )
@@ -80,8 +84,11 @@ _SUITE = flags.DEFINE_list(
     ['all'],
     'bench: which of speed, labels, accuracy, teacher and memory.',
 )
+flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
+flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
+flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')
 for _name, _help in (
-    ('output', 'the lists; ends in .csv, .tsv, .jsonl, .parquet or .arrow.'),
+    ('output', 'the lists, .csv, .parquet, ...; reproduce: the table, .md.'),
     ('users', 'users; all of the run if not given.'),
     ('items', 'candidates; the items of the run if not given.'),
     ('interactions', 'what users met beside training.'),
@@ -90,9 +97,7 @@ for _name, _help in (
 flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
-_AGAINST = flags.DEFINE_string(
-    'against', None, 'evaluate: another run folder, compared user by user.'
-)
+flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', '', 'host:port of process 0, for several processes.'
 )
@@ -226,7 +231,8 @@ def _check_read(command: str, has_config: bool) -> None:
   given = [name for name in flags.FLAGS if flags.FLAGS[name].present]
   given.remove('config')
   given += ['config'] * has_config
-  unread = [name for name in given if name in _UNREAD[command]]
+  others = {*sum(_OWN.values(), ())} - {*_OWN.get(command, ())}
+  unread = [name for name in given if name in {*_UNREAD[command], *others}]
   why = f'{command} does not read that'
   from_folder = command in ('evaluate', 'describe') and 'workdir' in given
   if from_folder:
@@ -273,13 +279,17 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import commands
   from dropoutnet_jax import comparisons
   from dropoutnet_jax import parallel
+  from dropoutnet_jax import reproduce
   from dropoutnet_jax import sweeps
 
+  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
+  if command == 'reproduce':  # which leaves the devices to its runs
+    places = data_dir, _WORKDIR.value, _COMPILE_CACHE.value
+    sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))
   parallel.make_deterministic()
   note = parallel.set_compile_cache(_COMPILE_CACHE.value)
-  parallel.initialize(
-      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-  )
+  place = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  parallel.initialize(*place)
   if note:
     commands.say(note)
   if command == 'train' and cfg.comparison.variants:
@@ -289,10 +299,9 @@ def main(argv: Sequence[str]) -> None:
   elif command == 'train':
     commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
   elif command == 'evaluate':
-    commands.evaluate(_workdir(), _AGAINST.value)
+    commands.evaluate(_workdir(), **own)
   elif command == 'recommend':
-    asked: Any = {name: flags.FLAGS[name].value for name in _LISTS}
-    commands.recommend(_WORKDIR.value, **asked)
+    commands.recommend(_WORKDIR.value, **own)
   elif command == 'describe':
     commands.describe(cfg, _WORKDIR.value, data_dir)
   else:
@@ -340,7 +349,8 @@ def _one_message() -> Iterator[None]:
 def _place(error: Exception) -> str:
   """'FILE: ' of an error, else 'RUN FOLDER: ' of a command that writes one."""
   place = getattr(error, 'filename', None)
-  if not place and flags.FLAGS.is_parsed() and 'bench' not in _ARGV:
+  folderless = {'bench', 'reproduce'} & {*_ARGV}
+  if not place and flags.FLAGS.is_parsed() and not folderless:
     place = _workdir()
   return f'{place}: ' if place else ''
 

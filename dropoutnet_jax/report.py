@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and plots of what a run wrote."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import itertools
 import math
 from typing import Any
@@ -25,6 +25,7 @@ _ORDER = (
     'popularity',
     'random',
 )
+NOT_SHOWN = ('hit', 'mrr')  # in tables: how names of such metrics begin
 _SHOWN_ITEMS = 5  # of each list
 _FILE_WIDTH = 10_000  # of a line in a file: nothing is cut off or wrapped
 
@@ -33,7 +34,7 @@ def shown_metrics(results: dict[str, Any]) -> list[str]:
   """Metric names that a table shows: recall and NDCG at each cut-off."""
   for split in results['splits'].values():
     for values in split['methods'].values():
-      return [name for name in values if not name.startswith(('hit', 'mrr'))]
+      return [name for name in values if not name.startswith(NOT_SHOWN)]
   return []
 
 
@@ -94,8 +95,8 @@ def seeds_table(table: dict[str, Any]) -> rich_table.Table:
 
     heads = [
         split,
-        _span(found['users']) + ' users',
-        _span(found['candidates']) + ' candidates',
+        span(found['users']) + ' users',
+        span(found['candidates']) + ' candidates',
     ]
     _add_split(grid, heads, mean, names, show)
   return grid
@@ -147,8 +148,8 @@ def _add_variants(
   }
   heads = [
       split,
-      _span(baseline['users']) + ' users',
-      _span(baseline['candidates']) + ' candidates',
+      span(baseline['users']) + ' users',
+      span(baseline['candidates']) + ' candidates',
   ]
   for head, label in itertools.zip_longest(heads, rows, fillvalue=''):
     if not label:
@@ -172,7 +173,7 @@ def _add_variants(
   grid.add_section()
 
 
-def _span(counts: Sequence[int]) -> str:
+def span(counts: Sequence[int]) -> str:
   """'1,234', or '1,200-1,234' where runs differ."""
   return '-'.join(f'{x:,}' for x in sorted({min(counts), max(counts)}))
 
@@ -202,8 +203,7 @@ def _add_split(
     names: of the metrics shown.
     show: (method, metric) -> text of a cell.
   """
-  order = [name for name in _ORDER if name in methods]
-  order += [name for name in methods if name not in _ORDER]
+  order = in_order(methods)
   rated = [values for name, values in methods.items() if name != 'oracle']
   best = {
       name: max((v[name] or 0.0 for v in rated if name in v), default=0.0)
@@ -217,6 +217,13 @@ def _add_split(
       cells.append(f'[bold]{text}[/]' if bold and text else text)
     table.add_row(head, label, *cells)
   table.add_section()
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+  """Names of methods, the strongest kinds first."""
+  known = list(methods)
+  order = [name for name in _ORDER if name in known]
+  return order + [name for name in known if name not in _ORDER]
 
 
 def print_results(results: dict[str, Any]) -> None:
@@ -277,6 +284,16 @@ def print_lists(
   for user, items in lists:
     cells = [f'{item} ({score:.3g})' for item, score in items[:_SHOWN_ITEMS]]
     table.add_row(*(markup.escape(cell) for cell in (user, *cells)))
+  _console().print(table)
+
+
+def print_rows(
+    title: str, head: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+  """Prints a table of split, method and a column for each metric."""
+  table = _new_table(markup.escape(title), head[2:])
+  for row in rows:
+    table.add_row(*(markup.escape(cell) for cell in row))
   _console().print(table)
 
 

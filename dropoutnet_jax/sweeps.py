@@ -73,7 +73,7 @@ def run(
   found = []
   for one in runs:
     commands.say(one.name().replace('=', ' = '))
-    results = parallel.on_writer(functools.partial(_finished, one))
+    results = parallel.on_writer(functools.partial(finished, one))
     if not parallel.anywhere(results is not None):
       if shares and one is not runs[0]:
         share_problem(runs[0], one)
@@ -126,7 +126,7 @@ def _check_folders(cfg: config.Config, workdir: str, runs: list[Run]) -> None:
     run_folder.check_same_experiment(one.folder, one.cfg)
 
 
-def _finished(one: Run) -> dict[str, Any] | None:
+def finished(one: Run) -> dict[str, Any] | None:
   """Results of a run that is done with these settings, or None.
 
   Anything else, damaged results and those of a run in the middle among it, is
@@ -178,7 +178,7 @@ def _conclude(
       'field': cfg.sweep.field,
       'values': [one.value for one in runs],
       'train_seconds': [results['train_seconds'] for results in found],
-      'splits': _collect(found),
+      'splits': collect(found),
   }
   over_seeds = cfg.sweep.field.split('.')[-1] == 'seed'
   if over_seeds:
@@ -199,7 +199,7 @@ def _conclude(
   return table
 
 
-def _collect(found: list[dict[str, Any]]) -> dict[str, Any]:
+def collect(found: list[dict[str, Any]]) -> dict[str, Any]:
   """Results of all runs, split by split; None where a run has no value."""
   runs = [results['splits'] for results in found]
   splits: dict[str, Any] = {}

@@ -39,9 +39,13 @@ LAYERS = (
     'training',
     'serving',
     'report',
+    'description',
     'commands',
     'sweeps',
     'comparisons',
+    'results_table',
+    'moves',
+    'reproduce',
     'benchmarks',
     'run',
 )

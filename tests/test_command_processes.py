@@ -38,7 +38,7 @@ def test_help_lists_the_commands(folder):
   process = _start('--help')
   out, err = process.communicate()
   assert (process.returncode, err) == (0, '')
-  for command in ('train ', 'evaluate ', 'describe ', 'bench '):
+  for command in ('train ', 'evaluate ', 'describe ', 'reproduce ', 'bench '):
     assert f'\n  {command}' in out
   assert '--workdir' in out and '--data_dir' in out
   assert "(default: 'experiments/quickstart.py')" in out

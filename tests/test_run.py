@@ -333,6 +333,61 @@ CASES = [
         'bench does not read that; leave out --profile, --config.train.num_s',
     ),
     Case(
+        'training of several experiments',
+        '--experiments=quickstart --check',
+        'train does not read that; leave out --experiments, --check.',
+    ),
+    Case(
+        'a table of one experiment with settings',
+        'reproduce --config=tiny.py --k=5 --config.train.num_steps=4',
+        'reproduce does not read that; leave out --k, --config, --config.train',
+    ),
+    # What reproduce is asked for.
+    Case(
+        'an unknown experiment of the list',
+        'reproduce --experiments=quickstart,citeulike_cold',
+        'experiment; there are all, quickstart, ',
+    ),
+    Case(
+        'a comparison in the list',
+        'reproduce --experiments=movielens_losses',
+        '--experiments=movielens_losses: it is a comparison, with seeds and a '
+        'table of its own. Leave it out, or train it: python run.py --config=e',
+    ),
+    Case('no experiment of the list', 'reproduce --experiments=', 'is empty'),
+    *(
+        Case(
+            f'seeds {seeds!r}',
+            f'reproduce --seeds={seeds}',
+            f'--seeds={seeds}: expected whole numbers from 0 on, each once, su',
+        )
+        for seeds in ('', '1,x', '0,,1', '-1', '0.5', '2,2')
+    ),
+    Case(
+        'a seed out of range',
+        'reproduce --experiments=quickstart --seeds=99999999999',
+        'config.train.seed is 99999999999; it must be below 2147483648.',
+    ),
+    Case(
+        'a table without data',
+        'reproduce --experiments=movielens_cold_item --data_dir=. '
+        '--output=R.md',
+        'ml-100k does not exist. ',
+    ),
+    *(
+        Case(f'a table into {output}', f'reproduce --output={output}', message)
+        for output, message in (
+            ('tiny.py', 'the table is Markdown; let its name end in .md.'),
+            ('none/R.md', 'there is no folder none. Make it, or correct the'),
+            ('/proc/R.md', '--output=/proc/R.md cannot be written: '),
+        )
+    ),
+    Case(
+        'a check without a table',
+        'reproduce --check --output=R.md',
+        '--check: there is no table at R.md to compare with; name another --ou',
+    ),
+    Case(
         'an unknown command', 'trian', "'trian' is no command; there are train"
     ),
     Case('too many commands', 'train evaluate', 'Unknown arguments evaluate;'),
@@ -528,7 +583,7 @@ def test_mistakes(case, folder, tmp_path_factory):
   if '--workdir' not in case.arguments and arguments[0] != 'bench':
     arguments.insert(0, '--workdir=run')
   if '--config=' not in case.arguments and not case.arguments.startswith(
-      ('evaluate', 'describe', 'bench')
+      ('evaluate', 'describe', 'reproduce', 'bench')
   ):
     arguments.insert(0, '--config=tiny.py')
   before = command_line.snapshot(folder)

@@ -54,7 +54,7 @@ def load(config: config.DataConfig, data_dir: str | None) -> schema.Dataset:
   if data_dir is None:
     folder = download.fetch(config.name)
   else:
-    folder = _find_folder(config.name, pathlib.Path(data_dir))
+    folder = find_folder(config.name, pathlib.Path(data_dir))
   try:
     return _read(config.name, config.split, folder, data_dir is None)
   except text.MissingFileError as error:
@@ -90,8 +90,12 @@ def _check_folder(data_dir: pathlib.Path) -> None:
     )
 
 
-def _find_folder(name: str, data_dir: pathlib.Path) -> pathlib.Path:
-  """Returns the folder of the data set under data_dir."""
+def find_folder(name: str, data_dir: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of a data set under data_dir.
+
+  Raises:
+    UserError: if there is none, with what to fetch, from where.
+  """
   _check_folder(data_dir)
   folder = data_dir / name
   if folder.is_dir():
