@@ -54,6 +54,11 @@ class SparseConfig:
   smoothing_l2: float = 100.0
   history_size: int = 200  # largest weights kept per smoothed history
   tower_weight: float = 0.35  # of the towers' dot product beside it
+  # Items as landmarks of a second kernel, the squared cosine of the teacher's
+  # factors as content predicts them (evaluation/second_kernel.py); 0 is none.
+  landmarks: int = 0
+  second_weight: float = 0.5  # of that kernel beside the content's
+  factor_regularization: float = 2.0  # lambda of the predictions
 
   def validate(self) -> None:
     checks.check_at_least(
@@ -66,6 +71,10 @@ class SparseConfig:
     checks.check_at_least('model.sparse.smoothing_l2', self.smoothing_l2, 1e-6)
     checks.check_at_least('model.sparse.history_size', self.history_size, 1)
     checks.check_at_least('model.sparse.tower_weight', self.tower_weight, 0)
+    checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
+    for field in ('second_weight', 'factor_regularization'):
+      value = getattr(self, field)
+      checks.check_at_least(f'model.sparse.{field}', value, 1e-6)
 
 
 @dataclasses.dataclass
@@ -305,6 +314,7 @@ class Config:
         self.objective.teacher
         or self.features.preference == 'factors'
         or {'teacher', 'linear_content'} & set(self.evaluation.baselines)
+        or (self.model.sparse.enabled and self.model.sparse.landmarks)
     )
 
   def _check_features(self) -> None:

@@ -164,9 +164,15 @@ READERS = (
             'smoothing_l2',
             'history_size',
             'tower_weight',
+            'landmarks',
         ),
         'model.sparse.enabled',
         lambda cfg: cfg.model.sparse.enabled,
+    ),
+    Reader(
+        _in('model.sparse', 'second_weight', 'factor_regularization'),
+        'model.sparse.landmarks',
+        lambda cfg: cfg.model.sparse.enabled and cfg.model.sparse.landmarks > 0,
     ),
     Reader(
         _in('objective', 'block_users', 'positive_weight'),

@@ -5,9 +5,11 @@ A user's sparse part is the summed content of her history, an item's its own
 content, both whole. Their dot product, minus a dense one of rank k (Woodbury),
 is content ridge; the towers' dense part is added to it:
 
-  score = (sparse dot - correction dot) / divisor + tower_weight * tower dot,
+  score = (sparse dot + second dot - correction dot) / divisor
+          + tower_weight * tower dot,
 
-one bilinear form. The history counts as preference: a user without one has an
+one bilinear form. The second dot, where there are landmarks, is that of
+`second_kernel.py`. The history counts as preference: a user without one has an
 empty sparse part, and the towers alone speak for her.
 """
 
@@ -24,6 +26,7 @@ from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import ease
+from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
 
@@ -36,13 +39,31 @@ class SparsePart:
 
   Attributes:
     history: csr_array float32 [U, I], smoothed and cut histories.
-    user_dense: float32 [U, k], the users' side of the correction.
-    correction: maps content to the items' side, [T, k], and the divisor.
+    user_dense: float32 [U, F + k], the users' side of what is subtracted: the
+      second kernel, negative, and the correction.
+    correction: maps content and the F features to the items' side, [T + F, k],
+      and the divisor.
+    second: the second kernel, or None: F is 0.
   """
 
   history: scipy.sparse.csr_array
   user_dense: np.ndarray
   correction: woodbury.Correction
+  second: second_kernel.SecondKernel | None = None
+
+  def item_dense(self, content: scipy.sparse.csr_array) -> np.ndarray:
+    """The items' side of `user_dense`, of any items: float32 [J, F + k]."""
+    second = None
+    if self.second is not None:
+      second = self.second.features(content)
+    return _item_dense(content, second, self.correction.weights)
+
+  def _user_dense(
+      self, histories: scipy.sparse.csr_array, content: scipy.sparse.csr_array
+  ) -> np.ndarray:
+    """Of histories [U, I] over items with content [I, T]."""
+    width = 0 if self.second is None else self.second.width
+    return _user_dense(histories, self.item_dense(content), width)
 
   def embed_users(
       self,
@@ -75,7 +96,7 @@ class SparsePart:
       content: csr_array float32 [J, T].
       tower: float32 [J, R].
     """
-    dense = woodbury.item_dense(content, self.correction.weights)
+    dense = self.item_dense(content)
     return embeddings.Embedding(
         jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(content)
     )
@@ -102,9 +123,7 @@ class SparsePart:
     )
     history = scipy.sparse.diags_array(keep) @ self.history + place @ histories
     user_dense = self.user_dense.copy()
-    user_dense[rows] = woodbury.user_dense(
-        histories, woodbury.item_dense(content, self.correction.weights)
-    )
+    user_dense[rows] = self._user_dense(histories, content)
     return dataclasses.replace(
         self,
         history=scipy.sparse.csr_array(history, dtype=np.float32),
@@ -135,12 +154,11 @@ class SparsePart:
       content: csr_array float32 [I, T] of all items.
     """
     used = np.unique(histories.indices)
-    dense = woodbury.item_dense(content[used], self.correction.weights)
+    more = self._user_dense(histories[:, used], content[used])
     return dataclasses.replace(
         self,
         history=scipy.sparse.csr_array(self.history + histories),
-        user_dense=self.user_dense
-        + woodbury.user_dense(histories[:, used], dense),
+        user_dense=self.user_dense + more,
     )
 
 
@@ -168,18 +186,60 @@ def fit(
       likes, smoother, settings.smoothing, settings.history_size
   )
   del smoother  # a Gram matrix; the next step wants its memory
-  rank = min(settings.correction_rank, *content.shape)
-  correction = woodbury.correction(
-      woodbury.decompose(content, rank, seed), settings.regularization
-  )
-  user_dense = woodbury.user_dense(
-      history, woodbury.item_dense(content, correction.weights)
+  rank = settings.correction_rank
+  spectrum = woodbury.decompose(content, rank, seed)
+  second = features = None
+  if settings.landmarks:
+    second, features = second_kernel.fit(
+        content,
+        problem.factors.item[train_items],
+        woodbury.correction(spectrum, settings.factor_regularization),
+        settings.landmarks,
+        settings.second_weight,
+        seed,
+    )
+    spectrum = woodbury.decompose(content, rank, seed, more=features)
+  correction = woodbury.correction(spectrum, settings.regularization)
+  user_dense = _user_dense(
+      history,
+      _item_dense(content, features, correction.weights),
+      0 if second is None else second.width,
   )
   everywhere = scipy.sparse.csr_array(
       (history.data, train_items[history.indices], history.indptr),
       shape=(history.shape[0], len(problem.item.ids)),
   )
-  return SparsePart(everywhere, user_dense.astype(np.float32), correction)
+  return SparsePart(
+      everywhere, user_dense.astype(np.float32), correction, second
+  )
+
+
+def _item_dense(
+    content: scipy.sparse.csr_array,
+    second: np.ndarray | None,
+    weights: np.ndarray,
+) -> np.ndarray:
+  """Features of the second kernel, then the correction: float32 [J, F + k].
+
+  Args:
+    content: csr_array float32 [J, T].
+    second: float32 [J, F], or None for F = 0.
+    weights: float32 [T + F, k].
+  """
+  if second is None:
+    return woodbury.item_dense(content, weights)
+  size = content.shape[1]
+  dense = woodbury.item_dense(content, weights[:size]) + second @ weights[size:]
+  return np.hstack([second, dense])
+
+
+def _user_dense(
+    histories: scipy.sparse.csr_array, item: np.ndarray, width: int
+) -> np.ndarray:
+  """Sums over histories of `_item_dense`, its first columns negative."""
+  dense = woodbury.user_dense(histories, item)
+  dense[:, :width] *= -1
+  return dense
 
 
 def save(part: SparsePart, workdir: str) -> None:
@@ -188,6 +248,9 @@ def save(part: SparsePart, workdir: str) -> None:
   arrays['user_dense'] = part.user_dense
   arrays['weights'] = part.correction.weights
   arrays['divisor'] = np.asarray(part.correction.divisor)
+  if part.second is not None:
+    for field in dataclasses.fields(part.second):
+      arrays[f'second/{field.name}'] = getattr(part.second, field.name)
   files.save_arrays(os.path.join(workdir, _FILE), arrays)
 
 
@@ -203,8 +266,17 @@ def load(workdir: str) -> SparsePart:
     UserError: if the file is missing or damaged.
   """
   arrays = files.load_arrays(os.path.join(workdir, _FILE))
+  second = None
+  if 'second/root' in arrays:
+    second = second_kernel.SecondKernel(
+        *(
+            arrays[f'second/{field.name}']
+            for field in dataclasses.fields(second_kernel.SecondKernel)
+        )
+    )
   return SparsePart(
       files.sparse_from_arrays('history', arrays),
       arrays['user_dense'],
       woodbury.Correction(arrays['weights'], float(arrays['divisor'])),
+      second,
   )

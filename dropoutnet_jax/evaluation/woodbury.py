@@ -61,6 +61,7 @@ def decompose(
     rank: int,
     seed: int,
     *,
+    more: np.ndarray | None = None,
     num_iterations: int = 3,
 ) -> Spectrum:
   """The largest singular values of content, by subspace iteration.
@@ -72,37 +73,66 @@ def decompose(
     content: float32 [I, T]; rows without content have no part in it.
     rank: k; min(I, T) where that is smaller, which is exact.
     seed: of the random start.
+    more: float32 [I, F], further columns, dense; T then counts them, and they
+      come last. Rows without content have none.
     num_iterations: products with C C' before the last one.
 
   Raises:
     UserError: if no row has content.
   """
   check_content(content)
-  content = content[np.flatnonzero(np.diff(content.indptr))]
-  num_rows = content.shape[0]
-  rank = min(rank, *content.shape)
+  rows = np.flatnonzero(np.diff(content.indptr))
+  columns = _Columns(content[rows], None if more is None else more[rows])
+  num_rows = len(rows)
+  rank = min(rank, *columns.shape)
   width = min(rank + 20 + rank // 20, num_rows)
   generator = np.random.default_rng(seed)
   basis = generator.standard_normal((num_rows, width), np.float32)
-  transposed = content.T.tocsr()
   for _ in range(num_iterations):
-    basis = _same_span(content @ (transposed @ basis))
+    basis = _same_span(columns.times(columns.transposed_times(basis)))
   basis = _orthonormal(basis)
-  projected = transposed @ basis  # [T, width]
+  projected = columns.transposed_times(basis)  # [T, width]
   squared, rotation = scipy.linalg.eigh(projected.T @ projected, driver='evd')
   squared, rotation = squared[width - rank :], rotation[:, width - rank :]
   squared = np.maximum(squared, 0)
   directions = projected @ rotation
-  if rank == min(content.shape):
+  if rank == min(columns.shape):
     return Spectrum(directions, squared, 0.0)
   probes = generator.standard_normal((num_rows, _NUM_PROBES), np.float32)
   left = basis @ rotation
   probes -= left @ (left.T @ probes)
-  moved = transposed @ probes
-  again = content @ moved
+  moved = columns.transposed_times(probes)
+  again = columns.times(moved)
   rest = np.vdot(again, again) / max(np.vdot(moved, moved), 1e-30)
   # Where next to nothing is left out the quotient is noise, and harmless.
   return Spectrum(directions, squared, float(min(rest, squared.min())))
+
+
+class _Columns:
+  """Sparse columns, and dense ones after them."""
+
+  def __init__(
+      self, content: scipy.sparse.csr_array, more: np.ndarray | None
+  ) -> None:
+    self._content, self._more = content, more
+    self._transposed = content.T.tocsr()
+    width = content.shape[1] + (0 if more is None else more.shape[1])
+    self.shape = (content.shape[0], width)
+
+  def times(self, right: np.ndarray) -> np.ndarray:
+    """[I, T] @ [T, N]."""
+    size = self._content.shape[1]
+    product = self._content @ right[:size]
+    return (
+        product if self._more is None else product + self._more @ right[size:]
+    )
+
+  def transposed_times(self, right: np.ndarray) -> np.ndarray:
+    """[T, I] @ [I, N]."""
+    product = self._transposed @ right
+    if self._more is None:
+      return product
+    return np.concatenate([product, self._more.T @ right])
 
 
 def _same_span(vectors: np.ndarray) -> np.ndarray:

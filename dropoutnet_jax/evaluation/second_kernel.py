@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A second kernel of items: alike is what content predicts to be liked alike.
+
+Content ridge compares items by the tags that they share. Here a ridge predicts
+the teacher's factors of an item from its content, and two items are as alike as
+max(cosine of their predictions, 0)^2. Those of training items leave the item
+itself out, in closed form: what the rest of them predict, as for a new item.
+
+The kernel is kept as features of bounded width: Nystroem, on some training
+items as landmarks (Williams & Seeger, NIPS 2000). They stand beside the
+content in the ridge, and beside the tower's output in the embeddings.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse
+
+from dropoutnet_jax.evaluation import woodbury
+
+# Eigenvalues of the kernel of the landmarks, as a share of the largest; what is
+# below is rounding, or negative: the positive part makes it no exact kernel.
+_SMALLEST = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondKernel:
+  """Features of any items, old or new.
+
+  Attributes:
+    predictor: float32 [T, P], from content to the teacher's factors.
+    landmarks: float32 [M, P], predictions of norm 1.
+    root: float32 [M, F], makes features of the kernel with the landmarks.
+  """
+
+  predictor: np.ndarray
+  landmarks: np.ndarray
+  root: np.ndarray
+
+  @property
+  def width(self) -> int:
+    """F."""
+    return self.root.shape[1]
+
+  def features(self, content: scipy.sparse.csr_array) -> np.ndarray:
+    """Features float32 [N, F] of items with content [N, T]; 0 without any."""
+    return self.of_factors(content @ self.predictor)
+
+  def of_factors(self, predicted: np.ndarray) -> np.ndarray:
+    """Features float32 [N, F] of predicted factors [N, P]."""
+    return _kernel(_unit(predicted), self.landmarks) @ self.root
+
+
+def fit(
+    content: scipy.sparse.csr_array,
+    factors: np.ndarray,
+    correction: woodbury.Correction,
+    num_landmarks: int,
+    weight: float,
+    seed: int,
+) -> tuple[SecondKernel, np.ndarray]:
+  """Predicts factors, draws landmarks.
+
+  Args:
+    content: csr_array float32 [I, T] of the training items.
+    factors: float32 [I, P], the teacher's.
+    correction: of the ridge that predicts; its lambda is in there.
+    num_landmarks: M, at most as many as there are items with content.
+    weight: of this kernel beside the content's.
+    seed: draws the landmarks.
+
+  Returns:
+    The kernel, and features float32 [I, F] of the training items, each
+    predicted without itself.
+  """
+  predicted, predictor = leave_one_out(content, factors, correction)
+  filled = np.flatnonzero(np.diff(content.indptr))
+  drawn = np.random.default_rng(seed).permutation(filled)[:num_landmarks]
+  landmarks = _unit(predicted[np.sort(drawn)])
+  values, vectors = scipy.linalg.eigh(
+      _kernel(landmarks, landmarks), driver='evd'
+  )
+  kept = values > _SMALLEST * values.max(initial=0.0)
+  scale = np.sqrt(weight / values[kept])
+  root = (vectors[:, kept] * scale[None, :]).astype(np.float32)
+  kernel = SecondKernel(predictor, landmarks, root)
+  return kernel, kernel.of_factors(predicted)
+
+
+def leave_one_out(
+    content: scipy.sparse.csr_array,
+    factors: np.ndarray,
+    correction: woodbury.Correction,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ridge from content to factors, for training items without themselves.
+
+  With the hat matrix H = C (C'C + lambda I)^-1 C' in the form of `woodbury.py`
+  the prediction without the item is y - (y - H y) / (1 - diag H).
+
+  Args:
+    content: csr_array float32 [I, T].
+    factors: float32 [I, P].
+    correction: of the ridge.
+
+  Returns:
+    Predictions float32 [I, P]; 0 for items without content. And the map from
+    content to predictions of new items, float32 [T, P].
+  """
+  weights, divisor = correction.weights, np.float32(correction.divisor)
+  moments = content.T @ factors
+  predictor = (moments - weights @ (weights.T @ moments)) / divisor
+  norm = np.asarray(content.multiply(content).sum(axis=1)).ravel()
+  dense = content @ weights
+  leverage = (norm - np.sum(dense * dense, axis=1)) / divisor
+  gap = (factors - content @ predictor) / (1 - leverage)[:, None]
+  predicted = np.where((norm > 0)[:, None], factors - gap, 0)
+  return predicted.astype(np.float32), predictor.astype(np.float32)
+
+
+def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+  """max(cosine, 0)^2 of rows of norm 1 or 0: [N, M]."""
+  return np.square(np.maximum(one @ other.T, 0))
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+  norm = np.linalg.norm(rows, axis=1, keepdims=True)
+  return rows / np.where(norm > 0, norm, 1)
