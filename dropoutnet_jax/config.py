@@ -150,7 +150,7 @@ class EvaluationConfig:
   ridge_smoothings: tuple[float, ...] = (0.0, 3.0)
   ridge_smoothing_l2: float = 100.0
   # Interactions of each new row that the points of the warm-up curve show.
-  warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10)
+  warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20)
   threshold: float = 0.5  # probability, of precision and recall of labels
   users_per_chunk: int = 512  # bounds the memory of a block of scores
 

@@ -6,6 +6,7 @@ quadrant gives constant scores there, which counts as chance.
 """
 
 from collections.abc import Callable
+import copy
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ def make_popularity(problem: problem_lib.Problem) -> protocol.Method:
 class ContentKnn:
   """A `protocol.Method`: cosine neighbours in the sparse content.
 
-  A warm user is the sum of the content of her history; a new user borrows the
+  A user is the sum of the content of her history; a new one borrows the
   history of all training users, weighted by the cosine of their content. Warm
   candidates of a new user are scored by those histories directly, all others
   by content.
@@ -73,9 +74,17 @@ class ContentKnn:
       self, problem: problem_lib.Problem, settings: config.EvaluationConfig
   ):
     self._problem, self._settings = problem, settings
-    self._likes = problem.likes()
+    self._likes = self._own = problem.likes()
     self._item: scipy.sparse.csr_array | None = None
     self._power = 0
+
+  def told(
+      self, rows: np.ndarray, shown: scipy.sparse.csr_array
+  ) -> 'ContentKnn':
+    """The same where new users [C] have histories [C, I] of their own."""
+    other = copy.copy(self)
+    other._own = protocol.with_rows(self._likes, rows, shown)
+    return other
 
   def __call__(
       self, quadrant: str, held_out: schema.EvaluationSet
@@ -85,14 +94,21 @@ class ContentKnn:
     likes, item = self._likes, self._item
     user = self._problem.user.sparse
     content = item[held_out.candidates].T.tocsr()
+    by_content = lambda history: _dense((history @ item) @ content)
 
     def score(rows: np.ndarray) -> np.ndarray:
-      history = likes[rows]
-      if quadrant in ('cold_user', 'cold_both'):
-        history = (user[rows] @ user.T) @ likes
-      if quadrant == 'cold_user':
-        return _dense(history[:, held_out.candidates])
-      return _dense((history @ item) @ content)
+      own = self._own[rows]
+      if quadrant not in ('cold_user', 'cold_both'):
+        return by_content(own)
+      history = (user[rows] @ user.T) @ likes
+      if quadrant == 'cold_both':
+        borrowed = by_content(history)
+      else:
+        borrowed = _dense(history[:, held_out.candidates])
+      has_own = np.diff(own.indptr) > 0
+      if not has_own.any():
+        return borrowed
+      return np.where(has_own[:, None], by_content(own), borrowed)
 
     return score
 

@@ -172,6 +172,19 @@ def rank(
   return Ranks(users, group, item, greater, tied, num_allowed)
 
 
+def with_rows(
+    likes: scipy.sparse.csr_array,
+    rows: np.ndarray,
+    shown: scipy.sparse.csr_array,
+) -> scipy.sparse.csr_array:
+  """Likes [U, I] with those [C, I] of some users [C] on top."""
+  place = scipy.sparse.csr_array(
+      (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))),
+      shape=(likes.shape[0], len(rows)),
+  )
+  return scipy.sparse.csr_array(likes + place @ shown)
+
+
 def padded_users(rows: np.ndarray, size: int) -> np.ndarray:
   """Users [C], the first one repeated up to `size`: chunks of one shape."""
   return np.concatenate([rows, np.repeat(rows[:1], size - len(rows))])

@@ -6,9 +6,11 @@ per side on held-out training rows; what is large is fitted for one evaluation
 set at a time and freed with it.
 """
 
+import copy
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import problem as problem_lib
@@ -32,7 +34,7 @@ class ContentRidge:
     self._problem, self._settings = problem, settings
     self._train_users, self._train_items = problem.split.train_rows()
     likes = problem.likes()
-    self._all_likes = likes
+    self._own = likes
     self._likes = likes[self._train_users][:, self._train_items]
     self._search = content_ridge.Search(
         regularizations=tuple(settings.ridge_lambdas),
@@ -41,12 +43,25 @@ class ContentRidge:
     )
     self._item_choice: content_ridge.Choice | None = None
     self._user_choice: content_ridge.Choice | None = None
+    self._is_told = False
+
+  def told(
+      self, rows: np.ndarray, shown: scipy.sparse.csr_array
+  ) -> 'ContentRidge':
+    """The same where new users [C] have histories [C, I] of their own."""
+    other = copy.copy(self)
+    other._own = protocol.with_rows(self._own, rows, shown)
+    other._is_told = True
+    return other
 
   def __call__(
       self, quadrant: str, held_out: schema.EvaluationSet
   ) -> protocol.ScoreFn:
     if quadrant == 'cold_user':
-      return self._score_by_users(held_out)
+      by_users = self._score_by_users(held_out)
+      if self._is_told and self._has_content('item'):
+        return self._prefer_own(by_users, self._score_by_items(held_out))
+      return by_users
     if not self._has_content('item'):
       return _constant(held_out)
     if quadrant == 'cold_both':
@@ -104,7 +119,7 @@ class ContentRidge:
 
   def _score_by_items(self, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     ridge, choice = self._fit_items(held_out.candidates)
-    histories = self._all_likes[:, self._train_items].tocsr()
+    histories = self._own[:, self._train_items].tocsr()
     smoother = None
     if choice.smoothing:
       smoother = ease.fit(self._likes, self._search.smoothing_l2)
@@ -112,6 +127,20 @@ class ContentRidge:
     def score(rows: np.ndarray) -> np.ndarray:
       given = ease.smoothed(histories[rows], smoother, choice.smoothing)
       return ridge.scores(given)
+
+    return score
+
+  def _prefer_own(
+      self, by_users: protocol.ScoreFn, by_items: protocol.ScoreFn
+  ) -> protocol.ScoreFn:
+    """By their own histories for the users who have one."""
+
+    def score(rows: np.ndarray) -> np.ndarray:
+      has_own = np.diff(self._own[rows].indptr) > 0
+      if not has_own.any():
+        return by_users(rows)
+      own, borrowed = np.asarray(by_items(rows)), by_users(rows)
+      return np.where(has_own[:, None], own, borrowed)
 
     return score
 

@@ -7,6 +7,7 @@ ranks for the pairs that stay hidden. These are the same for every number of
 shown pairs, and so the points of a curve compare.
 """
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -20,8 +21,10 @@ from dropoutnet_jax import teacher
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import baselines as base
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import ridge_method
 from dropoutnet_jax.model import embeddings
 
 SIDES = ('item', 'user')
@@ -146,6 +149,7 @@ def evaluate(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
     cfg: config.Config,
+    baselines: Mapping[str, protocol.Method],
 ) -> dict[str, Any]:
   """The `warm_up` of results.json.
 
@@ -153,6 +157,8 @@ def evaluate(
     problem: the data of the run.
     scorer: the trained model.
     cfg: the experiment.
+    baselines: of the tables; those that can be told histories of users take
+      part in the curve of users.
 
   Returns:
     By side and number of shown pairs what a split has: counts and 'methods';
@@ -166,7 +172,7 @@ def evaluate(
   most = max(cfg.evaluation.warm_up_counts, default=0)
   plans = {side: plan(problem, side, most, cfg.train.seed) for side in SIDES}
   return {
-      side: _curve(problem, scorer, cfg, warm_up) if warm_up else {}
+      side: _curve(problem, scorer, cfg, baselines, warm_up) if warm_up else {}
       for side, warm_up in plans.items()
   }
 
@@ -175,12 +181,14 @@ def _curve(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
     cfg: config.Config,
+    baselines: Mapping[str, protocol.Method],
     warm_up: WarmUp,
 ) -> dict[str, Any]:
   """One side's part of `evaluate`."""
   curve, held_out = {}, warm_up.held_out
   for count in cfg.evaluation.warm_up_counts:
     methods = make_methods(problem, scorer, cfg, warm_up, count)
+    methods |= _told(baselines, warm_up, count)
     shown = warm_up.shown(count).sum(axis=1)
     point: dict[str, Any] = protocol.describe_set(held_out)
     point['shown_mean'] = round(float(np.mean(shown)), 3)
@@ -197,6 +205,20 @@ def _curve(
     }
     curve[str(count)] = point
   return curve
+
+
+def _told(
+    baselines: Mapping[str, protocol.Method], warm_up: WarmUp, count: int
+) -> dict[str, protocol.Method]:
+  """Baselines that know `count` pairs of each new user."""
+  if warm_up.side == 'item':
+    return {}
+  shown = warm_up.shown(count)
+  return {
+      name: method.told(warm_up.rows, shown)
+      for name, method in baselines.items()
+      if isinstance(method, (base.ContentKnn, ridge_method.ContentRidge))
+  }
 
 
 def make_methods(

@@ -112,7 +112,7 @@ def _evaluate(
       for label, method in methods.items()
       if isinstance(method, (ridge_method.ContentRidge, baselines.ContentKnn))
   }
-  curves = warm_up.evaluate(problem, scorer, cfg)
+  curves = warm_up.evaluate(problem, scorer, cfg, methods)
   trained = outcome.step * runtime.pairs_per_step
   results = {
       'experiment': cfg.name,

@@ -12,8 +12,10 @@ from dropoutnet_jax import config
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import ridge_method
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import tower_inputs
@@ -109,7 +111,7 @@ def test_no_curve_without_held_out_pairs(problem, scorer):
   bare = dataclasses.replace(
       problem, split=dataclasses.replace(problem.split, evaluation=evaluation)
   )
-  found = warm_up.evaluate(bare, scorer, CONFIG)
+  found = warm_up.evaluate(bare, scorer, CONFIG, {})
   assert found == {'item': {}, 'user': {}}
 
 
@@ -199,7 +201,7 @@ def test_statistics_count_the_shown_pairs(problem, scorer, side):
 
 
 def test_nothing_shown_is_the_cold_model(problem, scorer):
-  curves = warm_up.evaluate(problem, scorer, CONFIG)
+  curves = warm_up.evaluate(problem, scorer, CONFIG, {})
   assert list(curves['item']) == list(curves['user']) == ['0', '1', str(MOST)]
   for side, curve in curves.items():
     plan = warm_up.plan(problem, side, MOST, CONFIG.train.seed)
@@ -262,3 +264,42 @@ def test_sparse_part_of_users_with_other_histories(problem, scorer):
   warm = np.setdiff1d(np.arange(len(problem.user.ids)), plan.rows)
   assert (abs(told.sparse.history - part.history)[warm]).sum() == 0
   assert scorer.with_histories(plan.rows, shown) is scorer
+
+
+def _settings():
+  return config.EvaluationConfig(ridge_lambdas=(1.0,), ridge_smoothings=(0.0,))
+
+
+def _table(method, held_out, rows):
+  return np.asarray(method('cold_user', held_out)(rows))
+
+
+@pytest.mark.parametrize(
+    'make', [baselines.ContentKnn, ridge_method.ContentRidge]
+)
+def test_a_baseline_told_of_a_history_scores_as_for_a_known_user(problem, make):
+  """New users 24 and 25 get the histories of users 3 and 7, 26 gets none."""
+  method = make(problem, _settings())
+  held_out = problem.split.evaluation['cold_user']
+  rows, like = np.array([24, 25, 26]), np.array([3, 7])
+  empty = scipy.sparse.csr_array((1, 40), dtype=np.float32)
+  shown = scipy.sparse.vstack([problem.likes()[like], empty], format='csr')
+  told = _table(method.told(rows, shown), held_out, rows)
+  plain = _table(method, held_out, rows)
+  known = np.asarray(method('warm', held_out)(like))
+  np.testing.assert_allclose(told[:2], known, rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(told[2], plain[2], rtol=1e-5)
+  assert not np.allclose(told[:2], plain[:2])
+
+
+def test_baselines_that_can_be_told_are_in_the_curve_of_users(problem, scorer):
+  methods = {
+      'content_knn': baselines.ContentKnn(problem, _settings()),
+      'popularity': baselines.make_popularity(problem),
+  }
+  curves = warm_up.evaluate(problem, scorer, CONFIG, methods)
+  for point in curves['user'].values():
+    assert 'content_knn' in point['methods']
+    assert 'popularity' not in point['methods']
+  for point in curves['item'].values():
+    assert 'content_knn' not in point['methods']
