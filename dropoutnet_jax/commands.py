@@ -4,25 +4,30 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
+import sys
 from typing import Any
 
 import jax
-import numpy as np
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax.data import column_facts
+from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import sources
-from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import examples
+from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
+from dropoutnet_jax.training import facts as facts_lib
 from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import validation
@@ -66,7 +71,7 @@ def train(
     if past.step == cfg.train.num_steps or past.reason:
       why = past.reason or f'all {past.step} steps are done'
       say(f'{workdir} is finished ({why}); evaluating it.')
-      return _evaluate(runtime, workdir, past)
+      return _evaluate(runtime, workdir, past, _command())
     if not past.step:
       parallel.on_writer(lambda: _check_space(runtime, workdir))
     with signals.StopRequest() as stop:
@@ -80,7 +85,7 @@ def train(
       raise errors.Interrupted(signal.Signals[stop.name or 'SIGTERM'])
     if outcome.reason:
       say(f'Stopped early: {outcome.reason}.')
-    return _evaluate(runtime, workdir, outcome)
+    return _evaluate(runtime, workdir, outcome, _command())
 
 
 def say(text: str) -> None:
@@ -202,14 +207,25 @@ def evaluate(workdir: str) -> dict[str, Any]:
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
   runtime = _build(cfg, problem, workdir)
-  return _evaluate(runtime, workdir, _past_outcome(workdir))
+  trained_by = pages.command_of(workdir)
+  return _evaluate(runtime, workdir, _past_outcome(workdir), trained_by)
+
+
+def _command() -> str:
+  """What was typed to start this process."""
+  return shlex.join(['python', *sys.argv])
 
 
 def _evaluate(
-    runtime: runtime_lib.Runtime, workdir: str, outcome: loop.Outcome
+    runtime: runtime_lib.Runtime,
+    workdir: str,
+    outcome: loop.Outcome,
+    command: str,
 ) -> dict[str, Any]:
+  """Writes and shows results and report; `command` is what trained the run."""
   state = runtime.restore_best(workdir)
   results = results_lib.evaluate(runtime, state, outcome)
+  scorer = runtime.scorer(state)
 
   def conclude() -> None:
     report.print_results(results)  # first: the folder may be read-only
@@ -223,9 +239,33 @@ def _evaluate(
           'make it possible to write there and evaluate again.'
       ) from error
     say(f'Written to {path}')
+    say(
+        pages.say_where(
+            lambda: _write_report(runtime, scorer, workdir, results, command)
+        )
+    )
 
   parallel.on_writer(conclude)
   return results
+
+
+def _write_report(
+    runtime: runtime_lib.Runtime,
+    scorer: model_scores.Scorer,
+    workdir: str,
+    results: dict[str, Any],
+    command: str,
+) -> str:
+  """Writes report/ into the run folder; returns the path of the page."""
+  cfg, problem = runtime.cfg, runtime.problem
+  names = features.load(workdir, 'item').sparse_names
+  words = examples.content_words(problem.item, names)
+  extra = {
+      'command': command,
+      'facts': facts_lib.of_data(problem) | facts_lib.of_model(runtime),
+      'users': examples.collect(problem, scorer, cfg.evaluation, words),
+  }
+  return pages.write_run(workdir, cfg, results, extra)
 
 
 def recommend(workdir: str | None, output: str | None, **asked: Any) -> None:
@@ -277,7 +317,7 @@ def describe(
         else sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
     )
   runtime = runtime_lib.build(cfg, problem, part)
-  facts = _data_facts(problem) | _model_facts(runtime)
+  facts = facts_lib.of_data(problem) | facts_lib.of_model(runtime)
   if cfg.data.name == 'tables' and not workdir:
     # Raw columns are not kept; a second look at them costs little.
     columns = column_facts.describe_schema(sources.load(cfg.data, data_dir))
@@ -288,96 +328,3 @@ def describe(
   if parallel.is_writer():
     report.print_facts(facts)
   return facts
-
-
-def _data_facts(problem: problem_lib.Problem) -> dict[str, Any]:
-  users, items = len(problem.user.ids), len(problem.item.ids)
-  pairs = len(problem.split.train)
-  train_users, train_items = problem.split.train_rows()
-  splits = {
-      name: protocol.describe_set(held_out)
-      for name, held_out in problem.split.evaluation.items()
-  }
-  return {
-      'data': {
-          'users': users,
-          'items': items,
-          'training pairs': pairs,
-          'density': pairs / max(users * items, 1),
-          'cold users': 1 - len(train_users) / users,
-          'cold items': 1 - len(train_items) / items,
-      },
-      'splits': splits,
-      'features': {
-          f'{side}: dense / sparse columns, rows without content': (
-              getattr(problem, side).dense.shape[1],
-              getattr(problem, side).sparse.shape[1],
-              _rows_without_content(getattr(problem, side)),
-          )
-          for side in ('user', 'item')
-      }
-      | _more_features(problem),
-  }
-
-
-def _more_features(problem: problem_lib.Problem) -> dict[str, Any]:
-  """Tokens, their embedding tables and preference features, if any."""
-  facts: dict[str, Any] = {}
-  for name in ('user', 'item'):
-    side = getattr(problem, name)
-    width = side.preference_dense.shape[1]
-    if width:
-      known = int(side.preference_known.sum())
-      facts[f'{name}: preference columns, rows with a value'] = (width, known)
-    for group in ('tokens', 'preference_tokens'):
-      tokens = getattr(side, group)
-      tables = {t.table: (t.num_ids, t.width) for t in tokens.features}
-      if tables:
-        shown = [f'{t} {n:,} x {width}' for t, (n, width) in tables.items()]
-        label = f'{name}: columns of {group.replace("_", " ")}, embeddings'
-        facts[label] = f'{tokens.id.shape[1]} / {", ".join(shown)}'
-  return facts
-
-
-def _model_facts(runtime: runtime_lib.Runtime) -> dict[str, Any]:
-  """Parameters and memory; the sparse part's own where there is one."""
-  state, part = runtime.fresh_state(), runtime.sparse
-  count = lambda tree: sum(int(x.size) for x in jax.tree.leaves(tree))
-  size = lambda tree: sum(int(x.nbytes) for x in jax.tree.leaves(tree))
-  model: dict[str, Any] = {
-      'user tower parameters': count(state.params['user_tower']),
-      'item tower parameters': count(state.params['item_tower']),
-      'embedding tables, parameters': count(state.params.get('embeddings', ())),
-      'embedding rank': runtime.cfg.model.rank,
-      'pairs per step': runtime.pairs_per_step,
-  }
-  memory = {'tables': size(runtime.tables), 'training state': size(state)}
-  if part is not None:
-    # Fitted in closed form: the users' histories and their side of the
-    # correction, and the map of content to the items' side.
-    fitted = [part.history.data, part.user_dense, part.correction.weights]
-    content = runtime.problem.item.sparse
-    model |= {
-        'sparse part: columns / correction rank': part.correction.weights.shape,
-        'sparse part: fitted numbers': count(fitted),
-        'sparse part: nonzeros of histories / item content': (
-            int(part.history.nnz),
-            int(content.nnz),
-        ),
-    }
-    memory['sparse part'] = size(
-        [*fitted, part.history.indices, part.history.indptr]
-    )
-    memory['sparse content of the items'] = size(
-        [content.data, content.indices, content.indptr]
-    )
-  memory['peak of this process'] = results_lib.peak_memory()
-  return {'model': model, 'memory in bytes': memory}
-
-
-def _rows_without_content(side: problem_lib.Side) -> int:
-  filled = np.diff(side.sparse.indptr) > 0
-  if side.dense.shape[1]:
-    filled |= side.dense.any(axis=1)
-  filled |= (side.tokens.id > 0).any(axis=1)
-  return int(len(filled) - filled.sum())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables and plots of what a run wrote."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import itertools
 import math
 from typing import Any
@@ -27,6 +27,12 @@ _ORDER = (
 )
 _SHOWN_ITEMS = 5  # of each list
 _FILE_WIDTH = 10_000  # of a line in a file: nothing is cut off or wrapped
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+  """Names of methods in the order of all tables; unknown ones come last."""
+  place = {name: number for number, name in enumerate(_ORDER)}
+  return sorted(methods, key=lambda name: place.get(name, len(place)))
 
 
 def shown_metrics(results: dict[str, Any]) -> list[str]:
@@ -202,8 +208,7 @@ def _add_split(
     names: of the metrics shown.
     show: (method, metric) -> text of a cell.
   """
-  order = [name for name in _ORDER if name in methods]
-  order += [name for name in methods if name not in _ORDER]
+  order = in_order(methods)
   rated = [values for name, values in methods.items() if name != 'oracle']
   best = {
       name: max((v[name] or 0.0 for v in rated if name in v), default=0.0)
@@ -267,7 +272,7 @@ def print_facts(facts: dict[str, Any]) -> None:
         title=section, box=box.SIMPLE_HEAD, show_header=False
     )
     for name, value in values.items():
-      table.add_row(markup.escape(name), markup.escape(_shown(value)))
+      table.add_row(markup.escape(name), markup.escape(shown(value)))
     console.print(table)
 
 
@@ -313,11 +318,12 @@ def plot_sweep(table: dict[str, Any], path: str) -> None:
   files.write(path, lambda file: figure.savefig(file, format='png', dpi=150))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+  """A value of `print_facts` as text: shares as percentages."""
   if isinstance(value, dict):
-    return ', '.join(f'{name} {_shown(v)}' for name, v in value.items())
-  if isinstance(value, tuple):
-    return ' / '.join(_shown(v) for v in value)
+    return ', '.join(f'{name} {shown(v)}' for name, v in value.items())
+  if isinstance(value, (tuple, list)):
+    return ' / '.join(shown(v) for v in value)
   if isinstance(value, float):
     return f'{value:.2%}'
   return f'{value:,}' if isinstance(value, int) else str(value)

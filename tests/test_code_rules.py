@@ -39,6 +39,7 @@ LAYERS = (
     'training',
     'serving',
     'report',
+    'run_report',
     'commands',
     'sweeps',
     'comparisons',

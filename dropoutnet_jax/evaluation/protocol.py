@@ -7,6 +7,7 @@ count as if they were broken at random and constant scores give chance level.
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,39 @@ def quadrant_of(name: str) -> str:
   return name.removesuffix('_validation')
 
 
+@dataclasses.dataclass(frozen=True)
+class Ranks:
+  """Where one method ranks the held-out pairs of one set.
+
+  Attributes:
+    users: int32 [U], rows of the users with a relevant candidate, ascending.
+    group: int64 [N], which of these users each pair is of, ascending.
+    item: int32 [N], row of its item.
+    greater: int32 [N], candidates above it.
+    tied: int32 [N], candidates level with it, itself included.
+    num_allowed: int64 [U], candidates that are ranked for each user.
+  """
+
+  users: np.ndarray
+  group: np.ndarray
+  item: np.ndarray
+  greater: np.ndarray
+  tied: np.ndarray
+  num_allowed: np.ndarray
+
+  def user_metrics(
+      self, settings: config.EvaluationConfig
+  ) -> dict[str, np.ndarray]:
+    """'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on: float64 [U] each."""
+    return metrics.user_metrics(
+        self.group,
+        self.greater,
+        self.tied,
+        self.num_allowed,
+        tuple(settings.cutoffs),
+    )
+
+
 def evaluate(
     score: ScoreFn,
     held_out: schema.EvaluationSet,
@@ -48,17 +82,30 @@ def evaluate(
     settings: config.EvaluationConfig,
     what: str,
 ) -> dict[str, float]:
-  """Mean metrics of one method over the users of one set.
+  """Mean metrics of one method over the users of one set; see `rank`.
+
+  Returns:
+    'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on.
+  """
+  ranks = rank(score, held_out, likes, settings, what)
+  return metrics.summary(ranks.user_metrics(settings))
+
+
+def rank(
+    score: ScoreFn,
+    held_out: schema.EvaluationSet,
+    likes: scipy.sparse.csr_array,
+    settings: config.EvaluationConfig,
+    what: str,
+) -> Ranks:
+  """Ranks the held-out pairs of one set by one method.
 
   Args:
     score: scores of the candidates for a chunk of users.
     held_out: relevant pairs and candidates.
     likes: [U, I] training pairs, for the mask.
-    settings: cut-offs and chunk size.
+    settings: chunk size.
     what: method and set, for the error message.
-
-  Returns:
-    'recall@20', 'ndcg@20', 'hit@20', 'mrr' and so on.
 
   Raises:
     UserError: if a score is not finite.
@@ -91,10 +138,8 @@ def evaluate(
           'nothing.'
       )
     greater[part], tied[part] = found.greater, found.tied
-  per_user = metrics.user_metrics(
-      group, greater, tied, num_allowed, tuple(settings.cutoffs)
-  )
-  return metrics.summary(per_user)
+  item = held_out.candidates[column]
+  return Ranks(users, group, item, greater, tied, num_allowed)
 
 
 def padded_users(rows: np.ndarray, size: int) -> np.ndarray:
