@@ -4,24 +4,30 @@
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
+import sys
 from typing import Any
 
 import jax
 
 from dropoutnet_jax import config
-from dropoutnet_jax import description
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax.data import column_facts
+from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import sources
+from dropoutnet_jax.evaluation import examples
+from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
+from dropoutnet_jax.training import facts as facts_lib
 from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import per_user
@@ -66,7 +72,7 @@ def train(
     if past.step == cfg.train.num_steps or past.reason:
       why = past.reason or f'all {past.step} steps are done'
       say(f'{workdir} is finished ({why}); evaluating it.')
-      return _evaluate(runtime, workdir, past)
+      return _evaluate(runtime, workdir, past, _command())
     if not past.step:
       parallel.on_writer(lambda: _check_space(runtime, workdir))
     with signals.StopRequest() as stop:
@@ -80,7 +86,7 @@ def train(
       raise errors.Interrupted(signal.Signals[stop.name or 'SIGTERM'])
     if outcome.reason:
       say(f'Stopped early: {outcome.reason}.')
-    return _evaluate(runtime, workdir, outcome)
+    return _evaluate(runtime, workdir, outcome, _command())
 
 
 def say(text: str) -> None:
@@ -223,14 +229,25 @@ def _evaluate_folder(workdir: str) -> dict[str, Any]:
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
   runtime = _build(cfg, problem, workdir)
-  return _evaluate(runtime, workdir, _past_outcome(workdir))
+  trained_by = pages.command_of(workdir)
+  return _evaluate(runtime, workdir, _past_outcome(workdir), trained_by)
+
+
+def _command() -> str:
+  """What was typed to start this process."""
+  return shlex.join(['python', *sys.argv])
 
 
 def _evaluate(
-    runtime: runtime_lib.Runtime, workdir: str, outcome: loop.Outcome
+    runtime: runtime_lib.Runtime,
+    workdir: str,
+    outcome: loop.Outcome,
+    command: str,
 ) -> dict[str, Any]:
+  """Writes and shows results and report; `command` is what trained the run."""
   state = runtime.restore_best(workdir)
   results, users = results_lib.evaluate(runtime, state, outcome)
+  scorer = runtime.scorer(state)
 
   def conclude() -> None:
     report.print_results(results)  # first: the folder may be read-only
@@ -245,9 +262,33 @@ def _evaluate(
           'make it possible to write there and evaluate again.'
       ) from error
     say(f'Written to {path}')
+    say(
+        pages.say_where(
+            lambda: _write_report(runtime, scorer, workdir, results, command)
+        )
+    )
 
   parallel.on_writer(conclude)
   return results
+
+
+def _write_report(
+    runtime: runtime_lib.Runtime,
+    scorer: model_scores.Scorer,
+    workdir: str,
+    results: dict[str, Any],
+    command: str,
+) -> str:
+  """Writes report/ into the run folder; returns the path of the page."""
+  cfg, problem = runtime.cfg, runtime.problem
+  names = features.load(workdir, 'item').sparse_names
+  words = examples.content_words(problem.item, names)
+  extra = {
+      'command': command,
+      'facts': facts_lib.of_data(problem) | facts_lib.of_model(runtime),
+      'users': examples.collect(problem, scorer, cfg.evaluation, words),
+  }
+  return pages.write_run(workdir, cfg, results, extra)
 
 
 def recommend(workdir: str | None, output: str | None, **asked: Any) -> None:
@@ -299,7 +340,7 @@ def describe(
         else sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
     )
   runtime = runtime_lib.build(cfg, problem, part)
-  facts = description.of_data(problem) | description.of_model(runtime)
+  facts = facts_lib.of_data(problem) | facts_lib.of_model(runtime)
   if cfg.data.name == 'tables' and not workdir:
     # Raw columns are not kept; a second look at them costs little.
     columns = column_facts.describe_schema(sources.load(cfg.data, data_dir))

@@ -18,6 +18,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax import sweeps
 from dropoutnet_jax.data import files
+from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.training import telemetry
 
 _TABLE = 'comparison.json'
@@ -121,7 +122,11 @@ def _prepare_alike(one: config.Variant, other: config.Variant) -> bool:
 def _check_folder(cfg: config.Config, workdir: str) -> None:
   """Raises UserError if something else is in the way."""
   names = sorted(os.listdir(workdir)) if os.path.isdir(workdir) else []
-  own = {_TABLE, *(variant.name for variant in cfg.comparison.variants)}
+  own = {
+      _TABLE,
+      pages.FOLDER,
+      *(variant.name for variant in cfg.comparison.variants),
+  }
   others = [
       name
       for name in names
@@ -156,4 +161,8 @@ def _conclude(
   files.write_json(path, table)
   report.print_comparison(table)
   print(f'Written to {path}', flush=True)
+  print(
+      pages.say_where(lambda: pages.write_comparison(workdir, table)),
+      flush=True,
+  )
   return table

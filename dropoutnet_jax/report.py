@@ -30,6 +30,12 @@ _SHOWN_ITEMS = 5  # of each list
 _FILE_WIDTH = 10_000  # of a line in a file: nothing is cut off or wrapped
 
 
+def in_order(methods: Iterable[str]) -> list[str]:
+  """Names of methods in the order of all tables; unknown ones come last."""
+  place = {name: number for number, name in enumerate(_ORDER)}
+  return sorted(methods, key=lambda name: place.get(name, len(place)))
+
+
 def shown_metrics(results: dict[str, Any]) -> list[str]:
   """Metric names that a table shows: recall and NDCG at each cut-off."""
   for split in results['splits'].values():
@@ -219,13 +225,6 @@ def _add_split(
   table.add_section()
 
 
-def in_order(methods: Iterable[str]) -> list[str]:
-  """Names of methods, the strongest kinds first."""
-  known = list(methods)
-  order = [name for name in _ORDER if name in known]
-  return order + [name for name in known if name not in _ORDER]
-
-
 def print_results(results: dict[str, Any]) -> None:
   """Prints the table, as wide as it needs to be, also into a file."""
   _console().print(results_table(results))
@@ -309,7 +308,7 @@ def print_facts(facts: dict[str, Any]) -> None:
         title=section, box=box.SIMPLE_HEAD, show_header=False
     )
     for name, value in values.items():
-      table.add_row(markup.escape(name), markup.escape(_shown(value)))
+      table.add_row(markup.escape(name), markup.escape(shown(value)))
     console.print(table)
 
 
@@ -355,11 +354,12 @@ def plot_sweep(table: dict[str, Any], path: str) -> None:
   files.write(path, lambda file: figure.savefig(file, format='png', dpi=150))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+  """A value of `print_facts` as text: shares as percentages."""
   if isinstance(value, dict):
-    return ', '.join(f'{name} {_shown(v)}' for name, v in value.items())
-  if isinstance(value, tuple):
-    return ' / '.join(_shown(v) for v in value)
+    return ', '.join(f'{name} {shown(v)}' for name, v in value.items())
+  if isinstance(value, (tuple, list)):
+    return ' / '.join(shown(v) for v in value)
   if isinstance(value, float):
     return f'{value:.2%}'
   return f'{value:,}' if isinstance(value, int) else str(value)

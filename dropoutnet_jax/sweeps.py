@@ -22,6 +22,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import run_folder
 
@@ -113,7 +114,7 @@ def _check_folders(cfg: config.Config, workdir: str, runs: list[Run]) -> None:
   others = [
       name
       for name in names
-      if name not in ('.lock', _TABLE, _PICTURE)
+      if name not in ('.lock', _TABLE, _PICTURE, pages.FOLDER)
       and not name.startswith(f'{field}=')
       and not name.endswith(files.TEMPORARY)
   ]
@@ -196,6 +197,11 @@ def _conclude(
     path = os.path.join(workdir, _PICTURE)
     report.plot_sweep(table, path)
   print(f'Written to {path}', flush=True)
+  folders = [one.name() for one in runs]
+  print(
+      pages.say_where(lambda: pages.write_sweep(workdir, table, folders)),
+      flush=True,
+  )
   return table
 
 

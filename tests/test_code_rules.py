@@ -39,7 +39,7 @@ LAYERS = (
     'training',
     'serving',
     'report',
-    'description',
+    'run_report',
     'commands',
     'sweeps',
     'comparisons',

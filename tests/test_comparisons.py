@@ -129,7 +129,10 @@ def test_the_table_names_variants_baselines_and_cost(made_up, capsys):
   assert much[-1] == '3.5'
   *_, baseline = [line.split() for line in lines if ' random ' in line]
   assert baseline[-2:] == ['0.2500', '(0.0000)']
-  assert lines[-1] == f'Written to {folder}/comparison.json'
+  assert lines[-2:] == [
+      f'Written to {folder}/comparison.json',
+      f'A report is in {folder}/report/index.html',
+  ]
 
 
 @pytest.mark.parametrize(

@@ -258,7 +258,10 @@ def test_the_table_of_seeds_is_printed(seeds, capsys):
   values = table['splits']['cold_item']['methods']['model']['recall@5']
   spread = statistics.stdev(values)
   assert f'{statistics.fmean(values):.4f} ({spread:.4f})' in out
-  assert out.splitlines()[-1] == f'Written to {folder}/sweep.json'
+  assert out.splitlines()[-2:] == [
+      f'Written to {folder}/sweep.json',
+      f'A report is in {folder}/report/index.html',
+  ]
 
 
 def _fake_results(**splits):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counts of what the data and the model of a run are, for `describe`."""
+"""What the data and the model of a run are, in numbers."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 
 
 def of_data(problem: problem_lib.Problem) -> dict[str, Any]:
+  """Counts of rows, pairs, evaluation sets and features, by section."""
   users, items = len(problem.user.ids), len(problem.item.ids)
   pairs = len(problem.split.train)
   train_users, train_items = problem.split.train_rows()
@@ -63,9 +64,11 @@ def _more_features(problem: problem_lib.Problem) -> dict[str, Any]:
 
 def of_model(runtime: runtime_lib.Runtime) -> dict[str, Any]:
   """Parameters and memory; the sparse part's own where there is one."""
-  state, part = runtime.fresh_state(), runtime.sparse
+  state, part = jax.eval_shape(runtime.fresh_state), runtime.sparse
   count = lambda tree: sum(int(x.size) for x in jax.tree.leaves(tree))
-  size = lambda tree: sum(int(x.nbytes) for x in jax.tree.leaves(tree))
+  size = lambda tree: sum(
+      int(x.size) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
   model: dict[str, Any] = {
       'user tower parameters': count(state.params['user_tower']),
       'item tower parameters': count(state.params['item_tower']),

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`report/` in a run folder: a page, the same as Markdown, and its data."""
+
+from collections.abc import Callable
+import contextlib
+import json
+import os
+import re
+from typing import Any
+
+from dropoutnet_jax import config
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import files
+from dropoutnet_jax.run_report import document
+from dropoutnet_jax.run_report import html_page
+from dropoutnet_jax.run_report import markdown_page
+from dropoutnet_jax.run_report import results_tables
+from dropoutnet_jax.run_report import run_sections
+from dropoutnet_jax.run_report import sweep_sections
+from dropoutnet_jax.run_report import terms
+from dropoutnet_jax.training import telemetry
+
+FOLDER = 'report'
+PAGE = 'index.html'
+_TEXT = 'report.md'
+_DATA = 'data.json'
+
+
+def write_run(
+    workdir: str,
+    cfg: config.Config,
+    results: dict[str, Any],
+    extra: dict[str, Any],
+) -> str:
+  """Writes the report of a run; for the writing process.
+
+  Args:
+    workdir: the run folder; metrics.jsonl is read from it.
+    cfg: its configuration.
+    results: what results.json holds.
+    extra: what only a report shows, each part optional: 'command' that trained
+      the run, 'facts' of data and model, 'users' of `examples.collect`. It is
+      kept beside the page.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    UserError: if it can't be written; the old report is whole then.
+  """
+  made = run_document(workdir, cfg, results, extra)
+  return _write(workdir, made, extra)
+
+
+def run_document(
+    workdir: str,
+    cfg: config.Config,
+    results: dict[str, Any],
+    extra: dict[str, Any],
+) -> document.Document:
+  """What `write_run` writes."""
+  rows = telemetry.read_metrics(workdir, results.get('last_step'))
+  facts = extra.get('facts', {})
+  section = document.Section
+  return document.Document(
+      title=results['experiment'],
+      lead=(
+          f'A DropoutNet recommender for {cfg.data.name}, after '
+          f"{results['step']:,} steps: what went in, how it learnt, and how "
+          'well it serves whom.'
+      ),
+      sections=[
+          section('In short', run_sections.summary(results)),
+          section('Results', results_tables.blocks(results)),
+          section(
+              'First interactions',
+              results_tables.warm_up(results.get('warm_up', {})),
+          ),
+          section('Users', run_sections.users(extra.get('users', {}))),
+          section('Training', run_sections.course(rows, results['step'])),
+          section('Data', run_sections.data(results, facts)),
+          section('Configuration', run_sections.settings(cfg)),
+          section(
+              'Machine',
+              run_sections.machine(results, facts, extra.get('command', '')),
+          ),
+          section('Terms', terms.blocks(results)),
+      ],
+  )
+
+
+def write_sweep(workdir: str, table: dict[str, Any], folders: list[str]) -> str:
+  """Writes the report of a sweep; as `write_run`.
+
+  Args:
+    workdir: of the sweep.
+    table: what sweep.json holds.
+    folders: names of the folders of its runs, in the order of the values.
+  """
+  return _write(workdir, sweep_sections.sweep(table, folders), {})
+
+
+def write_comparison(workdir: str, table: dict[str, Any]) -> str:
+  """Writes the report of a comparison; as `write_run`.
+
+  Args:
+    workdir: of the comparison, with a folder for each variant.
+    table: what comparison.json holds.
+  """
+  return _write(workdir, sweep_sections.comparison(table), {})
+
+
+def say_where(write: Callable[[], str]) -> str:
+  """Calls one of the above; returns a sentence on where the report is.
+
+  What it is of is finished and written: a report that can't be is no failure.
+  """
+  try:
+    return f'A report is in {write()}'
+  except errors.UserError as error:
+    return f'There is no report, though all else is written: {error}'
+
+
+def command_of(workdir: str) -> str:
+  """The command that an earlier report names, or ''."""
+  path = os.path.join(workdir, FOLDER, _DATA)
+  with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+    with open(path, encoding='utf-8') as file:
+      return str(json.load(file).get('command', ''))
+  return ''
+
+
+def _write(workdir: str, made: document.Document, extra: dict[str, Any]) -> str:
+  folder = os.path.join(workdir, FOLDER)
+  try:
+    os.makedirs(folder, exist_ok=True)
+    _remove_half_written(folder)
+  except OSError as error:
+    raise errors.UserError(
+        f'{folder} cannot be written: {error.strerror}.'
+    ) from error
+  if extra:
+    files.write_json(os.path.join(folder, _DATA), extra)
+  files.write_text(os.path.join(folder, _TEXT), markdown_page.render(made))
+  path = os.path.join(folder, PAGE)
+  files.write_text(path, html_page.render(made))
+  return path
+
+
+def _remove_half_written(folder: str) -> None:
+  """Removes what a killed process left of these files."""
+  ours = '|'.join(re.escape(name) for name in (PAGE, _TEXT, _DATA))
+  for name in os.listdir(folder):
+    if re.fullmatch(rf'({ours})\.\d+{re.escape(files.TEMPORARY)}', name):
+      os.remove(os.path.join(folder, name))
