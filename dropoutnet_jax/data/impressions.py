@@ -142,8 +142,15 @@ def _periods(rows: schema.Interactions, by: schema.Split) -> np.ndarray:
   test = np.concatenate(
       [np.zeros(0, np.int64), *map(schema.pair_numbers, held)]
   )
-  times = rows.time[np.isin(pair, test) & (rows.time > last)]
-  begin = times.min(initial=np.iinfo(np.int64).max)
+  # A pair counts once, at its latest like; earlier rows of it, with a reaction
+  # or without, may be of validation.
+  liked = np.isin(pair, test) & (rows.time > last)
+  if rows.label is not None:
+    liked &= rows.label > 0
+  _, place = np.unique(pair[liked], return_inverse=True)
+  latest = np.full(place.max(initial=-1) + 1, last)
+  np.maximum.at(latest, place, rows.time[liked])
+  begin = latest.min(initial=np.iinfo(np.int64).max)
   return np.where(rows.time <= last, 0, np.where(rows.time < begin, 1, 2))
 
 

@@ -188,3 +188,28 @@ def test_rows_without_times_are_not_split_by_time(world):
   shown, split, _ = world
   with pytest.raises(ValueError, match='not split by time'):
     impressions.split(shown, split, seed=0, by_time=True)
+
+
+def test_by_time_a_test_pair_shown_before_does_not_move_the_border():
+  # One user likes an item each second; the last like of all was shown, in
+  # vain, when validation began.
+  time = np.arange(10)
+  seen = np.append(time, [6, 8])
+  item = np.append(time, [9, 1])
+  shown = schema.Interactions(
+      np.zeros(12, np.int32),
+      item.astype(np.int32),
+      time=seen,
+      label=np.repeat([1, 0], [10, 2]).astype(np.float32),
+  )
+  pairs = lambda rows: schema.EvaluationSet(
+      np.zeros(len(rows), np.int32), np.int32(rows), np.arange(10)
+  )
+  likes = shown.select(shown.label > 0)
+  by = schema.Split(
+      likes.select(likes.time < 6),
+      {'warm': pairs([8, 9]), 'warm_validation': pairs([6, 7])},
+  )
+  # pylint: disable-next=protected-access
+  period = impressions._periods(shown, by)
+  np.testing.assert_array_equal(period, [0] * 6 + [1, 1, 2, 2] + [1, 2])
