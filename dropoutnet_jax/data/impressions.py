@@ -4,6 +4,10 @@
 Likes are split elsewhere; here the rows with labels, those without a reaction
 among them, follow. A row is tested on where its user and item are of the roles
 of a set: new films shown to known users belong to 'cold_item'.
+
+Users and items that never had a reaction are in no split of likes, and have a
+role here all the same. Without them the rate of reactions would be too high,
+and a count that is 0 without a row would say that the row is a like.
 """
 
 import dataclasses
@@ -12,7 +16,7 @@ import numpy as np
 
 from dropoutnet_jax.data import schema
 
-_DRAW = 4  # second word of the seed; `splits` takes 0 to 3
+_DRAW, _NEVER = 4, 5  # second word of the seed; `splits` takes 0 to 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +32,18 @@ class Labelled:
   evaluation: dict[str, schema.Interactions] = dataclasses.field(
       default_factory=dict
   )
+
+  def describe(self, total: int) -> str:
+    """A sentence on what the `total` rows are used for."""
+    likes = len(self.train)
+    if self.train.label is not None:
+      likes = int(np.sum(self.train.label > 0))
+    held = sum(map(len, self.evaluation.values()))
+    return (
+        f'Labelled rows: {len(self.train):,} are trained on, {likes:,} of them '
+        f'with a reaction; {held:,} are held out, and '
+        f'{total - held - len(self.train):,} are in no set.'
+    )
 
 
 def split(
@@ -45,14 +61,23 @@ def split(
   on, however often it was shown; rows of no set and without training pairs of
   both sides are left out, and by time those of a cold user or item from before.
 
+  Users who never reacted are cold in the share of the others (items without
+  likes are so already), or by time in the period of a row that is drawn; the
+  rest of both is trained on with all its rows, as is the only like of a row.
+
   Args:
     impressions: all labelled rows.
     by: the split of the likes.
     seed: of the data.
     by_time: whether the likes were split by time.
   """
-  users, items = by.train_rows()
-  known = np.isin(impressions.user, users) & np.isin(impressions.item, items)
+  period = _periods(impressions, by) if by_time else None
+  users, items = (
+      _roles(impressions, by, side, seed, period) for side in ('user', 'item')
+  )
+  known = users.of_training(impressions) & items.of_training(impressions)
+  drawable = np.isin(impressions.user, by.train.user)
+  drawable &= np.isin(impressions.item, by.train.item)
   pair = schema.pair_numbers(impressions)
   shown = np.zeros(len(impressions), bool)
   if impressions.label is not None:
@@ -62,24 +87,23 @@ def split(
       for name, held_out in by.evaluation.items()
   }
   free = ~np.any([np.zeros_like(shown), *held.values()], axis=0)
-  if by_time:
-    period = _periods(impressions, by)
+  if period is not None:
     allowed = {name: period == _period_of(name) for name in held}
     trainable = ~shown | (period == 0)
   else:
-    liked = int(np.sum(known & ~shown & free))
+    liked = int(np.sum(drawable & ~shown & free))
     allowed = _draw(pair, by, liked, np.random.default_rng([seed, _DRAW]))
     # Whatever a held-out pair was shown besides goes with it.
     allowed = {name: mask | held[name] for name, mask in allowed.items()}
     trainable = np.ones_like(shown)
   trained = np.isin(pair, schema.pair_numbers(by.train))
   taken = {}
-  for name, held_out in by.evaluation.items():
+  for name in by.evaluation:
     mine = shown & free & allowed[name]
     if name.startswith('warm'):
-      mine &= known & ~trained
+      mine &= (known if by_time else drawable) & ~trained
     else:
-      mine &= _of_roles(impressions, held_out, name, users, items)
+      mine &= users.of(name, impressions) & items.of(name, impressions)
     free &= ~mine
     taken[name] = held[name] & (~shown | allowed[name]) | mine
   tested = np.any([np.zeros_like(shown), *taken.values()], axis=0)
@@ -142,8 +166,15 @@ def _periods(rows: schema.Interactions, by: schema.Split) -> np.ndarray:
   test = np.concatenate(
       [np.zeros(0, np.int64), *map(schema.pair_numbers, held)]
   )
-  times = rows.time[np.isin(pair, test) & (rows.time > last)]
-  begin = times.min(initial=np.iinfo(np.int64).max)
+  # A pair counts once, at its latest like; earlier rows of it, with a reaction
+  # or without, may be of validation.
+  liked = np.isin(pair, test) & (rows.time > last)
+  if rows.label is not None:
+    liked &= rows.label > 0
+  _, place = np.unique(pair[liked], return_inverse=True)
+  latest = np.full(place.max(initial=-1) + 1, last)
+  np.maximum.at(latest, place, rows.time[liked])
+  begin = latest.min(initial=np.iinfo(np.int64).max)
   return np.where(rows.time <= last, 0, np.where(rows.time < begin, 1, 2))
 
 
@@ -152,16 +183,82 @@ def _period_of(name: str) -> int:
   return 1 if name.endswith('_validation') else 2
 
 
-def _of_roles(
+@dataclasses.dataclass(frozen=True)
+class _Roles:
+  """Which users (or items) are trained on, and which are cold in which set.
+
+  Attributes:
+    side: 'user' or 'item'.
+    training: rows, ascending.
+    cold: rows by the name of the set, of those in which this side is cold.
+  """
+
+  side: str
+  training: np.ndarray
+  cold: dict[str, np.ndarray]
+
+  def of_training(self, rows: schema.Interactions) -> np.ndarray:
+    """bool [N], whose user (or item) is trained on."""
+    return np.isin(getattr(rows, self.side), self.training)
+
+  def of(self, name: str, rows: schema.Interactions) -> np.ndarray:
+    """bool [N], whose user (or item) is of the role that a set wants."""
+    wanted = self.cold.get(name, self.training)
+    return np.isin(getattr(rows, self.side), wanted)
+
+
+def _roles(
     rows: schema.Interactions,
-    held_out: schema.EvaluationSet,
-    name: str,
-    users: np.ndarray,
-    items: np.ndarray,
-) -> np.ndarray:
-  """Rows whose user and item are as cold as those of a set: bool [N]."""
-  cold_user = name.startswith(('cold_user', 'cold_both'))
-  cold_item = name.startswith(('cold_item', 'cold_both'))
-  user = np.unique(held_out.user) if cold_user else users
-  item = held_out.candidates if cold_item else items
-  return np.isin(rows.user, user) & np.isin(rows.item, item)
+    by: schema.Split,
+    side: str,
+    seed: int,
+    period: np.ndarray | None,
+) -> _Roles:
+  """Roles of one side, those that never had a reaction among them.
+
+  Args:
+    rows: all labelled ones.
+    by: the split of the likes.
+    side: 'user' or 'item'.
+    seed: of the data.
+    period: of each row (`_periods`); None for a split by chance.
+  """
+  row = getattr(rows, side)
+  training = np.unique(getattr(by.train, side))
+  cold = {
+      name: held_out.candidates if side == 'item' else np.unique(held_out.user)
+      for name, held_out in by.evaluation.items()
+      if name.startswith((f'cold_{side}', 'cold_both'))
+  }
+  liking = row if rows.label is None else row[rows.label > 0]
+  never = np.setdiff1d(row, np.concatenate([liking, *cold.values()]))
+  of_period = {
+      number: np.unique(
+          np.concatenate(
+              [never[:0]]
+              + [x for name, x in cold.items() if _period_of(name) == number]
+          )
+      )
+      for number in (1, 2)
+  }
+  if period is not None:
+    # Others are of the period of their first like, which may be any row.
+    order = np.random.default_rng([seed, _NEVER]).permutation(len(row))
+    some = np.zeros(row.max(initial=0) + 1, int)
+    some[row[order]] = order
+    role = period[some[never]]
+  elif side == 'item':  # the split of the likes has drawn a share of these
+    role = np.zeros(len(never), int)
+  else:
+    total = max(len(np.unique(liking)), 1)
+    ends = np.cumsum([len(of_period[number]) / total for number in (2, 1)])
+    draw = np.random.default_rng([seed, _NEVER]).random(len(never))
+    role = np.select([draw < ends[0], draw < ends[1]], [2, 1], 0)
+  return _Roles(
+      side,
+      np.union1d(training, never[role == 0]),
+      {
+          name: np.union1d(mine, never[role == _period_of(name)])
+          for name, mine in cold.items()
+      },
+  )

@@ -7,7 +7,9 @@ the user of a single pair is in training what a new one is at serving.
 What is left out is exact, and so a count is lower by one, and a rate lower by
 a little, where the row was a reaction: towers that can tell a single user by
 her content could read a label off that. With labels that nothing explains no
-feature is correlated with the label of its row.
+feature is correlated with the label of its row, but for what the split does:
+where warm likes are held out, every user and item keeps one for training, and
+of a row whose user has no other like it is a little likelier that it is one.
 """
 
 import jax

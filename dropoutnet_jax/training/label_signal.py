@@ -35,12 +35,12 @@ def check(
   _check_sessions(cfg, rows)
   if rows.weight is not None:
     rows = rows.select(rows.weight > 0)
-    if not len(rows) and set(cfg.objective.terms()) != {'teacher'}:
+    if not len(rows):
       raise errors.UserError(
-          f'Every training row of {cfg.data.name} has weight 0: none of the '
-          'terms on labels has anything to learn from. Give rows a weight '
-          'above 0, or leave the column of weights out '
-          "(config.data.tables.weight='')."
+          f'Every training row of {cfg.data.name} has weight 0: no term of '
+          'config.objective, the teacher among them, has anything to learn '
+          'from. Give rows a weight above 0, or leave the column of weights '
+          "out (config.data.tables.weight='')."
       )
   _check_labels(cfg, rows)
   if cfg.objective.pairwise:

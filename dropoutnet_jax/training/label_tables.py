@@ -88,9 +88,11 @@ def label_rows(
 ) -> tables_lib.LabelledRows:
   """Training rows with their labels and weights of mean 1.
 
-  A row counts 1 / (rows of its user) ** user_balance, times its own weight.
+  A row counts 1 / (rows of its user) ** user_balance, times its own weight;
+  rows of weight 0 are none of hers.
   """
-  count = np.bincount(pairs.user)[pairs.user]
+  counted = None if pairs.weight is None else pairs.weight > 0
+  count = np.maximum(np.bincount(pairs.user, counted)[pairs.user], 1)
   weight = count ** -float(user_balance)
   if pairs.weight is not None:
     weight = weight * pairs.weight

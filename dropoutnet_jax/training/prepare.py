@@ -83,11 +83,16 @@ def prepare(
     trained = impressions.of_training(dataset.samples.rows, rows)
     users, items = dataset.samples.describe(trained)
     dataset = dataclasses.replace(dataset, users=users, items=items)
+  # Some that never had a reaction are trained on as well.
+  trained_on = {
+      side: np.union1d(liked, getattr(rows, side))
+      for side, liked in zip(sides.NAMES, split.train_rows())
+  }
   entities = {'user': dataset.users, 'item': dataset.items}
   encoders, feature_notes = sides.fit(
       cfg.features,
       entities,
-      dict(zip(sides.NAMES, split.train_rows())),
+      trained_on,
       cfg.train.seed,
   )
   encoded = {}
@@ -101,6 +106,8 @@ def prepare(
   watch.lap('teacher')
   history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *dropped, *blanked)
+  if labelled is not None and dataset.impressions is not None:
+    notes += (labelled.describe(len(dataset.impressions)),)
   notes += (*feature_notes, *history_notes, *unread.notes(cfg))
   # Two features of one column say the same about it.
   notes = tuple(dict.fromkeys(notes))

@@ -188,3 +188,90 @@ def test_rows_without_times_are_not_split_by_time(world):
   shown, split, _ = world
   with pytest.raises(ValueError, match='not split by time'):
     impressions.split(shown, split, seed=0, by_time=True)
+
+
+def test_by_time_a_test_pair_shown_before_does_not_move_the_border():
+  # One user likes an item each second; the last like of all was shown, in
+  # vain, when validation began.
+  time = np.arange(10)
+  seen = np.append(time, [6, 8])
+  item = np.append(time, [9, 1])
+  shown = schema.Interactions(
+      np.zeros(12, np.int32),
+      item.astype(np.int32),
+      time=seen,
+      label=np.repeat([1, 0], [10, 2]).astype(np.float32),
+  )
+  pairs = lambda rows: schema.EvaluationSet(
+      np.zeros(len(rows), np.int32), np.int32(rows), np.arange(10)
+  )
+  likes = shown.select(shown.label > 0)
+  by = schema.Split(
+      likes.select(likes.time < 6),
+      {'warm': pairs([8, 9]), 'warm_validation': pairs([6, 7])},
+  )
+  # pylint: disable-next=protected-access
+  period = impressions._periods(shown, by)
+  np.testing.assert_array_equal(period, [0] * 6 + [1, 1, 2, 2] + [1, 2])
+
+
+def _noise(users, rows_per_user, share, time=False):
+  """Labels by chance; most users and items never react to anything."""
+  rng = np.random.default_rng(users)
+  size = users * rows_per_user
+  shown = schema.Interactions(
+      np.repeat(np.arange(users), rows_per_user).astype(np.int32),
+      rng.integers(0, 60, size).astype(np.int32),
+      time=rng.integers(0, 10**6, size) if time else None,
+      label=(rng.random(size) < share).astype(np.float32),
+  )
+  likes, _ = own_pairs.merge_likes(shown, 60, 'shown')
+  ids = lambda number: schema.Entities(np.arange(number))
+  return shown, schema.Dataset('shown', ids(users), ids(60), likes)
+
+
+@pytest.mark.parametrize('kind, rows_per_user', [('random', 5), ('time', 3)])
+def test_who_never_reacts_is_trained_on_and_tested_on(kind, rows_per_user):
+  shown, dataset = _noise(3000, rows_per_user, 0.1, kind == 'time')
+  split = splits.make_split(
+      dataset,
+      config.DataConfig(
+          split=kind,
+          cold_item_share=0,
+          cold_user_share=0.2,
+          warm_share=0.1 * (kind == 'time'),
+      ),
+  )
+  found = impressions.split(shown, split, 0, kind == 'time')
+  never = np.setdiff1d(shown.user, shown.user[shown.label > 0])
+  assert len(never) > 600
+  trained = np.isin(never, found.train.user)
+  tested = np.isin(never, found.evaluation['cold_user'].user)
+  if kind == 'random':
+    # In the shares of the others.
+    assert tested.mean() == pytest.approx(0.2, abs=0.04)
+    assert trained.mean() == pytest.approx(0.6, abs=0.05)
+  assert tested.any() and trained.mean() > 0.5
+  assert not np.any(trained & tested)
+  assert found.train.label.mean() == pytest.approx(0.1, abs=0.02)
+  if kind == 'random':
+    mean = found.evaluation['cold_user'].label.mean()
+    assert mean == pytest.approx(0.1, abs=0.03)
+  text = found.describe(len(shown))
+  held = sum(map(len, found.evaluation.values()))
+  left = len(shown) - held - len(found.train)
+  assert f'{held:,} are held out, and {left:,} are in no set' in text
+
+
+@pytest.mark.parametrize('rows_per_user', [5, 20])
+def test_counts_without_the_row_say_nothing_of_noise(rows_per_user):
+  """Unless warm likes are held out, of which every user keeps one."""
+  shown, dataset = _noise(6000 // rows_per_user, rows_per_user, 0.1)
+  settings = config.DataConfig(cold_item_share=0.1, warm_share=0)
+  split = splits.make_split(dataset, settings)
+  rows = impressions.split(shown, split, 0).train
+  total = np.bincount(rows.user, rows.label)[rows.user] - rows.label
+  none = total == 0
+  expected = rows.label.mean()
+  deviation = np.sqrt(expected * (1 - expected) / none.sum())
+  assert abs(rows.label[none].mean() - expected) < 4 * deviation

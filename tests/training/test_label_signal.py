@@ -111,8 +111,13 @@ BAD = {
     'weights of 0 alone': (
         (1, 0, 1, 0, 1),
         {'pointwise': 1.0, 'weight': [0.0] * 5},
-        'Every training row of synthetic has weight 0: none of the terms on '
-        'labels has anything to learn from.',
+        'Every training row of synthetic has weight 0: no term of '
+        'config.objective, the teacher among them, has anything to learn from.',
+    ),
+    'weights of 0 for the teacher': (
+        (1, 0, 1, 0, 1),
+        {'teacher': 1.0, 'weight': [0.0] * 5},
+        'Every training row of synthetic has weight 0',
     ),
     'weights of 0 for all without a reaction': (
         (1, 0, 1, 0, 1),
