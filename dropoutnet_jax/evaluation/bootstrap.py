@@ -29,6 +29,8 @@ def intervals(
   Returns:
     [low, high] by name.
   """
+  if not values:
+    return {}
   columns = np.stack(list(values.values()), axis=1)
   num_users = len(columns)
   rng = np.random.default_rng([seed, num_users])

@@ -38,6 +38,10 @@ def test_neither_blocks_nor_company_change_an_interval(monkeypatch):
   )
 
 
+def test_nothing_has_no_interval():
+  assert bootstrap.intervals({}, 10) == bootstrap.differences({}, 10) == {}
+
+
 def test_a_constant_is_certain():
   found = bootstrap.intervals({'x': np.full(10, 0.25)}, 50)
   assert found['x'] == pytest.approx([0.25, 0.25])

@@ -19,6 +19,7 @@ from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import validation
 from tests import descent
 from tests import tiny_run
 from tests import toy_tokens
@@ -344,7 +345,7 @@ def test_runs_with_groups_and_accumulation_resume_exactly(
     mixed, tmp_path, monkeypatch
 ):
   """Also where they are cut within an accumulation."""
-  monkeypatch.setattr(loop, 'validate', lambda runtime, state: {})
+  monkeypatch.setattr(validation, 'validate', lambda runtime, state: {})
   whole, cut = tmp_path / 'whole', tmp_path / 'cut'
   for folder in (whole, cut):
     os.mkdir(folder)

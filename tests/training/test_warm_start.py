@@ -21,6 +21,7 @@ from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import validation
 from dropoutnet_jax.training import warm_start
 from tests import command_line
 
@@ -251,7 +252,7 @@ class StopAfter:
 def test_a_fresh_run_starts_there_and_a_resumed_one_never_looks(
     make_runtime, monkeypatch, tmp_path, capsys
 ):
-  monkeypatch.setattr(loop, 'validate', lambda runtime, state: {})
+  monkeypatch.setattr(validation, 'validate', lambda runtime, state: {})
   origin, whole, cut = (str(tmp_path / n) for n in ('origin', 'whole', 'cut'))
   for folder in (origin, whole, cut):
     os.mkdir(folder)
