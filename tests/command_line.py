@@ -65,7 +65,10 @@ def get_config():
           checkpoint_every=2,
       ),
       evaluation=config.EvaluationConfig(
-          cutoffs=(5,), baselines=('popularity',)
+          cutoffs=(5,),
+          baselines=('popularity',),
+          warm_up_counts=(0, 2),
+          bootstrap=50,
       ),
   )
 """
