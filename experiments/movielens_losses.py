@@ -12,9 +12,9 @@ content ridge / popularity         0.193 / 0.048                 0.071 / 0.161
 
 Views tell who likes what she sees, rolled negatives what she goes to see: the
 losses on views order the views, the softmax ranks the catalogue. Together they
-do both: NDCG@20 as the softmax alone, within noise, and AUC about 0.01 below the
-best loss on views, which is two deviations; by the likeliest reading because
-the same towers then serve two ends.
+do both: NDCG@20 as the softmax alone, within noise, and AUC about 0.01 below
+the best loss on views, which is two deviations; by the likeliest reading
+because the same towers then serve two ends.
 
 python run.py --config=experiments/movielens_losses.py --data_dir=DIR
 """
