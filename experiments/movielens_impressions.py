@@ -8,8 +8,8 @@ each was shown and liked.
 Mean over train.seed 0, 1, 2. New films: AUC of the views 0.682, within users
 0.606; NDCG@20 0.212 (standard deviation 0.006; content ridge 0.193). Known
 films: AUC 0.764 and 0.732 (popularity 0.704 and 0.722), NDCG@20 0.173 (0.006;
-popularity 0.161). Without the counts (no features.statistics, same seeds) AUC is
-0.661 (0.019) and 0.754 (0.017), within users 0.604 and 0.736, NDCG@20 0.206
+popularity 0.161). Without the counts (no features.statistics, same seeds) AUC
+is 0.661 (0.019) and 0.754 (0.017), within users 0.604 and 0.736, NDCG@20 0.206
 (0.007) and 0.178 (0.005): what they add to AUC is within two deviations.
 
 python run.py --config=experiments/movielens_impressions.py --data_dir=DIR
