@@ -41,6 +41,7 @@ EXPERIMENTS = (
     'citeulike_t_end_to_end',
     'movielens_cold_item',
     'movielens_cold_user',
+    'movielens_end_to_end',
     'movielens_impressions',
 )
 LEFT_OUT = {
