@@ -5,7 +5,6 @@ Metrics over new items alone do not say whether anybody gets to see them: beside
 known ones a model may hide them all, or push them whatever they are.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -73,11 +72,8 @@ def evaluate(
   k = min(settings.cutoffs[0], len(held_out.candidates))
   top: list[np.ndarray] = []
 
-  def watch(
-      begin: int, count: int, scores: Any, allowed: np.ndarray | None
-  ) -> None:
-    del begin
-    top.append(np.asarray(_best(k)(scores, allowed))[:count])
+  def watch(count: int, scores: Any, allowed: np.ndarray | None) -> None:
+    top.append(np.asarray(_best(scores, allowed, k))[:count])
 
   ranks = protocol.rank(score, held_out, likes, settings, what, watch)
   found: dict[str, float | int] = dict(
@@ -119,14 +115,10 @@ def effective_rank(emb: np.ndarray) -> float:
   return float(np.exp(-np.sum(share * np.log(share))))
 
 
-def _best(k: int) -> Callable[[Any, Any], jax.Array]:
-  """(scores [C, I], allowed or None) -> columns int32 [C, k], -1 for none."""
-
-  def best(scores: Any, allowed: np.ndarray | None) -> jax.Array:
-    scores = jnp.asarray(scores)
-    if allowed is not None:
-      scores = jnp.where(allowed, scores, -jnp.inf)
-    value, column = jax.lax.top_k(scores, k)
-    return jnp.where(jnp.isfinite(value), column, -1)
-
-  return best
+def _best(scores: Any, allowed: np.ndarray | None, k: int) -> jax.Array:
+  """Columns int32 [C, k] of the highest scores [C, I], -1 for none."""
+  scores = jnp.asarray(scores)
+  if allowed is not None:
+    scores = jnp.where(allowed, scores, -jnp.inf)
+  value, column = jax.lax.top_k(scores, k)
+  return jnp.where(jnp.isfinite(value), column, -1)

@@ -20,9 +20,9 @@ from dropoutnet_jax.evaluation import metrics
 
 # user rows int32 [C] -> scores float32 [C, I] of the set's candidates.
 ScoreFn = Callable[[np.ndarray], Any]
-# (first user of a chunk, how many, scores [C, I], allowed [C, I] or None): the
-# chunk may be padded.
-Watch = Callable[[int, int, Any, np.ndarray | None], None]
+# (users of a chunk, scores [C, I], allowed [C, I] or None): the chunk may be
+# padded.
+Watch = Callable[[int, Any, np.ndarray | None], None]
 # (quadrant, set) -> the scores of one method on that set.
 Method = Callable[[str, schema.EvaluationSet], ScoreFn]
 
@@ -167,7 +167,7 @@ def rank(
       )
     greater[part], tied[part] = found.greater, found.tied
     if watch is not None:
-      watch(begin, len(rows), scores, allowed)
+      watch(len(rows), scores, allowed)
   item = held_out.candidates[column]
   return Ranks(users, group, item, greater, tied, num_allowed)
 

@@ -26,6 +26,7 @@ from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import ease
+from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
@@ -114,14 +115,12 @@ class SparsePart:
       histories: csr_array [C, I], over all items.
       content: csr_array float32 [I, T] of all items.
     """
-    number = self.history.shape[0]
-    keep = np.ones(number, np.float32)
+    keep = np.ones(self.history.shape[0], np.float32)
     keep[rows] = 0
-    place = scipy.sparse.csr_array(
-        (np.ones(len(rows), np.float32), (rows, np.arange(len(rows)))),
-        shape=(number, len(rows)),
+    others = scipy.sparse.csr_array(
+        scipy.sparse.diags_array(keep) @ self.history
     )
-    history = scipy.sparse.diags_array(keep) @ self.history + place @ histories
+    history = protocol.with_rows(others, rows, histories)
     user_dense = self.user_dense.copy()
     user_dense[rows] = self._user_dense(histories, content)
     return dataclasses.replace(

@@ -25,6 +25,7 @@ from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import telemetry
 from dropoutnet_jax.training import validation
+from tests import stop_after
 from tests import tiny_run
 from tests.training import test_loop
 
@@ -108,7 +109,7 @@ def test_a_run_that_was_cut_is_the_uninterrupted_one(
   for name, stops in (('whole', []), ('cut', [1])):
     (tmp_path / name).mkdir()
     for number in stops:
-      stop = test_loop.StopAfter(number)
+      stop = stop_after.StopAfter(number)
       assert loop.run(runtime, str(tmp_path / name), stop).interrupted
     outcome = loop.run(runtime, str(tmp_path / name), signals.StopRequest())
     assert outcome.step == STEPS and not outcome.interrupted

@@ -21,6 +21,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import telemetry
 from dropoutnet_jax.training import validation
+from tests import stop_after
 from tests import tiny_run
 
 CLOCK = (
@@ -28,18 +29,6 @@ CLOCK = (
     'examples_per_second',
     'step_seconds',
 )  # differ from run to run
-
-
-class StopAfter:
-  """Stands in for a signal that comes during the n-th dispatch."""
-
-  def __init__(self, num_dispatches):
-    self._left = num_dispatches
-
-  @property
-  def name(self):
-    self._left -= 1
-    return 'SIGTERM' if self._left <= 0 else ''
 
 
 def run(runtime, workdir, stop=None):
@@ -125,7 +114,7 @@ def test_a_run_stopped_again_and_again_is_the_same_run(
   """Also where a kill has torn a line, or left lines without a checkpoint."""
   path, outcomes = tmp_path / 'metrics.jsonl', []
   while not outcomes or outcomes[-1].interrupted:
-    stop = StopAfter(1 + len(outcomes))
+    stop = stop_after.StopAfter(1 + len(outcomes))
     outcomes.append(run(compiled, tmp_path, stop))
     late = {'step': outcomes[-1].step + 1, 'seconds': 9e9, 'loss/total': -1.0}
     if outcomes[-1].interrupted:
@@ -144,8 +133,8 @@ def test_a_run_stopped_again_and_again_is_the_same_run(
 def test_resuming_compiles_nothing_new(compiled, tmp_path):
   train_steps = compiled.train_steps()
   before = max(train_steps._cache_size(), 1)
-  run(compiled, tmp_path, StopAfter(3))
-  run(compiled, tmp_path, StopAfter(2))
+  run(compiled, tmp_path, stop_after.StopAfter(3))
+  run(compiled, tmp_path, stop_after.StopAfter(2))
   assert train_steps._cache_size() == before == 1
 
 
@@ -158,15 +147,15 @@ def test_a_finished_run_changes_nothing(compiled, whole):
 
 
 def test_a_resumed_run_says_so(compiled, tmp_path, capsys):
-  run(compiled, tmp_path, StopAfter(4))
+  run(compiled, tmp_path, stop_after.StopAfter(4))
   assert 'Resuming' not in capsys.readouterr().out
-  run(compiled, tmp_path, StopAfter(1))
+  run(compiled, tmp_path, stop_after.StopAfter(1))
   assert f'Resuming {tmp_path} after step 6.' in capsys.readouterr().out
 
 
 def test_a_profile_of_one_dispatch(make_runtime, tmp_path):
   runtime = make_runtime(num_steps=40, eval_every=0)
-  loop.run(runtime, str(tmp_path), StopAfter(2), profile=True)
+  loop.run(runtime, str(tmp_path), stop_after.StopAfter(2), profile=True)
   traces = [
       name for _, _, names in os.walk(tmp_path / 'profile') for name in names
   ]
@@ -199,7 +188,7 @@ def test_patience_counts_across_interruptions(
 ):
   planned(_4=0.1, _8=0.5, _12=0.2, _16=0.4, _20=0.3, _24=0.9)
   runtime = make_runtime(eval_every=4, patience=3)
-  run(runtime, tmp_path, StopAfter(dispatches))
+  run(runtime, tmp_path, stop_after.StopAfter(dispatches))
   assert run(runtime, tmp_path).step == 20
 
 
@@ -216,7 +205,7 @@ def test_validation_that_is_not_finite_neither_counts_nor_stops(
 ):
   planned(_10=0.1, _20=math.nan, _30=math.nan, _40=0.05)
   runtime = make_runtime(eval_every=10, patience=2)
-  outcome = run(runtime, tmp_path, StopAfter(20))
+  outcome = run(runtime, tmp_path, stop_after.StopAfter(20))
   assert outcome.interrupted
   outcome = run(runtime, tmp_path)
   assert (outcome.step, outcome.reason) == (40, '')

@@ -21,6 +21,7 @@ from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import validation
 from tests import descent
+from tests import stop_after
 from tests import tiny_run
 from tests import toy_tokens
 
@@ -306,18 +307,6 @@ MIXED = {
 }
 
 
-class StopAfter:
-  """Stands in for a signal that comes during the n-th dispatch."""
-
-  def __init__(self, num_dispatches):
-    self._left = num_dispatches
-
-  @property
-  def name(self):
-    self._left -= 1
-    return 'SIGTERM' if self._left <= 0 else ''
-
-
 def last_state(runtime, workdir):
   saved = checkpoints_lib.Checkpoints(str(workdir), read_only=True)
   state = saved.restore(saved.latest_step(), runtime.fresh_state())
@@ -352,7 +341,7 @@ def test_runs_with_groups_and_accumulation_resume_exactly(
   loop.run(mixed, str(whole), signals.StopRequest())
   stops = []
   while not stops or stops[-1] < 12:
-    stops.append(loop.run(mixed, str(cut), StopAfter(1)).step)
+    stops.append(loop.run(mixed, str(cut), stop_after.StopAfter(1)).step)
   assert stops[:2] == [2, 3]
   state = last_state(mixed, whole)
   jax.tree.map(np.testing.assert_array_equal, last_state(mixed, cut), state)

@@ -24,6 +24,7 @@ from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import validation
 from dropoutnet_jax.training import warm_start
 from tests import command_line
+from tests import stop_after
 
 SHAPES = {'tower/bias': (2,), 'tower/kernel': (3, 2), 'scale': ()}
 
@@ -237,18 +238,6 @@ def test_a_damaged_checkpoint_is_told_with_its_folder(tmp_path, damage):
 # In whole runs.
 
 
-class StopAfter:
-  """Stands in for a signal that comes during the n-th dispatch."""
-
-  def __init__(self, num_dispatches):
-    self._left = num_dispatches
-
-  @property
-  def name(self):
-    self._left -= 1
-    return 'SIGTERM' if self._left <= 0 else ''
-
-
 def test_a_fresh_run_starts_there_and_a_resumed_one_never_looks(
     make_runtime, monkeypatch, tmp_path, capsys
 ):
@@ -286,7 +275,7 @@ def test_a_fresh_run_starts_there_and_a_resumed_one_never_looks(
       first.opt_state,
       runtime.fresh_state().opt_state,
   )
-  assert loop.run(runtime, cut, StopAfter(1)).step == 3
+  assert loop.run(runtime, cut, stop_after.StopAfter(1)).step == 3
   assert 'Warm start' in capsys.readouterr().out
   shutil.rmtree(origin)
   loop.run(runtime, cut, signals.StopRequest())
