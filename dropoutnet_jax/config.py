@@ -53,10 +53,14 @@ class SparseConfig:
   smoothing: float = 3.0  # histories R + smoothing * R B (EASE); 0 is plain
   smoothing_l2: float = 100.0
   history_size: int = 200  # largest weights kept per smoothed history
+  # Items with more entries than the mean, such as tags, are longer by this
+  # power of their share; 0 makes all of length 1.
+  length_power: float = 0.0
   tower_weight: float = 0.35  # of the towers' dot product beside it
   # Items as landmarks of a second kernel, the squared cosine of the teacher's
   # factors as content predicts them (evaluation/second_kernel.py); 0 is none.
   landmarks: int = 0
+  second_width: int = 800  # features that are kept of it: dense columns
   second_weight: float = 0.5  # of that kernel beside the content's
   factor_regularization: float = 2.0  # lambda of the predictions
 
@@ -72,6 +76,11 @@ class SparseConfig:
     checks.check_at_least('model.sparse.history_size', self.history_size, 1)
     checks.check_at_least('model.sparse.tower_weight', self.tower_weight, 0)
     checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
+    checks.check_at_least('model.sparse.second_width', self.second_width, 1)
+    power = self.length_power
+    checks.check(
+        0 <= power <= 1, 'model.sparse.length_power', power, 'in [0, 1]'
+    )
     for field in ('second_weight', 'factor_regularization'):
       value = getattr(self, field)
       checks.check_at_least(f'model.sparse.{field}', value, 1e-6)

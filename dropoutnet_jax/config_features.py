@@ -26,6 +26,7 @@ NUMBER_KINDS = ('numeric', 'lookup', 'expression')
 TRANSFORMS = ('standard', 'log1p', 'min_max', 'quantile', 'none')
 # What features that share an embedding table agree in.
 SHARED = (
+    'pieces',
     'embedding',
     'embedding_std',
     'hash_buckets',
@@ -34,6 +35,7 @@ SHARED = (
     'boundaries',
     'num_intervals',
 )
+PIECES = ('whole', 'words', 'characters')
 MAX_WINDOWS = 16  # of statistics
 POOLINGS = ('sum', 'mean', 'max', 'attention')
 
@@ -60,6 +62,9 @@ class Feature:
   group: str = 'content'
   idf: str = 'root'  # tags: 'idf', 'root' (its square root) or 'none'
   counts: str = 'binary'  # tags: 'binary', 'log' (1 + log count) or 'raw'
+  # tags: by their names 'whole', or as the 'words' or runs of 'characters' in
+  # them, which rare and variously spelt names share (data/name_pieces.py).
+  pieces: str = 'whole'
   min_rows: int = 1  # ids: drop what occurs in fewer training rows
   rank: int = 0  # tags, sequence: truncated SVD to so many columns; 0 keeps all
   sparse: bool = True  # ids of content: part of the sparse content as well
@@ -98,6 +103,7 @@ class Feature:
     checks.check_choice(
         f'{field}.counts', self.counts, ('binary', 'log', 'raw')
     )
+    checks.check_choice(f'{field}.pieces', self.pieces, PIECES)
     checks.check_at_least(f'{field}.min_rows', self.min_rows, 1)
     checks.check_at_least(f'{field}.rank', self.rank, 0)
     self._check_numbers(field)
@@ -158,7 +164,7 @@ class Feature:
   def _check_tags(self, field: str) -> None:
     rule = f'left alone where kind is {self.kind!r}, which has no tags'
     if self.kind not in ('tags', 'text'):
-      for name in ('idf', 'counts'):
+      for name in ('idf', 'counts', 'pieces'):
         self._check_default(field, name, rule)
       if self.kind != 'sequence':
         self._check_default(field, 'rank', rule)
@@ -185,6 +191,8 @@ class Feature:
   @property
   def name(self) -> str:
     """What messages and explanations call it."""
+    if self.pieces != 'whole':
+      return f'{self.column} ({self.pieces})'
     return f'{self.column}[{self.key}]' if self.key else self.column
 
   @property

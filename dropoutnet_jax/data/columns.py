@@ -20,6 +20,7 @@ from dropoutnet_jax.data import expression_parser
 from dropoutnet_jax.data import expressions
 from dropoutnet_jax.data import id_values
 from dropoutnet_jax.data import lookups
+from dropoutnet_jax.data import name_pieces
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import words
 
@@ -82,21 +83,26 @@ def read(
   _check_values(entities, column, feature, field)
   if rows is not None:
     column = schema.take(column, rows)
-  return _convert(column, feature)
+  return _convert(column, feature, field)
 
 
-def _convert(column: schema.Column, feature: config.Feature) -> schema.Column:
+def _convert(
+    column: schema.Column, feature: config.Feature, field: str
+) -> schema.Column:
   """Texts as counts of words, lists as tags, categories as strings."""
-  if isinstance(column, schema.Tags):
-    return column
-  if isinstance(column, schema.Sequences):
-    is_tags = feature.kind == 'tags'
-    return id_values.of_column(column).to_tags() if is_tags else column
-  if feature.kind == 'text':
-    return words.count_words(
+  if isinstance(column, schema.Sequences) and feature.kind == 'tags':
+    column = id_values.of_column(column).to_tags()
+  elif feature.kind == 'text' and not isinstance(column, schema.Tags):
+    assert isinstance(column, np.ndarray)
+    column = words.count_words(
         [() if text is None else words.split_words(text) for text in column]
     )
-  return _as_strings(column) if feature.kind == 'category' else column
+  elif feature.kind == 'category':
+    assert isinstance(column, np.ndarray)
+    column = _as_strings(column)
+  if isinstance(column, schema.Tags):
+    return name_pieces.split(column, feature.pieces, field)
+  return column
 
 
 def describe_missing(

@@ -119,7 +119,7 @@ class ItemSmoother:
 
   def predict(self, histories: Histories) -> np.ndarray:
     """histories [N, I] times B, float32 [N, I]."""
-    return _dense(histories) @ self.weights
+    return to_dense(histories) @ self.weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,8 +139,8 @@ class UserSmoother:
   def predict(self, histories: Histories) -> np.ndarray:
     """histories [N, I] times B, float32 [N, I]; of these or other users."""
     # l2 h P = h - explained, and h B = h - h P / diag(P).
-    explained = _dense(histories @ self.likes.T) @ self.inverse @ self.likes
-    own = _dense(histories)
+    explained = to_dense(histories @ self.likes.T) @ self.inverse @ self.likes
+    own = to_dense(histories)
     return own - (own - explained) / self.remainder[None, :]
 
 
@@ -188,51 +188,35 @@ def smoothed(
     return histories
   result = smoother.predict(histories)
   result *= np.float32(strength)
-  result += _dense(histories)
+  result += to_dense(histories)
   return result
 
 
-def top_history(
-    likes: scipy.sparse.csr_array,
-    smoother: Smoother | None,
-    strength: float,
-    size: int,
-    *,
-    users_per_chunk: int = 512,
-) -> scipy.sparse.csr_array:
-  """Smoothed histories cut to each user's `size` largest positive weights.
+def top_weights(histories: np.ndarray, size: int) -> scipy.sparse.csr_array:
+  """The `size` largest positive weights of each history.
 
   Args:
-    likes: float32 [U, I].
-    smoother: from `fit`; None leaves the likes as they are.
-    strength: weight of R B.
+    histories: float32 [N, I].
     size: entries kept per user, at least 1.
-    users_per_chunk: users whose dense histories exist at a time.
 
   Returns:
-    csr_array float32 [U, I], columns ascending, no explicit zeros.
+    csr_array float32 [N, I], columns ascending, no explicit zeros.
   """
-  num_users, num_items = likes.shape
+  num_users, num_items = histories.shape
   size = min(size, num_items)
-  columns, weights = [], []
+  top = np.argpartition(histories, num_items - size, axis=1)
+  top = np.sort(top[:, num_items - size :], axis=1).astype(np.int32)
+  weight = np.take_along_axis(histories, top, axis=1)
+  kept = weight > 0
   counts = np.zeros(num_users + 1, np.int64)
-  for chunk in chunks(num_users, users_per_chunk):
-    history = _dense(smoothed(likes[chunk], smoother, strength))
-    top = np.argpartition(history, num_items - size, axis=1)
-    top = np.sort(top[:, num_items - size :], axis=1).astype(np.int32)
-    weight = np.take_along_axis(history, top, axis=1)
-    kept = weight > 0
-    counts[1:][chunk] = kept.sum(axis=1)
-    columns.append(top[kept])
-    weights.append(weight[kept])
-  data = np.concatenate(weights) if weights else np.zeros(0, np.float32)
-  indices = np.concatenate(columns) if columns else np.zeros(0, np.int32)
+  counts[1:] = kept.sum(axis=1)
   return scipy.sparse.csr_array(
-      (data, indices, np.cumsum(counts)), shape=likes.shape
+      (weight[kept], top[kept], np.cumsum(counts)), shape=histories.shape
   )
 
 
-def _dense(matrix: Histories) -> np.ndarray:
+def to_dense(matrix: Histories) -> np.ndarray:
+  """Histories [N, I] as an array."""
   return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
 
 

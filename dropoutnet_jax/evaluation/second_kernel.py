@@ -7,16 +7,17 @@ max(cosine of their predictions, 0)^2. Those of training items leave the item
 itself out, in closed form: what the rest of them predict, as for a new item.
 
 The kernel is kept as features of bounded width: Nystroem, on some training
-items as landmarks (Williams & Seeger, NIPS 2000). They stand beside the
-content in the ridge, and beside the tower's output in the embeddings.
+items as landmarks (Williams & Seeger, NIPS 2000), and of their eigenvectors
+the leading ones. They stand beside the content in the ridge, and beside the
+tower's output in the embeddings.
 """
 
 import dataclasses
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 
+from dropoutnet_jax import config
 from dropoutnet_jax.evaluation import woodbury
 
 # Eigenvalues of the kernel of the landmarks, as a share of the largest; what is
@@ -56,8 +57,7 @@ def fit(
     content: scipy.sparse.csr_array,
     factors: np.ndarray,
     correction: woodbury.Correction,
-    num_landmarks: int,
-    weight: float,
+    settings: config.SparseConfig,
     seed: int,
 ) -> tuple[SecondKernel, np.ndarray]:
   """Predicts factors, draws landmarks.
@@ -66,8 +66,8 @@ def fit(
     content: csr_array float32 [I, T] of the training items.
     factors: float32 [I, P], the teacher's.
     correction: of the ridge that predicts; its lambda is in there.
-    num_landmarks: M, at most as many as there are items with content.
-    weight: of this kernel beside the content's.
+    settings: number of landmarks (as many as there are items with content
+      where those are fewer), features kept, weight beside the content.
     seed: draws the landmarks.
 
   Returns:
@@ -76,15 +76,15 @@ def fit(
   """
   predicted, predictor = leave_one_out(content, factors, correction)
   filled = np.flatnonzero(np.diff(content.indptr))
-  drawn = np.random.default_rng(seed).permutation(filled)[:num_landmarks]
-  landmarks = _unit(predicted[np.sort(drawn)])
-  values, vectors = scipy.linalg.eigh(
-      _kernel(landmarks, landmarks), driver='evd'
+  order = np.random.default_rng(seed).permutation(filled)
+  drawn = np.sort(order[: settings.landmarks])
+  landmarks = _unit(predicted[drawn])
+  values, vectors = woodbury.leading_eigenvectors(
+      _kernel(landmarks, landmarks), settings.second_width, seed
   )
   kept = values > _SMALLEST * values.max(initial=0.0)
-  scale = np.sqrt(weight / values[kept])
-  root = (vectors[:, kept] * scale[None, :]).astype(np.float32)
-  kernel = SecondKernel(predictor, landmarks, root)
+  scale = np.sqrt(np.float32(settings.second_weight) / values[kept])
+  kernel = SecondKernel(predictor, landmarks, vectors[:, kept] * scale)
   return kernel, kernel.of_factors(predicted)
 
 

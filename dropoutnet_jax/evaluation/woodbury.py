@@ -105,7 +105,37 @@ def decompose(
   again = columns.times(moved)
   rest = np.vdot(again, again) / max(np.vdot(moved, moved), 1e-30)
   # Where next to nothing is left out the quotient is noise, and harmless.
-  return Spectrum(directions, squared, float(min(rest, squared.min())))
+  return Spectrum(
+      directions, squared, float(min(rest, squared.min(initial=np.inf)))
+  )
+
+
+def leading_eigenvectors(
+    matrix: np.ndarray, rank: int, seed: int, num_iterations: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+  """The largest eigenvalues of a symmetric matrix, by subspace iteration.
+
+  Args:
+    matrix: float32 [N, N], positive but for rounding.
+    rank: k; N where that is smaller, which is exact.
+    seed: of the random start.
+    num_iterations: products with the matrix before the last one.
+
+  Returns:
+    float32 [k], ascending, and the eigenvectors, float32 [N, k].
+  """
+  size = len(matrix)
+  rank = min(rank, size)
+  width = min(rank + 20 + rank // 20, size)
+  if width == size:
+    values, vectors = scipy.linalg.eigh(matrix, driver='evd')
+    return values[size - rank :], vectors[:, size - rank :]
+  basis = np.random.default_rng(seed).standard_normal((size, width), np.float32)
+  for _ in range(num_iterations):
+    basis = _same_span(matrix @ basis)
+  basis = _orthonormal(basis)
+  values, rotation = scipy.linalg.eigh(basis.T @ matrix @ basis, driver='evd')
+  return values[width - rank :], basis @ rotation[:, width - rank :]
 
 
 class _Columns:
@@ -167,6 +197,18 @@ def correction(spectrum: Spectrum, regularization: float) -> Correction:
   )
 
 
+def outside(spectrum: Spectrum, correction: Correction) -> np.ndarray:
+  """What c W is multiplied by for histories that have no sparse part: [k].
+
+  With f of this and histories D whose dot product D C c' is left out,
+  (D C W) f (c W)' / divisor is their ridge in the k directions.
+  """
+  gap = spectrum.squared - np.float32(spectrum.rest)
+  # Without a gap there is nothing of a direction in W, and nothing to restore.
+  smallest = np.float32(1e-6) * np.maximum(spectrum.squared, 1e-24)
+  return np.float32(correction.divisor) / np.maximum(gap, smallest)
+
+
 def item_dense(
     content: scipy.sparse.csr_array, weights: np.ndarray
 ) -> np.ndarray:
@@ -185,7 +227,7 @@ def user_dense(
   """Dense part of users, float32 [U, k]: the sum over their histories.
 
   Args:
-    histories: float32 [U, I], plain or from `ease.top_history`.
+    histories: float32 [U, I], plain or from `ease.top_weights`.
     train_dense: float32 [I, k], `item_dense` of the training rows.
   """
   return histories @ train_dense

@@ -22,6 +22,12 @@ def _correction(problem, regularization=LAMBDA):
   return woodbury.correction(spectrum, regularization)
 
 
+def _settings(landmarks, weight, **changes):
+  return config.SparseConfig(
+      enabled=True, landmarks=landmarks, second_weight=weight, **changes
+  )
+
+
 def _predict(problem, train, rows):
   """Factors of items by ridge on some training items: float64 [N, P]."""
   content = problem.item.sparse.toarray().astype(np.float64)
@@ -59,7 +65,7 @@ def test_an_item_without_content_has_no_features(problem):
   spectrum = woodbury.decompose(content, 30, 0)
   correction = woodbury.correction(spectrum, LAMBDA)
   kernel, features = second_kernel.fit(
-      content, problem.factors.item[:30], correction, 30, 1.0, 0
+      content, problem.factors.item[:30], correction, _settings(30, 1.0), 0
   )
   assert len(kernel.landmarks) == 28
   assert not features[[4, 9]].any() and features.any(axis=1).sum() == 28
@@ -73,8 +79,7 @@ def test_features_are_those_of_the_kernel(problem, num_landmarks):
       _content(problem),
       problem.factors.item[:30],
       _correction(problem),
-      num_landmarks,
-      0.5,
+      _settings(num_landmarks, 0.5),
       0,
   )
   assert kernel.width <= num_landmarks
@@ -87,6 +92,24 @@ def test_features_are_those_of_the_kernel(problem, num_landmarks):
   if num_landmarks == 30:
     np.testing.assert_allclose(found, exact, atol=0.02)
   assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.8
+
+
+def test_the_leading_features_are_kept(problem):
+  """As many as asked for, and no other ones explain more of the kernel."""
+  fit = lambda width: second_kernel.fit(
+      _content(problem),
+      problem.factors.item[:30],
+      _correction(problem),
+      _settings(30, 1.0, second_width=width),
+      0,
+  )[1]
+  whole = fit(800)
+  exact = whole @ whole.T
+  energy = lambda features: np.linalg.norm(exact - features @ features.T)
+  few = fit(6)
+  assert few.shape == (30, 6) < whole.shape
+  values = np.linalg.eigvalsh(exact.astype(np.float64))[:-6]
+  np.testing.assert_allclose(energy(few), np.linalg.norm(values), rtol=1e-2)
 
 
 def test_the_sparse_part_is_the_ridge_on_both_kernels(problem):

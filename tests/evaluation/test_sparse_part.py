@@ -26,8 +26,11 @@ def _embed(part, problem, rows, items, tower_weight, seed=0):
   return user, item, user_tower @ item_tower.T
 
 
-def _ridge(problem, rows, items, regularization):
+def _ridge(problem, rows, items, regularization, length_power=0.0):
   content = problem.item.sparse.toarray().astype(np.float64)
+  entries = np.count_nonzero(content, axis=1)
+  length = (entries / entries[:30].mean()) ** length_power
+  content *= length[:, None]
   train = content[:30]
   history = problem.likes().toarray()[rows][:, :30]
   kernel = train @ train.T + regularization * np.eye(30)
@@ -36,15 +39,17 @@ def _ridge(problem, rows, items, regularization):
 
 @pytest.mark.parametrize('regularization', [0.5, 2.0])
 @pytest.mark.parametrize('tower_weight', [0.0, 0.7])
-def test_plain_part_is_the_exact_ridge(problem, regularization, tower_weight):
-  part = sparse_part.fit(
-      problem,
-      _settings(regularization=regularization, smoothing=0.0),
-      seed=0,
+@pytest.mark.parametrize('length_power', [0.0, 0.4])
+def test_plain_part_is_the_exact_ridge(
+    problem, regularization, tower_weight, length_power
+):
+  settings = _settings(
+      regularization=regularization, smoothing=0.0, length_power=length_power
   )
+  part = sparse_part.fit(problem, settings, seed=0)
   rows, items = np.arange(24), np.arange(30, 40)
   user, item, tower = _embed(part, problem, rows, items, tower_weight)
-  expected = _ridge(problem, rows, items, regularization)
+  expected = _ridge(problem, rows, items, regularization, length_power)
   expected += tower_weight * tower
   found = embeddings.score(user, item)
   np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
@@ -78,16 +83,59 @@ def test_history_is_cut(problem):
   assert np.diff(part.history.indptr).max() == 2
 
 
+@pytest.mark.parametrize('landmarks', [0, 20])
+@pytest.mark.parametrize('history_size', [1, 3])
+def test_what_is_cut_counts_through_the_dense_part(
+    problem, landmarks, history_size
+):
+  """With all directions in the dense part, cutting changes no score."""
+  scores = []
+  for size in (history_size, 30):
+    settings = _settings(
+        history_size=size, landmarks=landmarks, length_power=0.3
+    )
+    part = sparse_part.fit(problem, settings, seed=0)
+    assert np.diff(part.history.indptr).max() <= size
+    pair = _embed(part, problem, np.arange(24), np.arange(40), 0.5)
+    scores.append(np.asarray(embeddings.score(*pair[:2])))
+  np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize('rank', [0, 5])
+def test_cut_histories_of_a_few_directions(problem, rank):
+  """The sparse side is of what is kept, the dense one of all: by hand."""
+  settings = _settings(history_size=2, correction_rank=rank, smoothing=0.0)
+  part = sparse_part.fit(problem, settings, seed=0)
+  user, item, _ = _embed(part, problem, np.arange(24), np.arange(30, 40), 0.0)
+  found = np.asarray(embeddings.score(user, item))
+  content = problem.item.sparse.toarray().astype(np.float64)
+  train, new = content[:30], content[30:]
+  _, singular, right = np.linalg.svd(train, full_matrices=False)
+  right = right[:rank]
+  squared, rest = singular[:rank] ** 2, part.correction.divisor - 2.0
+  if rank == 0:
+    tail = singular**2
+    np.testing.assert_allclose(rest, (tail**2).sum() / tail.sum(), rtol=0.3)
+  kept = part.history.toarray()[:24, :30]
+  whole = problem.likes().toarray()[:24, :30]
+  others = np.eye(content.shape[1]) - right.T @ right
+  inside = right.T / (squared + 2.0) @ right
+  expected = kept @ train @ others @ new.T / (2.0 + rest)
+  expected += whole @ train @ inside @ new.T
+  np.testing.assert_allclose(found, expected, rtol=2e-2, atol=2e-3)
+
+
 def test_users_with_more_than_they_were_fitted_on(problem):
   """What comes on top is added; of rows without a history it is all."""
-  part = sparse_part.fit(problem, _settings(), seed=0)
+  part = sparse_part.fit(problem, _settings(length_power=0.2), seed=0)
   rng = np.random.default_rng(1)
   content = problem.item.sparse
   more = scipy.sparse.random_array((3, 40), density=0.1, rng=rng, format='csr')
   more = scipy.sparse.csr_array(more, dtype=np.float32)
   rows, cold = np.array([2, -1, 25]), np.arange(24, 27)
   told = part.select(rows).with_more(more, content)
-  expected = part.select(rows).history.toarray() + more.toarray()
+  length = part.lengths.of(content)
+  expected = part.select(rows).history.toarray() + more.toarray() * length
   np.testing.assert_allclose(told.history.toarray(), expected, rtol=1e-6)
   assert part.select(rows).history[[0]].nnz
   assert not part.select(rows).history[[1, 2]].nnz
@@ -107,7 +155,7 @@ def test_users_with_more_than_they_were_fitted_on(problem):
 
 
 def test_saved_and_loaded_scores_the_same(problem, tmp_path):
-  part = sparse_part.fit(problem, _settings(), seed=0)
+  part = sparse_part.fit(problem, _settings(length_power=0.2), seed=0)
   assert not sparse_part.exists(str(tmp_path))
   sparse_part.save(part, str(tmp_path))
   assert sparse_part.exists(str(tmp_path))
