@@ -13,14 +13,16 @@ import pytest
 from tests import command_line
 from tests import compilation
 
-# Eight devices on few and busy cores may be late for a collective, and XLA
-# would abort the process after 40 s. Read with the first use of a device, here
-# and in the processes that tests start.
+# Read with the first use of a device, here and in the processes that tests
+# start. Eight devices on few and busy cores may be late for a collective, and
+# XLA would abort the process after 40 s. Without its newest code generator it
+# compiles in a third of the time, which is most of that of the tests.
 os.environ['XLA_FLAGS'] = ' '.join(
     [
         os.environ.get('XLA_FLAGS', ''),
         '--xla_cpu_collective_call_terminate_timeout_seconds=600',
         '--xla_cpu_collective_timeout_seconds=600',
+        '--xla_cpu_use_fusion_emitters=false',
     ]
 )
 jax.config.update('jax_platforms', 'cpu')
