@@ -9,6 +9,8 @@ import shutil
 import hypothesis
 import jax
 import pytest
+import scipy.linalg  # noqa: F401, loads a BLAS of its own
+import threadpoolctl
 
 from tests import command_line
 from tests import compilation
@@ -57,6 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Long files first, for processes that share the files."""
   place = {name: number for number, name in enumerate(_LONG_FILES)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_thread() -> Iterator[None]:
+  """Of BLAS in each process: those of one per core would get in their way."""
+  with threadpoolctl.threadpool_limits(1, 'blas'):
+    yield
 
 
 @pytest.fixture(scope='module')
