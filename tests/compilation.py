@@ -6,6 +6,9 @@ import contextlib
 
 import jax
 
+# Options of the code that is generated outside of the tests; see conftest.py.
+USUAL_CODE = {'xla_cpu_use_fusion_emitters': True}
+
 
 @contextlib.contextmanager
 def quick_compilation() -> Iterator[None]:

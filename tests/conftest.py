@@ -9,18 +9,22 @@ import shutil
 import hypothesis
 import jax
 import pytest
+import scipy.linalg  # noqa: F401, loads a BLAS of its own
+import threadpoolctl
 
 from tests import command_line
 from tests import compilation
 
-# Eight devices on few and busy cores may be late for a collective, and XLA
-# would abort the process after 40 s. Read with the first use of a device, here
-# and in the processes that tests start.
+# Read with the first use of a device, here and in the processes that tests
+# start. Eight devices on few and busy cores may be late for a collective, and
+# XLA would abort the process after 40 s. Without its newest code generator it
+# compiles in a third of the time, which is most of that of the tests.
 os.environ['XLA_FLAGS'] = ' '.join(
     [
         os.environ.get('XLA_FLAGS', ''),
         '--xla_cpu_collective_call_terminate_timeout_seconds=600',
         '--xla_cpu_collective_timeout_seconds=600',
+        '--xla_cpu_use_fusion_emitters=false',
     ]
 )
 jax.config.update('jax_platforms', 'cpu')
@@ -55,6 +59,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Long files first, for processes that share the files."""
   place = {name: number for number, name in enumerate(_LONG_FILES)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture(scope='session', autouse=True)
+def one_thread() -> Iterator[None]:
+  """Of BLAS in each process: those of one per core would get in their way."""
+  with threadpoolctl.threadpool_limits(1, 'blas'):
+    yield
 
 
 @pytest.fixture(scope='module')

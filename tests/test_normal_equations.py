@@ -13,6 +13,8 @@ from dropoutnet_jax import normal_equations
 from dropoutnet_jax import parallel
 from tests import toy_likes
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 @pytest.fixture
 def tiny_chunks(monkeypatch):

@@ -15,6 +15,8 @@ from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 
 def make_mesh(num_devices=None, model=1):
   return parallel.make_mesh(config.MeshConfig(model=model), num_devices)

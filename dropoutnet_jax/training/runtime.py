@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled parts of a run, built from its configuration and problem."""
 
+from collections.abc import Callable
 import contextlib
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -57,6 +59,11 @@ class Runtime:
 
   def fresh_state(self) -> state_lib.TrainState:
     """The state before the first step, replicated over the mesh."""
+    return self._create_state(self.tables)
+
+  @functools.cached_property
+  def _create_state(self) -> Callable[..., state_lib.TrainState]:
+    """Compiled once: checkpoints are restored into such a state as well."""
     create = lambda tables: state_lib.create_state(
         self.model,
         self.optimizer,
@@ -66,7 +73,7 @@ class Runtime:
         objective_params.create(self.cfg, tables.rows),
     )
     sharding = parallel.replicated(self.mesh)
-    return jax.jit(create, out_shardings=sharding)(self.tables)
+    return jax.jit(create, out_shardings=sharding)
 
   def restore_best(self, workdir: str) -> state_lib.TrainState:
     """The best checkpoint of a run folder, of the newest without validation.
@@ -99,7 +106,11 @@ class Runtime:
     return batch_loss.make_loss_fn(self.cfg, self.model, self.tables, self.mesh)
 
   def train_steps(self) -> Any:
-    """The compiled steps; see `steps.make_train_steps`."""
+    """The compiled steps, the same ones each time; see `steps`."""
+    return self._train_steps
+
+  @functools.cached_property
+  def _train_steps(self) -> Any:
     names = batch_loss.metric_names(self.cfg)
     return steps.make_train_steps(
         self.loss_fn(), self.optimizer, self.cfg.train, names

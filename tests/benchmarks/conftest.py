@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Both sides of a comparison on a tiny problem."""
 
+from collections.abc import Iterator
 import copy
 import importlib
 
@@ -11,7 +12,15 @@ from benchmarks import jax_dropoutnet
 from dropoutnet_jax import parallel
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
+from tests import compilation
 from tests.benchmarks import tiny_task
+
+
+@pytest.fixture(scope='package', autouse=True)
+def quick_compilation() -> Iterator[None]:
+  """For all tests of the benchmarks."""
+  with compilation.quick_compilation():
+    yield
 
 
 @pytest.fixture(scope='module')

@@ -14,6 +14,8 @@ from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import schema
 
+pytestmark = pytest.mark.usefixtures('quick_compilation')
+
 SETTINGS = hypothesis.settings(max_examples=40, deadline=None)
 TRAIN_USERS = np.array([0, 2, 3, 5, 7, 8], np.int32)
 TARGET_ITEMS = np.array([1, 2, 4, 6, 9, 10, 11, 13, 14, 15], np.int32)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny problem with all four quadrants."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -8,8 +10,16 @@ import scipy.sparse
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.model import embeddings
+from tests import compilation
 
 USERS, ITEMS, TAGS, RANK = 30, 40, 25, 4
+
+
+@pytest.fixture(scope='package', autouse=True)
+def quick_compilation() -> Iterator[None]:
+  """For all tests of evaluation."""
+  with compilation.quick_compilation():
+    yield
 
 
 def _unit_rows(rng, rows):

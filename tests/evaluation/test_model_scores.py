@@ -4,7 +4,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tables as tables_lib
@@ -14,8 +13,6 @@ from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import resident
 from tests import toy_tokens
-
-pytestmark = pytest.mark.usefixtures('quick_compilation')
 
 _MODEL = config.ModelConfig(tower='modern', hidden=(6,), rank=5)
 

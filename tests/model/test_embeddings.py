@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax.model import embeddings
+from tests import compilation
 
 
 def _random_csr(rng, rows, columns, density):
@@ -145,7 +146,7 @@ def test_memory_of_a_whole_chunk_of_users_is_bounded(items, columns, count):
   memory = (
       jax.jit(embeddings.sparse_scores)
       .lower(users, right)
-      .compile()
+      .compile(compilation.USUAL_CODE)
       .memory_analysis()
   )
   assert memory.temp_size_in_bytes < 2**26

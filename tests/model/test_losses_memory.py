@@ -40,7 +40,7 @@ def test_a_large_batch_keeps_no_array_of_all_pairs(name, monkeypatch):
   monkeypatch.setattr(row_chunks, 'MOST_PAIRS', 2**18)
   step = jax.jit(jax.value_and_grad(LOSSES[name], argnums=(0, 1)))
   arrays = _arrays(2048)
-  compiled = step.lower(*arrays).compile()
+  compiled = step.lower(*arrays).compile(compilation.USUAL_CODE)
   # A chunk needs a few arrays of its pairs; all pairs would take 16 MiB.
   used = compiled.memory_analysis().temp_size_in_bytes
   assert used < 4 * (4 * row_chunks.MOST_PAIRS)

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 
@@ -52,24 +51,15 @@ def reuse(
 ) -> runtime_lib.Runtime:
   """A runtime of its own settings whose programs are those of another."""
   copy = dataclasses.replace(runtime, cfg=cfg)
-  for name in ('train_steps', 'fresh_state'):
-    if name in vars(runtime):
-      vars(copy)[name] = vars(runtime)[name]
+  for name in ('_train_steps', '_create_state'):
+    vars(copy)[name] = getattr(runtime, name)
   return copy
 
 
-@pytest.fixture(scope='package')
-def compiled(
-    problem: problem_lib.Problem, quick_compilation: None
-) -> runtime_lib.Runtime:
-  """The tiny experiment on one device; it compiles and initialises once."""
-  runtime = runtime_lib.build(tiny_run.get_config(), problem, num_devices=1)
-  train_steps, first = runtime.train_steps(), runtime.fresh_state()
-  host = jax.device_get(first)
-  put = lambda x, like: jax.device_put(np.copy(x), like.sharding)
-  vars(runtime)['train_steps'] = lambda: train_steps
-  vars(runtime)['fresh_state'] = lambda: jax.tree.map(put, host, first)
-  return runtime
+@pytest.fixture(scope='session')
+def compiled(problem: problem_lib.Problem) -> runtime_lib.Runtime:
+  """The tiny experiment on one device; it compiles once."""
+  return runtime_lib.build(tiny_run.get_config(), problem, num_devices=1)
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ def test_split_tables_train_and_score_like_one_device(problem, pairing):
       assert leaf.is_fully_replicated
     # The next call finds the state where the compiled program expects it.
     steps = runtime.train_steps()
+    assert steps._cache_size() == 1
     for _ in range(2):
       state, more = steps(state, runtime.tables, jnp.int32(2))
     assert steps._cache_size() == 1
