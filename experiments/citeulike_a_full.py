@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Cold papers on CiteULike-a by all that helps, in one model.
+
+Beside the towers of `citeulike_a_end_to_end` the sparse part holds content
+ridge on the tags, on the words and on the runs of characters of their names,
+with papers of many tags longer, and a second kernel on the teacher's factors
+as the content predicts them.
+
+python run.py --config=experiments/citeulike_a_full.py --data_dir=DIR
+"""
+
+import os
+import runpy
+
+from dropoutnet_jax import config
+
+_END_TO_END = os.path.join(
+    os.path.dirname(__file__), 'citeulike_a_end_to_end.py'
+)
+
+
+def get_config() -> config.Config:
+  cfg = runpy.run_path(_END_TO_END)['get_config']()
+  cfg.name = 'citeulike_a_full'
+  feature = config.Feature
+  cfg.features.item += [
+      feature(column='tags', pieces='words'),
+      feature(column='tags', pieces='characters', min_rows=2),
+  ]
+  # Chosen on held-out training papers (data.validation='keep_out').
+  cfg.model.sparse = config.SparseConfig(
+      enabled=True,
+      regularization=1.25,
+      correction_rank=1500,
+      length_power=0.15,
+      landmarks=3000,
+      second_width=500,
+      second_weight=0.3,
+      factor_regularization=1.5,
+      tower_weight=0.35,
+  )
+  return cfg
