@@ -283,6 +283,7 @@ def over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Any:
       mesh=mesh,
       in_specs=(PartitionSpec(), rows),
       out_specs=rows,
+      axis_names={'data'},  # along 'model' the compiler may split as it likes
       check_vma=False,  # else a scan could not start from a constant
   )
 
@@ -325,13 +326,29 @@ def split_padded(rows: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def gather_rows(tree: Any, mesh: Mesh | None) -> Any:
-  """Asks the compiler for all rows on every device inside jit."""
+  """Asks the compiler for all rows on every device inside jit.
+
+  The gradient is split as `split_rows` does it: where each device adds to that
+  of all rows, it gets the sum of its own.
+  """
   if mesh is None or num_parts(mesh) == 1:
     return tree
-  sharding = replicated(mesh)
-  return jax.tree.map(
-      lambda x: jax.lax.with_sharding_constraint(x, sharding), tree
+  whole = replicated(mesh)
+
+  @jax.custom_vjp
+  def gather(x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, whole)
+
+  gather.defvjp(
+      lambda x: (gather(x), None), lambda _, x: (split_rows(x, mesh),)
   )
+
+  def constrain(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jnp.floating):
+      return gather(x)
+    return jax.lax.with_sharding_constraint(x, whole)
+
+  return jax.tree.map(constrain, tree)
 
 
 def describe_devices() -> str:
