@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mesh, shardings and process start-up: the only file that names devices.
+"""Mesh and shardings: apart from `processes` the only file that names devices.
 
 Losses, batch norm and masks are written for the global batch; here is decided
 where its rows live. Parameters are replicated, the rows of a batch are split
@@ -35,49 +35,6 @@ _DETERMINISM = (
     'xla_gpu_exclude_nondeterministic_ops',
 )
 _barrier_numbers = itertools.count()
-
-
-def initialize(
-    coordinator: str = '', num_processes: int = 0, process_id: int = -1
-) -> None:
-  """Joins the processes of one run; does nothing for a single process.
-
-  Args:
-    coordinator: 'host:port' of process 0.
-    num_processes: how many take part.
-    process_id: number of this one.
-
-  Raises:
-    UserError: if only some of the three are given, one of them can't be, or
-      the others don't answer.
-  """
-  given = (bool(coordinator), num_processes > 0, process_id >= 0)
-  if not any(given):
-    return
-  if not all(given):
-    raise errors.UserError(
-        '--coordinator, --num_processes and --process_id belong together; '
-        'give all three or none.'
-    )
-  if process_id >= num_processes:
-    raise errors.UserError(
-        f'--process_id={process_id}: of {num_processes} processes it must be '
-        f'from 0 to {num_processes - 1}.'
-    )
-  host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-    raise errors.UserError(
-        f'--coordinator={coordinator}: expected HOST:PORT of process 0, such '
-        'as localhost:9999.'
-    )
-  try:
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-  except RuntimeError as error:
-    raise errors.UserError(
-        f'--coordinator={coordinator}: the processes cannot be joined '
-        f'({errors.cause(error)}). Start all of them with the same address, '
-        'where process 0 can be reached.'
-    ) from error
 
 
 def make_deterministic() -> None:
