@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import contextlib
 import importlib.util
 import os
+import signal
 import socket
+import threading
 import time
 
 import jax
@@ -87,6 +89,19 @@ def initialize(
         f'({errors.cause(error)}). Start all of them with the same address, '
         'where process 0 can be reached.'
     ) from error
+  _take_signal_back()
+
+
+def _take_signal_back() -> None:
+  """Undoes that JAX's service of preemption catches SIGTERM and keeps it.
+
+  It would only be asked between steps, and what comes before them would go on.
+  `training.signals` remembers the signal and `parallel.anywhere` tells the
+  other processes, which is all that the service does.
+  """
+  handler = signal.getsignal(signal.SIGTERM)
+  if handler and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGTERM, handler)
 
 
 def _wait_for(host: str, port: int) -> None:
@@ -123,6 +138,7 @@ def _join_cluster(mode: str) -> None:
   except Exception as error:  # of sockets, MPI, Kubernetes, a metadata server
     cause = errors.cause(error).rstrip('.')
     raise clusters.why_not_joined(cluster, cause) from error
+  _take_signal_back()
 
 
 @contextlib.contextmanager
