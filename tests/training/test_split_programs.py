@@ -36,8 +36,7 @@ OBJECTIVES = {
     'blocks': dict(pairing='blocks', block_users=16),
     'published': dict(pairing='published'),
     'few': LABELS | dict(num_negatives=4),
-    'many': LABELS | dict(num_negatives=256, shifts='distinct'),
-    'run': LABELS | dict(num_negatives=256, num_hard=8, hard_ratio=0.5),
+    'many': LABELS | dict(num_negatives=256, shifts='distinct', num_hard=8),
 }
 MESHES = {'8x1': (8, 1), '4x2': (8, 2), '2x4': (8, 4), '1x1': (1, 1)}
 
@@ -50,13 +49,13 @@ class Programs:
     self.compiled = functools.cache(self._compile)
     self.ran = functools.cache(self._run)
 
-  def _compile(self, objective, mesh, size=SIZE):
+  def _compile(self, objective, mesh):
     num_devices, model = MESHES[mesh]
     cfg = tiny_run.changed(
         mesh={'model': model},
         objective=OBJECTIVES[objective],
         train={
-            'batch_size': 16 * 24 if objective == 'blocks' else size,
+            'batch_size': 16 * 24 if objective == 'blocks' else SIZE,
             'num_steps': STEPS,
             'steps_per_dispatch': STEPS,
         },
@@ -67,8 +66,8 @@ class Programs:
     steps = runtime.train_steps().lower(state, runtime.tables, jnp.int32(STEPS))
     return runtime, state, steps.compile()
 
-  def text(self, objective, mesh, size=SIZE):
-    return self.compiled(objective, mesh, size)[2].as_text()
+  def text(self, objective, mesh):
+    return self.compiled(objective, mesh)[2].as_text()
 
   def _run(self, objective, mesh):
     """(runtime, last state, losses of all steps)."""
@@ -89,7 +88,6 @@ CASES = [
     ('few', '8x1'),
     ('few', '4x2'),
     ('few', '2x4'),
-    ('many', '8x1'),
 ]
 
 
@@ -120,7 +118,7 @@ def test_their_table_of_results_is_the_same(programs):
   assert expected and found == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize('objective, mesh', CASES)
+@pytest.mark.parametrize('objective, mesh', [*CASES, ('many', '8x1')])
 def test_what_travels_is_of_the_batch_and_of_no_table(
     programs, objective, mesh
 ):
@@ -147,25 +145,17 @@ def test_what_travels_is_of_the_batch_and_of_no_table(
 
 
 def test_items_travel_once_and_negatives_do_not(programs):
-  """Of all that is compared, eight devices send each other the embeddings."""
-  few, many, run = (
-      collectives.bytes_by_kind(programs.text(name, '8x1'))
-      for name in ('few', 'many', 'run')
-  )
-  assert few == many
-  assert sum(run.values()) < sum(few.values()) + 20 * SIZE
-  gathered = [
-      array.shape
-      for one in collectives.collectives(programs.text('many', '8x1'))
+  """Eight devices send each other the batch's embeddings, whatever it costs
+  to compare them.
+  """
+  few, many = (programs.text(name, '8x1') for name in ('few', 'many'))
+  assert collectives.bytes_by_kind(few) == collectives.bytes_by_kind(many)
+  arrays = [
+      (one.kind, array)
+      for one in collectives.collectives(many)
       for array in one.arrays
-      if one.kind == 'all-gather' and len(array.shape) > 1
   ]
-  assert gathered == [(SIZE, RANK)]
-
-
-def test_twice_the_batch_is_at_most_twice_the_bytes(programs):
-  one, two = (
-      sum(collectives.bytes_by_kind(programs.text('few', '8x1', n)).values())
-      for n in (SIZE, 2 * SIZE)
-  )
-  assert 1.5 * one < two <= 2 * one
+  gathered = [x.shape for kind, x in arrays if kind == 'all-gather']
+  assert [x for x in gathered if len(x) > 1] == [(SIZE, RANK)]
+  for _, array in arrays:
+    assert np.prod(array.shape) <= SIZE * RANK
