@@ -40,7 +40,7 @@ from dropoutnet_jax import profiles
 COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
-_PROCESSES = ('coordinator', 'num_processes', 'process_id')
+_PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
@@ -80,9 +80,7 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "Folder for compiled programs; '' is off.",
 )
 _SUITE = flags.DEFINE_list(
-    'suite',
-    ['all'],
-    'bench: which of speed, labels, accuracy, teacher and memory.',
+    'suite', ['all'], 'bench: of speed, labels, accuracy, teacher and memory.'
 )
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
@@ -98,11 +96,10 @@ flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
-_COORDINATOR = flags.DEFINE_string(
-    'coordinator', '', 'host:port of process 0, for several processes.'
-)
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', 0, 'Of this run.')
-_PROCESS_ID = flags.DEFINE_integer('process_id', -1, 'Of this process.')
+flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
+flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
+flags.DEFINE_integer('num_processes', 0, 'Of this run.')
+flags.DEFINE_integer('process_id', -1, 'Of this process.')
 
 
 def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -279,6 +276,7 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import commands
   from dropoutnet_jax import comparisons
   from dropoutnet_jax import parallel
+  from dropoutnet_jax import processes
   from dropoutnet_jax import reproduce
   from dropoutnet_jax import sweeps
 
@@ -288,26 +286,28 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))
   parallel.make_deterministic()
   note = parallel.set_compile_cache(_COMPILE_CACHE.value)
-  place = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-  parallel.initialize(*place)
+  if 'distributed' not in _UNREAD[command]:
+    place: Any = [flags.FLAGS[name].value for name in _PROCESSES]
+    processes.initialize(*place)
   if note:
     commands.say(note)
-  if command == 'train' and cfg.comparison.variants:
-    comparisons.run(cfg, _workdir(), data_dir, _PROFILE.value)
-  elif command == 'train' and cfg.sweep.values:
-    sweeps.run(cfg, _workdir(), data_dir, _PROFILE.value)
-  elif command == 'train':
-    commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
-  elif command == 'evaluate':
-    commands.evaluate(_workdir(), **own)
-  elif command == 'recommend':
-    commands.recommend(_WORKDIR.value, **own)
-  elif command == 'describe':
-    commands.describe(cfg, _WORKDIR.value, data_dir)
-  else:
-    from benchmarks import suite
+  with processes.with_others():
+    if command == 'train' and cfg.comparison.variants:
+      comparisons.run(cfg, _workdir(), data_dir, _PROFILE.value)
+    elif command == 'train' and cfg.sweep.values:
+      sweeps.run(cfg, _workdir(), data_dir, _PROFILE.value)
+    elif command == 'train':
+      commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
+    elif command == 'evaluate':
+      commands.evaluate(_workdir(), **own)
+    elif command == 'recommend':
+      commands.recommend(_WORKDIR.value, **own)
+    elif command == 'describe':
+      commands.describe(cfg, _WORKDIR.value, data_dir)
+    else:
+      from benchmarks import suite
 
-    suite.run(_SUITE.value, data_dir)
+      suite.run(_SUITE.value, data_dir)
 
 
 @contextlib.contextmanager

@@ -70,6 +70,9 @@ def train(
     runtime = _build(cfg, problem, workdir)
     past = _past_outcome(workdir)
     if past.step == cfg.train.num_steps or past.reason:
+      runtime.set_damaged_aside(workdir)  # whose last steps are done again
+      past = _past_outcome(workdir)
+    if past.step == cfg.train.num_steps or past.reason:
       why = past.reason or f'all {past.step} steps are done'
       say(f'{workdir} is finished ({why}); evaluating it.')
       return _evaluate(runtime, workdir, past, _command())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mesh, shardings and process start-up: the only file that names devices.
+"""Mesh and shardings: apart from `processes` the only file that names devices.
 
 Losses, batch norm and masks are written for the global batch; here is decided
 where its rows live. Parameters are replicated, the rows of a batch are split
@@ -35,49 +35,6 @@ _DETERMINISM = (
     'xla_gpu_exclude_nondeterministic_ops',
 )
 _barrier_numbers = itertools.count()
-
-
-def initialize(
-    coordinator: str = '', num_processes: int = 0, process_id: int = -1
-) -> None:
-  """Joins the processes of one run; does nothing for a single process.
-
-  Args:
-    coordinator: 'host:port' of process 0.
-    num_processes: how many take part.
-    process_id: number of this one.
-
-  Raises:
-    UserError: if only some of the three are given, one of them can't be, or
-      the others don't answer.
-  """
-  given = (bool(coordinator), num_processes > 0, process_id >= 0)
-  if not any(given):
-    return
-  if not all(given):
-    raise errors.UserError(
-        '--coordinator, --num_processes and --process_id belong together; '
-        'give all three or none.'
-    )
-  if process_id >= num_processes:
-    raise errors.UserError(
-        f'--process_id={process_id}: of {num_processes} processes it must be '
-        f'from 0 to {num_processes - 1}.'
-    )
-  host, _, port = coordinator.rpartition(':')
-  if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-    raise errors.UserError(
-        f'--coordinator={coordinator}: expected HOST:PORT of process 0, such '
-        'as localhost:9999.'
-    )
-  try:
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-  except RuntimeError as error:
-    raise errors.UserError(
-        f'--coordinator={coordinator}: the processes cannot be joined '
-        f'({errors.cause(error)}). Start all of them with the same address, '
-        'where process 0 can be reached.'
-    ) from error
 
 
 def make_deterministic() -> None:
@@ -283,6 +240,7 @@ def over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Any:
       mesh=mesh,
       in_specs=(PartitionSpec(), rows),
       out_specs=rows,
+      axis_names={'data'},  # along 'model' the compiler may split as it likes
       check_vma=False,  # else a scan could not start from a constant
   )
 
@@ -325,13 +283,29 @@ def split_padded(rows: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def gather_rows(tree: Any, mesh: Mesh | None) -> Any:
-  """Asks the compiler for all rows on every device inside jit."""
+  """Asks the compiler for all rows on every device inside jit.
+
+  The gradient is split as `split_rows` does it: where each device adds to that
+  of all rows, it gets the sum of its own.
+  """
   if mesh is None or num_parts(mesh) == 1:
     return tree
-  sharding = replicated(mesh)
-  return jax.tree.map(
-      lambda x: jax.lax.with_sharding_constraint(x, sharding), tree
+  whole = replicated(mesh)
+
+  @jax.custom_vjp
+  def gather(x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, whole)
+
+  gather.defvjp(
+      lambda x: (gather(x), None), lambda _, x: (split_rows(x, mesh),)
   )
+
+  def constrain(x: jax.Array) -> jax.Array:
+    if jnp.issubdtype(x.dtype, jnp.floating):
+      return gather(x)
+    return jax.lax.with_sharding_constraint(x, whole)
+
+  return jax.tree.map(constrain, tree)
 
 
 def describe_devices() -> str:

@@ -45,6 +45,7 @@ _LONG_FILES = (
     'test_processes.py',
     'test_citeulike.py',
     'test_sweeps.py',
+    'test_split_programs.py',
     'test_many_devices.py',
     'test_parameter_groups.py',
     'test_steps.py',

@@ -30,6 +30,8 @@ LAYERS = (
     'config_tree',
     'experiment',
     'unread',
+    'clusters',
+    'processes',
     'data',
     'model',
     'parallel',
@@ -49,7 +51,8 @@ LAYERS = (
     'benchmarks',
     'run',
 )
-# Only parallel.py says which devices there are and how arrays lie on them.
+# Only parallel.py says which devices there are and how arrays lie on them, and
+# processes.py joins those of several hosts.
 DEVICE_NAMES = {
     'AxisType',
     'Mesh',
@@ -235,9 +238,10 @@ def test_linen_stays_in_towers(path):
 
 
 @pytest.mark.parametrize('path', ALL_FILES, ids=str)
-def test_only_parallel_names_devices(path):
+def test_only_two_files_name_devices(path):
   # Tests compare meshes, so they may build them.
-  if path.parts[0] == 'tests' or path == pathlib.Path(PACKAGE, 'parallel.py'):
+  both = (pathlib.Path(PACKAGE, f'{x}.py') for x in ('parallel', 'processes'))
+  if path.parts[0] == 'tests' or path in both:
     return
   assert not _names_of_jax(_tree(path)) & DEVICE_NAMES
 

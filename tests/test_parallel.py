@@ -140,16 +140,7 @@ def test_tables_are_split_over_the_axis_model(rows):
   np.testing.assert_array_equal(got, tree['matrix'][pick])
 
 
-@pytest.mark.parametrize(
-    'given', [('host:1', 0, -1), ('', 2, 0), ('host:1', 2, -1), ('', 0, 0)]
-)
-def test_half_a_description_of_the_processes_is_told(given):
-  with pytest.raises(errors.UserError, match='belong together; give all three'):
-    parallel.initialize(*given)
-
-
 def test_a_single_process_needs_no_others():
-  parallel.initialize()
   assert parallel.is_writer()
   assert parallel.on_writer(lambda: 5) == 5
   assert parallel.anywhere(True) and not parallel.anywhere(False)

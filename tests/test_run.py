@@ -307,6 +307,16 @@ CASES = [
         )
         for address in ('foo', 'foo:abc', 'foo:0', 'foo:65536', ':1')
     ),
+    Case(
+        'another way to find processes',
+        '--distributed=maybe',
+        '--distributed=maybe: it must be one of auto, on, off.',
+    ),
+    Case(
+        'one of several that is alone',
+        '--distributed=off --num_processes=2 --process_id=0 --coordinator=a:1',
+        'leave out the one or the others.',
+    ),
     # What a command does not read.
     Case(
         'training of suites',

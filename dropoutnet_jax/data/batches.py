@@ -107,8 +107,8 @@ def block_likes(
     user_history: jax.Array, block: Block, num_items: int
 ) -> jax.Array:
   """Which pairs of a block are training pairs: bool [U, I]."""
-  likes, _ = _spread(user_history[block.user], block.item, num_items, True)
-  return likes
+  found = places(user_history[block.user], block.item, num_items)
+  return _at_places(found.liked, len(block.item), True)
 
 
 def block_windows(
@@ -118,8 +118,42 @@ def block_windows(
     num_items: int,
 ) -> jax.Array:
   """Bits of the training pairs of a block, 0 of other pairs: int32 [U, I]."""
-  history, values = user_history[block.user], history_windows[block.user]
-  return _spread(history, block.item, num_items, values)[0]
+  found = places(user_history[block.user], block.item, num_items)
+  values = history_windows[block.user]
+  return _at_places(found.liked, len(block.item), values)
+
+
+class Places(NamedTuple):
+  """Where the items of histories are in a batch, without a mask of all pairs.
+
+  Attributes:
+    first: int32 [B], the first place of the item of each place.
+    liked: int32 [A, L], first places of the items of each history, B where
+      the batch does not have them.
+  """
+
+  first: jax.Array
+  liked: jax.Array
+
+  def likes(self) -> jax.Array:
+    """Which histories have which items: bool [A, B]."""
+    likes = _at_places(self.liked, len(self.first), True)
+    return jnp.take(likes, self.first, axis=1)
+
+
+def places(history: jax.Array, item: jax.Array, num_items: int) -> Places:
+  """Places of histories in a batch; items may occur more than once.
+
+  Args:
+    history: int32 [A, L], distinct items, then -1.
+    item: int32 [B], items of the batch.
+    num_items: items are below it.
+  """
+  size = len(item)
+  # Place of an item in the batch; `size` is the bin for all others.
+  place = jnp.full(num_items + 1, size, jnp.int32)
+  place = place.at[item].min(jnp.arange(size, dtype=jnp.int32))
+  return Places(place[item], place[jnp.where(history < 0, num_items, history)])
 
 
 def batch_likes(
@@ -129,36 +163,20 @@ def batch_likes(
 
   Items may occur more than once.
   """
-  likes, first = _spread(history, item, num_items, True)
-  return jnp.take(likes, first, axis=1)
+  return places(history, item, num_items).likes()
 
 
-def _spread(
-    history: jax.Array,
-    item: jax.Array,
-    num_items: int,
-    values: jax.Array | bool,
-) -> tuple[jax.Array, jax.Array]:
-  """Values of histories [A, L] as columns of a batch.
+def _at_places(
+    place: jax.Array, size: int, values: jax.Array | bool
+) -> jax.Array:
+  """[A, size] with values [A, L], or one, at places int32 [A, L] <= size.
 
-  Args:
-    history: int32 [A, L], distinct items, then -1.
-    item: int32 [B], items of the batch.
-    num_items: items are below it.
-    values: [A, L] of the histories, or of all of them.
-
-  Returns:
-    [A, B], values at each item's first place and zeros elsewhere, and that
-    place, int32 [B].
+  Row by row, so that rows may be split over devices; `size` is nowhere.
   """
-  size = len(item)
-  # Place of an item in the batch; `size` is the bin for all others.
-  place = jnp.full(num_items + 1, size, jnp.int32)
-  place = place.at[item].min(jnp.arange(size, dtype=jnp.int32))
-  where = place[jnp.where(history < 0, num_items, history)]
-  rows = jnp.arange(len(history))[:, None]
-  found = jnp.zeros((len(history), size + 1), jnp.asarray(values).dtype)
-  return found.at[rows, where].set(values)[:, :size], place[item]
+  values = jnp.broadcast_to(jnp.asarray(values), place.shape)
+  empty = jnp.zeros(size + 1, values.dtype)
+  of_row = jax.vmap(lambda place, values: empty.at[place].set(values))
+  return of_row(place, values)[:, :size]
 
 
 def pair_likes(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dropoutnet_jax.data import batches
 from dropoutnet_jax.model import block_products
 from dropoutnet_jax.model import loss_inputs
 from dropoutnet_jax.model import row_chunks
@@ -25,14 +26,17 @@ class Rows(NamedTuple):
     log_q: float32 [B], what is subtracted from an item's logits.
     offered: bool [B], the row's item may be a negative of others.
     history: bool [B, B + S] or None, the column's item is a known positive of
-      the row's user.
+      the row's user. Or int32 [B, L], places of these among the items.
+    first: int32 [B + S], of the items, where a history has places: the first
+      place of each one's item.
   """
 
   weight: jax.Array
   item_id: jax.Array
   log_q: jax.Array
   offered: jax.Array
-  history: jax.Array | None
+  history: jax.Array | None = None
+  first: jax.Array | None = None
 
 
 class Sampled(NamedTuple):
@@ -53,11 +57,15 @@ def prepare(
     weight: jax.Array,
     log_q: jax.Array | None,
     item_id: jax.Array | None,
-    history_mask: jax.Array | None,
+    history_mask: jax.Array | batches.Places | None,
     item_mask: jax.Array | None,
     sampled: Sampled | None = None,
+    over_rows: row_chunks.OverRows = row_chunks.on_one_device,
 ) -> tuple[Rows, Rows]:
   """Checks and completes what `losses.in_batch_softmax` is given.
+
+  A history may be given as places instead of a mask, which then is made chunk
+  by chunk: no device ever holds B x B of anything.
 
   Returns:
     B rows, of weight 0 where there is no negative, and the B + S items that
@@ -81,10 +89,15 @@ def prepare(
         jnp.concatenate([rows.item_id, other_id]),
         jnp.concatenate([rows.log_q, jax.lax.stop_gradient(sampled.log_q)]),
         jnp.pad(rows.offered, (0, len(other_id)), constant_values=True),
-        None,
     )
   expected = (len(weight), len(items.item_id))
-  if history_mask is not None and history_mask.shape != expected:
+  if isinstance(history_mask, batches.Places):
+    loss_inputs.check_same_shape(
+        first=history_mask.first, item_id=items.item_id
+    )
+    items = items._replace(first=history_mask.first)
+    history_mask = history_mask.liked
+  elif history_mask is not None and history_mask.shape != expected:
     size = '[B, B]' if sampled is None else '[B, B + S]'
     raise ValueError(
         f'history_mask is {history_mask.shape}; it must be {size}, here '
@@ -96,8 +109,16 @@ def prepare(
       items,
       rows,
       len(items.item_id),
+      over_rows,
   )
   return rows._replace(weight=rows.weight * has_negative), items
+
+
+def join(item_emb: jax.Array, sampled: Sampled | None) -> jax.Array:
+  """Embeddings of the items that rows are compared with: [B + S, R]."""
+  if sampled is None:
+    return item_emb
+  return jnp.concatenate([item_emb, sampled.emb])
 
 
 def _make_rows(
@@ -117,7 +138,7 @@ def _make_rows(
   log_q = jax.lax.stop_gradient(log_q)
   log_q = loss_inputs.kept(log_q, offered | (weight > 0))
   weight = loss_inputs.kept(jax.lax.stop_gradient(weight), weight)
-  return Rows(weight, item_id, log_q, offered, None)
+  return Rows(weight, item_id, log_q, offered)
 
 
 def weight_with_negative(weight: jax.Array, mask: jax.Array) -> jax.Array:
@@ -141,7 +162,11 @@ def negatives(rows: Rows, items: Rows) -> jax.Array:
   """
   other = rows.item_id[:, None] != items.item_id[None, :]
   other &= items.offered[None, :]
-  return other if rows.history is None else other & ~rows.history
+  if rows.history is None:
+    return other
+  if items.first is None:
+    return other & ~rows.history
+  return other & ~batches.Places(items.first, rows.history).likes()
 
 
 def chunk_sum(
@@ -155,13 +180,15 @@ def chunk_sum(
 
   Args:
     dtype: of the factors of the products.
-    item_emb: [B + S, R].
+    item_emb: [B + S, R]; what does not count is made 0 here, since what is
+      computed of it before could be split over devices and travel again.
     row_emb: of users and of their own items, [C, R] each; users are divided by
       the temperature.
     items: B + S of them.
     rows: C of the batch.
   """
   user_emb, own_emb = row_emb
+  item_emb = loss_inputs.kept(item_emb, items.offered | (items.weight > 0))
   own = jnp.sum(user_emb * own_emb, axis=-1) - rows.log_q
   logit = block_products.block_scores(user_emb, item_emb, dtype)
   gap = logit - items.log_q[None, :] - own[:, None]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dropoutnet_jax import config
+from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import band
 from dropoutnet_jax.model import batch_softmax
@@ -15,6 +16,7 @@ from dropoutnet_jax.model import losses
 from dropoutnet_jax.model import negatives
 from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.model import rolled
+from dropoutnet_jax.model import row_chunks
 
 
 class Terms(NamedTuple):
@@ -36,6 +38,20 @@ class Shown(NamedTuple):
   is_real: jax.Array
 
 
+class Across(NamedTuple):
+  """What every row of a batch is compared with, whole on each device.
+
+  Attributes:
+    item: [B, R], of the rows' items.
+    rows: the labelled rows.
+    log_frequency: float32 [B].
+  """
+
+  item: jax.Array
+  rows: tables_lib.LabelledRows
+  log_frequency: jax.Array
+
+
 class Batch(NamedTuple):
   """Embeddings of B labelled rows, and what they are compared with.
 
@@ -47,10 +63,11 @@ class Batch(NamedTuple):
     history: what each row's user likes, see `negatives.not_in_history`; None
       counts that as negatives.
     known: bool [B, B + S], the same for the items of the batch and the sampled
-      ones; needed for 'in_batch_softmax' alone.
+      ones, or their places; needed for 'in_batch_softmax' alone.
     sampled: S items for all rows, with what their logits lose beside
       log_frequency; or None.
     shown: items for each row, or None.
+    across: where rows are split over devices, what is not; None elsewhere.
   """
 
   user: jax.Array
@@ -58,9 +75,15 @@ class Batch(NamedTuple):
   rows: tables_lib.LabelledRows
   log_frequency: jax.Array
   history: jax.Array | None = None
-  known: jax.Array | None = None
+  known: jax.Array | batches.Places | None = None
   sampled: batch_softmax.Sampled | None = None
   shown: Shown | None = None
+  across: Across | None = None
+
+  def everything(self) -> Across:
+    """What rows are compared with."""
+    own = Across(self.item, self.rows, self.log_frequency)
+    return own if self.across is None else self.across
 
 
 def label_terms(
@@ -68,6 +91,7 @@ def label_terms(
     logit: objective_params.Logit,
     batch: Batch,
     key: jax.Array,
+    over_rows: row_chunks.OverRows = row_chunks.on_one_device,
 ) -> Terms:
   """Loss terms of a batch of labelled rows.
 
@@ -76,6 +100,7 @@ def label_terms(
     logit: how scores become logits.
     batch: what they are computed from.
     key: draws the rolled negatives.
+    over_rows: how rows are split over devices.
   """
   rows = batch.rows
   score = jnp.sum(batch.user * batch.item, axis=-1, dtype=jnp.float32)
@@ -92,15 +117,15 @@ def label_terms(
     count['pointwise'] = effective_rows.pointwise(rows.weight)
   if settings.pairwise:
     value['pairwise'], count['pairwise'] = _pairwise(
-        settings, logit.temperature, score, rows
+        settings, logit.temperature, score, rows, over_rows
     )
   if settings.softmax:
     value['softmax'], count['softmax'] = _softmax(
-        settings, logit.temperature, score, batch, key
+        settings, logit.temperature, score, batch, key, over_rows
     )
   if settings.in_batch_softmax:
     value['in_batch_softmax'], count['in_batch_softmax'] = _in_batch_softmax(
-        settings, logit.temperature, batch
+        settings, logit.temperature, batch, over_rows
     )
   return Terms(value, count)
 
@@ -118,6 +143,7 @@ def _pairwise(
     temperature: float | jax.Array,
     score: jax.Array,
     rows: tables_lib.LabelledRows,
+    over_rows: row_chunks.OverRows,
 ) -> _Term:
   """Rows of a batch, a user or a session against each other."""
   within = {'batch': None, 'user': rows.user, 'session': rows.session}
@@ -135,6 +161,7 @@ def _pairwise(
       session=session,
       label_margin=settings.pairwise_label_margin,
       hard_ratio=settings.hard_ratio,
+      over_rows=over_rows,
   )
   return value, effective_rows.pairwise(rows.label, weight, session)
 
@@ -145,14 +172,16 @@ def _softmax(
     score: jax.Array,
     batch: Batch,
     key: jax.Array,
+    over_rows: row_chunks.OverRows,
 ) -> _Term:
   """Rows with a reaction against rolled, sampled and shown items."""
   rows, positive = batch.rows, _positive(batch.rows)
-  shifts, rolled_score = _rolled(settings, batch, key)
   rules = (rows.item, batch.history, rows.is_real, settings.mask_same_item)
-  own_item, *rest = rules
+  rolled_item, is_real, rolled_score = _rolled(settings, batch, key, over_rows)
   scores = [rolled_score]
-  masks = [negatives.valid_negatives(own_item, shifts, *rest)]
+  masks = [negatives.valid_candidates(rolled_item, *rules)]
+  if is_real is not None:
+    masks[0] &= is_real
   if batch.sampled is not None:
     sampled = batch.sampled
     scores.append(negatives.mixed_scores(batch.user, sampled.emb))
@@ -163,7 +192,9 @@ def _softmax(
     masks.append(batch.shown.is_real)
   negative, mask = (jnp.concatenate(x, axis=1) for x in (scores, masks))
   if settings.num_hard:
-    negative, mask = negatives.hardest(negative, mask, settings.num_hard)
+    num_hard = settings.num_hard
+    hardest = lambda _, rows: negatives.hardest(rows[0], rows[1], num_hard)
+    negative, mask = over_rows(hardest)(None, (negative, mask))
   value = losses.support_vector_softmax(
       score,
       negative,
@@ -177,47 +208,78 @@ def _softmax(
   return value, effective_rows.support_vector_softmax(positive, mask)
 
 
+class _Rolled(NamedTuple):
+  """The items of rolled rows: numbers, whether they are none of padding (None:
+  all are), and scores, [B, M] each.
+  """
+
+  item: jax.Array
+  is_real: jax.Array | None
+  score: jax.Array
+
+
 def _rolled(
-    settings: config.ObjectiveConfig, batch: Batch, key: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Shifts int32 [M], and scores with items rolled by them, [B, M]."""
+    settings: config.ObjectiveConfig,
+    batch: Batch,
+    key: jax.Array,
+    over_rows: row_chunks.OverRows,
+) -> _Rolled:
+  """Scores of rows with items rolled by random shifts."""
   size, num = len(batch.user), settings.num_negatives
-  if settings.shifts == 'consecutive' and num:
+  is_run = settings.shifts == 'consecutive' and num > 0
+  if is_run:
     first = band.first_shift(key, size, num)
     shifts = first + jnp.arange(num, dtype=jnp.int32)
-    return shifts, band.consecutive_scores(batch.user, batch.item, first, num)
-  shifts = rolled.roll_shifts(
-      key, size, num, settings.shifts == 'with_replacement'
-  )
-  return shifts, rolled.rolled_scores(batch.user, batch.item, shifts)
+  else:
+    repeats = settings.shifts == 'with_replacement'
+    shifts = rolled.roll_shifts(key, size, num, repeats)
+
+  def part(
+      whole: tuple[Across, jax.Array], own: tuple[jax.Array, jax.Array]
+  ) -> _Rolled:
+    (across, shifts), (user, row) = whole, own
+    if is_run:
+      score = band.consecutive_scores(user, across.item, shifts[0], num, row[0])
+    else:
+      score = rolled.rolled_scores(user, across.item, shifts, row[0])
+    taken = lambda x: None if x is None else rolled.roll(x, shifts, row)
+    item = rolled.roll(across.rows.item, shifts, row)
+    return _Rolled(item, taken(across.rows.is_real), score)
+
+  row = jnp.arange(size, dtype=jnp.int32)
+  whole = (batch.everything(), shifts)
+  return over_rows(part)(whole, (batch.user, row))
 
 
 def _in_batch_softmax(
     settings: config.ObjectiveConfig,
     temperature: float | jax.Array,
     batch: Batch,
+    over_rows: row_chunks.OverRows,
 ) -> _Term:
   """Rows with a reaction against all items of the batch, and sampled ones."""
-  sampled, log_q = batch.sampled, None
+  sampled, log_q, whole = batch.sampled, None, batch.everything()
   if settings.log_q:
-    log_q = settings.log_q * batch.log_frequency
+    log_q = settings.log_q * whole.log_frequency
   if sampled is not None:
     sampled = sampled._replace(log_q=settings.log_q * sampled.log_q)
   # An item that was shown in vain is a negative of others like any other.
   rows, items = batch_softmax.prepare(
-      _positive(batch.rows),
+      _positive(whole.rows),
       log_q,
-      batch.rows.item if settings.mask_same_item else None,
+      whole.rows.item if settings.mask_same_item else None,
       batch.known,
-      batch.rows.weight > 0,
+      whole.rows.weight > 0,
       sampled,
+      over_rows,
   )
   value = losses.prepared_softmax(
       batch.user,
       batch.item,
+      batch_softmax.join(whole.item, sampled),
       rows,
       items,
-      None if sampled is None else sampled.emb,
       temperature=temperature,
+      over_rows=over_rows,
   )
   return value, effective_rows.in_batch_softmax(rows)

@@ -170,6 +170,7 @@ def pairwise(
     session: jax.Array | None = None,
     label_margin: bool = False,
     hard_ratio: float = 1.0,
+    over_rows: row_chunks.OverRows = row_chunks.on_one_device,
 ) -> jax.Array:
   """Cost of the ordered pairs of a batch, label_i > label_j.
 
@@ -194,6 +195,7 @@ def pairwise(
     hard_ratio: in (0, 1], the share of all weight of pairs that is kept, the
       pairs with the smallest x first. Pairs at the bound share what is left,
       so the order of rows does not matter.
+    over_rows: how rows are split over devices.
 
   Returns:
     float32 [].
@@ -218,7 +220,7 @@ def pairwise(
     order = score / temperature - rows.label if label_margin else score
     rows = jax.lax.stop_gradient(rows._replace(order=order))
     total *= hard_ratio
-    selection = pairs.hardest(rows, total)
+    selection = pairs.hardest(rows, total, over_rows)
   value = row_chunks.sum_over_rows(
       functools.partial(pairs.chunk_sum, kind, margin, label_margin),
       (score, temperature),
@@ -226,6 +228,7 @@ def pairwise(
       (rows, selection),
       rows,
       least_chunks=1 if selection is None else 2,
+      over_rows=over_rows,
   )
   return _divided(value, total)
 
@@ -345,13 +348,12 @@ def in_batch_softmax(
   rows, items = batch_softmax.prepare(
       weight, log_q, item_id, history_mask, item_mask, sampled
   )
-  more = None if sampled is None else sampled.emb
   return prepared_softmax(
       user_emb,
       item_emb,
+      batch_softmax.join(item_emb, sampled),
       rows,
       items,
-      more,
       temperature=temperature,
       dtype=dtype,
   )
@@ -360,36 +362,35 @@ def in_batch_softmax(
 def prepared_softmax(
     user_emb: jax.Array,
     item_emb: jax.Array,
+    across_emb: jax.Array,
     rows: batch_softmax.Rows,
     items: batch_softmax.Rows,
-    sampled_emb: jax.Array | None,
     *,
     temperature: float | jax.Array,
     dtype: jnp.dtype = jnp.dtype('float32'),
+    over_rows: row_chunks.OverRows = row_chunks.on_one_device,
 ) -> jax.Array:
   """`in_batch_softmax` of what `batch_softmax.prepare` has made: float32 [].
 
   Args:
-    user_emb: [B, R].
-    item_emb: [B, R].
+    user_emb, item_emb: [B, R], of the rows' users and of their own items.
+    across_emb: [B + S, R], of all items.
     rows: B of them.
     items: B + S of them.
-    sampled_emb: [S, R], or None for S = 0.
     temperature: positive; may be learnt.
     dtype: of the factors of the products.
+    over_rows: how rows, but not what is across, are split over devices.
   """
   user_emb = loss_inputs.kept(user_emb, rows.weight) / temperature
   item_emb = loss_inputs.kept(item_emb, rows.offered | (rows.weight > 0))
-  across = item_emb
-  if sampled_emb is not None:
-    across = jnp.concatenate([item_emb, sampled_emb.astype(jnp.float32)])
   value = row_chunks.sum_over_rows(
       functools.partial(batch_softmax.chunk_sum, dtype),
-      across,
+      across_emb,
       (user_emb, item_emb),
       items,
       rows,
-      num_columns=len(across),
+      num_columns=len(across_emb),
+      over_rows=over_rows,
   )
   return _divided(value, jnp.sum(rows.weight))
 

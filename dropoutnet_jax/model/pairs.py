@@ -132,7 +132,11 @@ def weights(
   return weight * jnp.where(gap > selection.bound, 0.0, at_bound)
 
 
-def hardest(rows: Rows, weight: jax.Array) -> Selection:
+def hardest(
+    rows: Rows,
+    weight: jax.Array,
+    over_rows: row_chunks.OverRows = row_chunks.on_one_device,
+) -> Selection:
   """Selects the hardest pairs of a total weight [], exactly.
 
   The bound is a quantile of the differences of `order`, found bit by bit: each
@@ -153,7 +157,13 @@ def hardest(rows: Rows, weight: jax.Array) -> Selection:
 
     # In chunks, as in the loss: see `sum_over_rows`.
     return row_chunks.sum_over_rows(
-        chunk_sum, None, None, (rows, bound), rows, least_chunks=2
+        chunk_sum,
+        None,
+        None,
+        (rows, bound),
+        rows,
+        least_chunks=2,
+        over_rows=over_rows,
     )
 
   def halve(

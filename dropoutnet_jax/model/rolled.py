@@ -45,9 +45,15 @@ def roll_shifts(
   return order[:num_negatives].astype(jnp.int32) + 1
 
 
-def roll(values: jax.Array, shifts: jax.Array) -> jax.Array:
-  """[B, M] of values [B]: column m is jnp.roll(values, shifts[m])."""
-  row = jnp.arange(values.shape[0], dtype=jnp.int32)
+def roll(
+    values: jax.Array, shifts: jax.Array, row: jax.Array | None = None
+) -> jax.Array:
+  """[B, M] of values [B]: column m is jnp.roll(values, shifts[m]).
+
+  Or, with numbers of rows int32 [C], these rows of it alone.
+  """
+  if row is None:
+    row = jnp.arange(values.shape[0], dtype=jnp.int32)
   return _take(values, _partner(row, shifts, values.shape[0]))
 
 
@@ -55,6 +61,7 @@ def rolled_scores(
     user_emb: jax.Array,
     item_emb: jax.Array,
     shifts: jax.Array,
+    first_row: jax.Array | int = 0,
     *,
     method: str = 'auto',
 ) -> jax.Array:
@@ -64,9 +71,10 @@ def rolled_scores(
   are taken in chunks.
 
   Args:
-    user_emb: [B, D].
+    user_emb: [B, D], or [C, D], C of the B rows that follow each other.
     item_emb: [B, D], row b is the positive of user b.
     shifts: int32 [M], any whole numbers.
+    first_row: int32 [], the number of the first of C rows.
     method: 'gather' (rows of the negatives, cost grows with M), 'matrix' (all
       B x B products, of which diagonals are kept, cost hardly depends on M) or
       'auto', the faster one. Results are the same up to rounding.
@@ -78,13 +86,21 @@ def rolled_scores(
   Raises:
     ValueError: if shapes do not fit, or on an unknown method.
   """
-  if user_emb.ndim != 2 or user_emb.shape != item_emb.shape:
-    raise ValueError(f'Shapes differ: {user_emb.shape}, {item_emb.shape}.')
+  check_shapes(user_emb, item_emb)
   if shifts.ndim != 1:
     raise ValueError(f'shifts {shifts.shape} must be [M].')
   if method not in _METHODS:
     raise ValueError(f'method is {method!r}; it must be one of {_METHODS}.')
-  return _rolled_scores(user_emb, item_emb, shifts, method)
+  # From the first row on the shifts are as good as these from row 0 on.
+  return _rolled_scores(user_emb, item_emb, shifts - first_row, method)
+
+
+def check_shapes(user_emb: jax.Array, item_emb: jax.Array) -> None:
+  """Raises ValueError unless they are [C, D] and [B, D], C at most B."""
+  fit = user_emb.ndim == item_emb.ndim == 2
+  fit = fit and user_emb.shape[1] == item_emb.shape[1]
+  if not fit or len(user_emb) > len(item_emb):
+    raise ValueError(f'Shapes differ: {user_emb.shape}, {item_emb.shape}.')
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -106,15 +122,18 @@ def _scores_backward(
     method: str, inputs: _Inputs, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, None]:
   user_emb, item_emb, shifts = inputs
+  sums = functools.partial(
+      _fastest, (_sums_of_gathered, _sums_of_products), method
+  )
+  user_grad = sums(gradient, item_emb, shifts).astype(user_emb.dtype)
+  if len(user_emb) < len(item_emb):
+    item_grad = _sums_of_runs(gradient, user_emb, shifts, len(item_emb))
+    return user_grad, item_grad.astype(item_emb.dtype), None
   # The item of row j is a negative of row j + shifts[m]: the gradient of items
   # is that of users with shifts turned round, and nothing scatters embeddings.
   row = jnp.arange(gradient.shape[0], dtype=jnp.int32)
   anchor = _partner(row, -shifts, gradient.shape[0])
   received = jnp.take_along_axis(gradient, anchor, axis=0)
-  sums = functools.partial(
-      _fastest, (_sums_of_gathered, _sums_of_products), method
-  )
-  user_grad = sums(gradient, item_emb, shifts).astype(user_emb.dtype)
   item_grad = sums(received, user_emb, -shifts).astype(item_emb.dtype)
   return user_grad, item_grad, None
 
@@ -168,10 +187,42 @@ def _over_chunks(
 
   def chunk(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
     part, start = inputs
-    return kernel(part, _partner(start + step, shifts, size), table)
+    return kernel(part, _partner(start + step, shifts, len(table)), table)
 
   made = jax.lax.map(chunk, (parts, first))
   return made.swapaxes(0, 1).reshape(len(padded), made.shape[2])[:size]
+
+
+def _sums_of_runs(
+    gradient: jax.Array, rows: jax.Array, shifts: jax.Array, size: int
+) -> jax.Array:
+  """Sum over c and m of gradient[c, m] rows[c] at (c - shifts[m]) mod size.
+
+  Fewer rows than there are of the table, as a device has them: by each shift
+  they meet a run of the table's rows, so that no row is sought.
+
+  Args:
+    gradient: [C, M].
+    rows: [C, D].
+    shifts: int32 [M].
+    size: B, rows of the table.
+
+  Returns:
+    float32 [B, D].
+  """
+  length, width = rows.shape
+  rows = rows.astype(jnp.float32)
+
+  def add(number: jax.Array, total: jax.Array) -> jax.Array:
+    # Runs may reach past the end, into what is added to the beginning after.
+    place = (-shifts[number] % size, jnp.int32(0))
+    weight = jax.lax.dynamic_slice(gradient, (0, number), (length, 1))
+    run = jax.lax.dynamic_slice(total, place, (length, width))
+    return jax.lax.dynamic_update_slice(total, run + weight * rows, place)
+
+  empty = jnp.zeros((size + length, width), jnp.float32)
+  total = jax.lax.fori_loop(0, len(shifts), add, empty)
+  return total[:size].at[:length].add(total[size:])
 
 
 # Kernels: part [C, D] or [C, M], partner int32 [C, M], table [B, D]. Dots are

@@ -4,7 +4,8 @@
 A batch of B rows has B x B pairs. A large batch goes through in chunks of
 rows, and the gradient of a chunk is taken where its value is: nothing of size
 B x B outlives its chunk, and nothing is computed a second time for the backward
-pass. It knows no loss.
+pass. Where rows are split over devices, each of them chunks its own. No loss is
+known here.
 """
 
 from collections.abc import Callable
@@ -21,6 +22,14 @@ LEAST_ROWS = 128
 
 # (shared, rows, fixed, fixed_rows) -> float32 [].
 ChunkSum = Callable[[Any, Any, Any, Any], jax.Array]
+# Makes a function of (what is whole, rows), which returns rows, one that each
+# device applies to the rows that it has.
+OverRows = Callable[[Callable[[Any, Any], Any]], Callable[[Any, Any], Any]]
+
+
+def on_one_device(function: Callable[[Any, Any], Any]) -> Any:
+  """All rows are on each device: the function as it is."""
+  return function
 
 
 def sum_over_rows(
@@ -31,6 +40,7 @@ def sum_over_rows(
     fixed_rows: Any,
     least_chunks: int = 1,
     num_columns: int = 0,
+    over_rows: OverRows = on_one_device,
 ) -> jax.Array:
   """Sum of a function over chunks of rows: float32 [].
 
@@ -48,16 +58,21 @@ def sum_over_rows(
     least_chunks: the fewest to make; from two on, what a chunk gets are arrays
       in memory, not expressions that the compiler may round in another way.
     num_columns: of what a row is paired with; 0 is as many as there are rows.
+    over_rows: how rows are split over devices, whose sums are added last: what
+      is shared travels once, and so does its gradient.
   """
   fixed, fixed_rows = jax.lax.stop_gradient((fixed, fixed_rows))
-  num_rows = jax.tree.leaves((rows, fixed_rows))[0].shape[0]
-  num_chunks = max(_num_chunks(num_rows, num_columns), least_chunks)
-  if num_chunks == 1:
-    return function(shared, rows, fixed, fixed_rows)
-  rows, fixed_rows = jax.tree.map(
-      lambda array: _split(array, num_chunks), (rows, fixed_rows)
-  )
-  return _scanned(function, shared, rows, fixed, fixed_rows)
+  num_columns = num_columns or _num_rows((rows, fixed_rows))
+
+  def part(whole: Any, own: Any) -> jax.Array:
+    (shared, fixed), (rows, fixed_rows) = whole, own
+    chunks = max(_num_chunks(_num_rows(own), num_columns), least_chunks)
+    if chunks == 1:
+      return function(shared, rows, fixed, fixed_rows)[None]
+    rows, fixed_rows = jax.tree.map(lambda x: _split(x, chunks), own)
+    return _scanned(function, shared, rows, fixed, fixed_rows)[None]
+
+  return jnp.sum(over_rows(part)((shared, fixed), (rows, fixed_rows)))
 
 
 def map_rows(
@@ -65,6 +80,7 @@ def map_rows(
     fixed: Any,
     fixed_rows: Any,
     num_columns: int = 0,
+    over_rows: OverRows = on_one_device,
 ) -> jax.Array:
   """What a function makes of each row, by chunks of rows: [B, ...].
 
@@ -73,19 +89,29 @@ def map_rows(
     fixed: pytree of arrays, whole in every chunk.
     fixed_rows: pytree of arrays [B, ...].
     num_columns: as in `sum_over_rows`.
+    over_rows: as there.
   """
   fixed, fixed_rows = jax.lax.stop_gradient((fixed, fixed_rows))
-  num_rows = jax.tree.leaves(fixed_rows)[0].shape[0]
-  num_chunks = _num_chunks(num_rows, num_columns)
-  if num_chunks <= 1:
-    return function(fixed, fixed_rows)
-  chunks = jax.tree.map(lambda array: _split(array, num_chunks), fixed_rows)
-  made = jax.lax.map(functools.partial(function, fixed), chunks)
-  return made.swapaxes(0, 1).reshape(-1, *made.shape[2:])[:num_rows]
+  num_columns = num_columns or _num_rows(fixed_rows)
+
+  def part(whole: Any, own: Any) -> jax.Array:
+    size = _num_rows(own)
+    num_chunks = _num_chunks(size, num_columns)
+    if num_chunks <= 1:
+      return function(whole, own)
+    chunks = jax.tree.map(lambda array: _split(array, num_chunks), own)
+    made = jax.lax.map(functools.partial(function, whole), chunks)
+    return made.swapaxes(0, 1).reshape(-1, *made.shape[2:])[:size]
+
+  return over_rows(part)(fixed, fixed_rows)
+
+
+def _num_rows(rows: Any) -> int:
+  return int(jax.tree.leaves(rows)[0].shape[0])
 
 
 def _num_chunks(num_rows: int, num_columns: int) -> int:
-  size = max(LEAST_ROWS, MOST_PAIRS // max(num_columns or num_rows, 1))
+  size = max(LEAST_ROWS, MOST_PAIRS // max(num_columns, 1))
   return -(-num_rows // size)
 
 

@@ -114,19 +114,21 @@ def make_loss_fn(
     embed = functools.partial(_embed, model, params)
     given = (cfg, embed, batch_stats, tables, key, scaled)
     logit = objective_params.logit(cfg, params)
-    batch = parallel.split_rows(batch_of_step(cfg, tables, step), mesh)
+    # Drawn whole on each device, lest parts of what is drawn from travel.
+    drawn = parallel.gather_rows(batch_of_step(cfg, tables, step), mesh)
+    batch = parallel.split_rows(drawn, mesh)
     if settings.pairing == 'interactions':
       terms, rows, stats = label_loss.label_loss(
           cfg,
           functools.partial(_embed_pairs, *given, mesh=mesh),
-          batch,
+          drawn,
           tables,
           logit,
           key,
           mesh,
       )
     elif settings.pairing == 'blocks':
-      terms, rows, stats = _block_loss(*given, batch, mesh)
+      terms, rows, stats = _block_loss(*given, drawn, mesh)
     else:
       terms, rows, stats = _pair_loss(*given, batch)
     metrics = {f'loss/{name}': value for name, value in terms.items()}
@@ -191,22 +193,25 @@ def _block_loss(
     tables: tables_lib.Tables,
     key: jax.Array,
     rates: dropout_rates.Rates,
-    block: batches.Block,
+    drawn: batches.Block,
     mesh: parallel.Mesh,
 ) -> tuple[Metrics, Metrics, Any]:
   """Every user and item of a block embedded once, all pairs scored."""
+  block = parallel.split_rows(drawn, mesh)
+  # Users are split, and each device has all items of theirs.
+  pairs = batches.Block(block.user, drawn.item)
   _, user_key, item_key = jax.random.split(key, 3)
   user = objective.preference(tables.user, block.user)
   item = objective.preference(tables.item, block.item)
   user_history, item_history = user, item
   if cfg.dropout.uses_history:
     likes = batches.block_likes(
-        tables.user_history, block, len(tables.item.present)
+        tables.user_history, pairs, len(tables.item.present)
     ).astype(jnp.float32)
     user_history = objective.history_preference(
         tables.user,
         block.user,
-        likes @ tables.item.factors[block.item],
+        likes @ tables.item.factors[pairs.item],
         jnp.sum(likes, axis=1).astype(jnp.int32),
     )
     item_history = objective.history_preference(
@@ -217,7 +222,7 @@ def _block_loss(
     )
   user_state = input_dropout.draw_states(user_key, len(block.user), rates.user)
   item_state = input_dropout.draw_states(item_key, len(block.item), rates.item)
-  user_counted, item_counted = statistics.without_block(tables, block)
+  user_counted, item_counted = statistics.without_block(tables, pairs)
   user_emb, item_emb, stats = _embed_sides(
       cfg,
       embed,
@@ -234,7 +239,7 @@ def _block_loss(
       user_emb,
       item_emb,
       tables.user.factors[block.user],
-      tables.item.factors[block.item],
+      tables.item.factors[pairs.item],
       dtype=jnp.dtype(cfg.model.dtype),
   )
   return terms, {}, stats

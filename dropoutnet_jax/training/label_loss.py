@@ -7,6 +7,7 @@ that they share the statistics of batch norm.
 """
 
 from collections.abc import Callable
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -34,6 +35,9 @@ EmbedRows = Callable[
 ]
 # Apart from what `batch_loss` splits the key of a step into.
 _SHIFTS, _SAMPLED, _SHOWN = 3, 4, 5
+# Up to so many pairs of a batch, a byte each, there is one mask of all; of more
+# it is made chunk by chunk, twice in a step, which takes longer.
+_MASKED_PAIRS = 2**24
 
 
 def draw_rows(
@@ -93,7 +97,7 @@ def label_loss(
     tables: tables_lib.Tables,
     logit: objective_params.Logit,
     key: jax.Array,
-    mesh: parallel.Mesh,
+    mesh: parallel.Mesh | None,
 ) -> tuple[Metrics, Metrics, Any]:
   """Terms, how many rows each is a mean over, and batch statistics.
 
@@ -106,14 +110,27 @@ def label_loss(
     key: of the step.
     mesh: that the rows are split over.
   """
+  if len(rows.user) % parallel.num_parts(mesh):
+    mesh = None  # every device has all rows
+  across = rows
   rows = parallel.split_rows(rows, mesh)
   more = _draw_more(cfg.objective, tables, rows, key)
   user_emb, item_emb, stats = embed(rows, more.flat())
   batch = _make_batch(
-      cfg.objective, tables, rows, more, user_emb.dense, item_emb.dense, mesh
+      cfg.objective,
+      tables,
+      (rows, across),
+      more,
+      user_emb.dense,
+      item_emb.dense,
+      mesh,
   )
   terms = label_objective.label_terms(
-      cfg.objective, logit, batch, jax.random.fold_in(key, _SHIFTS)
+      cfg.objective,
+      logit,
+      batch,
+      jax.random.fold_in(key, _SHIFTS),
+      functools.partial(parallel.over_rows, mesh=mesh),
   )
   values = terms.value
   if cfg.objective.teacher:
@@ -156,32 +173,32 @@ def _draw_more(
 def _make_batch(
     settings: config.ObjectiveConfig,
     tables: tables_lib.Tables,
-    rows: tables_lib.LabelledRows,
+    both: tuple[tables_lib.LabelledRows, tables_lib.LabelledRows],
     more: _More,
     user: jax.Array,
     item: jax.Array,
-    mesh: parallel.Mesh,
+    mesh: parallel.Mesh | None,
 ) -> label_objective.Batch:
   """What the terms compare.
 
   Args:
     settings: of the objective.
     tables: that the rows are of.
-    rows: B of them.
+    both: B of them, split over the mesh and whole on each device.
     more: further items.
     user: [B, R], embeddings of the rows' users.
     item: [B + B * M + S, R], of their items, then of `more.flat()`.
     mesh: that the rows are split over.
   """
-  size, items = len(rows.user), parallel.gather_rows(rows.item, mesh)
-  shown = sampled = history = known = None
+  (rows, whole), size = both, len(user)
+  shown = sampled = history = None
+  known: jax.Array | batches.Places | None = None
   end = len(item) - settings.num_sampled
   if more.shown is not None and more.is_real is not None:
     emb = item[size:end].reshape(*more.shown.shape, -1)
     shown = label_objective.Shown(parallel.split_rows(emb, mesh), more.is_real)
   if more.sampled is not None:
     assert tables.popularity is not None
-    items = jnp.concatenate([items, more.sampled])
     # Expected occurrences per row of the batch, as log_frequency has them.
     share = math.log(settings.num_sampled / size)
     sampled = batch_softmax.Sampled(
@@ -189,21 +206,34 @@ def _make_batch(
         more.sampled,
         tables.popularity.log_probability[more.sampled] + share,
     )
+  own = parallel.split_rows(item[:size], mesh)
   if settings.mask_known:
     history = tables.user_history[rows.user]
     if settings.in_batch_softmax:
-      known = batches.batch_likes(history, items, len(tables.item.present))
+      items = [whole.item] + ([] if sampled is None else [sampled.item_id])
+      places = batches.places(
+          history,
+          parallel.gather_rows(jnp.concatenate(items), mesh),
+          len(tables.item.present),
+      )
+      few = len(places.liked) * len(places.first) <= _MASKED_PAIRS
+      known = places.likes() if few else places
     if tables.user_bits is not None:
       history = tables.user_bits[rows.user]
   return label_objective.Batch(
       user,
-      # Items travel once per step, [B, R] and [S, R]; each device scores its
-      # own users.
-      parallel.gather_rows(item[:size], mesh),
+      own,
       rows,
       tables.log_frequency[rows.item],
       history,
       known,
       sampled,
       shown,
+      # Items travel once per step, [B, R] and [S, R]; each device scores its
+      # own users.
+      label_objective.Across(
+          parallel.gather_rows(own, mesh),
+          whole,
+          tables.log_frequency[whole.item],
+      ),
   )

@@ -128,8 +128,8 @@ def _first_state(
 ) -> tuple[state_lib.TrainState, int]:
   """The newest saved state and its step; a first one, saved, if none is."""
   state = runtime.fresh_state()
-  step = checkpoints.latest_step()
-  if step is None:  # so that whatever happens there is one to come back to
+  found = checkpoints.restore_newest(state)
+  if found is None:  # so that whatever happens there is one to come back to
     origin = runtime.cfg.train.warm_start
     if origin:
       state, note = warm_start.load(origin, state, runtime.mesh)
@@ -137,9 +137,9 @@ def _first_state(
         print(note, flush=True)
     checkpoints.save(state, 0)
     return state, 0
-  if step and parallel.is_writer():
-    print(f'Resuming {workdir} after step {step}.', flush=True)
-  return checkpoints.restore(step, state), step
+  if found[1] and parallel.is_writer():
+    print(f'Resuming {workdir} after step {found[1]}.', flush=True)
+  return found
 
 
 def _trace(workdir: str, profile: bool) -> Any:

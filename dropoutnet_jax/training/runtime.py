@@ -76,19 +76,25 @@ class Runtime:
     return jax.jit(create, out_shardings=sharding)
 
   def restore_best(self, workdir: str) -> state_lib.TrainState:
-    """The best checkpoint of a run folder, of the newest without validation.
+    """The best whole checkpoint of a run folder, by validation, else newest.
 
     Raises:
-      UserError: if there is no whole checkpoint, or it is damaged.
+      UserError: if there is no whole checkpoint.
     """
     saved = checkpoints.Checkpoints(workdir, read_only=True)
     with contextlib.closing(saved):
-      step = saved.best_step()
-      if step is None:
-        raise errors.UserError(
-            f'{workdir} has no whole checkpoint yet; train it first.'
-        )
-      return saved.restore(step, self.fresh_state())
+      found = saved.restore_best(self.fresh_state())
+    if found is None:
+      raise errors.UserError(
+          f'{workdir} has no whole checkpoint yet; train it first.'
+      )
+    return found[0]
+
+  def set_damaged_aside(self, workdir: str) -> None:
+    """Moves newest checkpoints away until one is whole; see `checkpoints`."""
+    keep = self.cfg.train.keep_checkpoints
+    with contextlib.closing(checkpoints.Checkpoints(workdir, keep)) as saved:
+      saved.restore_newest(self.fresh_state())
 
   def scorer(self, state: state_lib.TrainState) -> model_scores.Scorer:
     """The model of a state, on this process; all processes must call this."""

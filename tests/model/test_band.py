@@ -43,6 +43,25 @@ def test_scores_are_those_of_rolled_items(size, first, num):
   np.testing.assert_allclose(expected, rolled, rtol=1e-12)
 
 
+@pytest.mark.parametrize('length', [1, 2, 4, 6, 12])
+@pytest.mark.parametrize('first, num', [(1, 4), (3, 7)])
+def test_parts_of_the_rows_are_those_of_all(length, first, num):
+  """As devices have them; the parts of the items' gradient are added."""
+  user, item = map(jnp.float32, _embeddings(12))
+  score = lambda u, i, n: band.consecutive_scores(u, i, first, num, n)
+  square = lambda u, i, n: jnp.sum(score(u, i, n) ** 2)
+  found, grads = [], []
+  for n in range(0, 12, length):
+    rows = user[n : n + length]
+    found.append(score(rows, item, jnp.int32(n)))
+    grads.append(jax.grad(square, argnums=(0, 1))(rows, item, n))
+  whole = jax.grad(square, argnums=(0, 1))(user, item, 0)
+  same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  same(np.concatenate(found), score(user, item, 0))
+  same(np.concatenate([own for own, _ in grads]), whole[0])
+  same(sum(other for _, other in grads), whole[1])
+
+
 def test_gradients_are_those_of_the_definition():
   size, first, num = 11, 2, 4
   user, item = _embeddings(size)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropoutnet_jax.data import batches
 from dropoutnet_jax.model import batch_softmax
 from dropoutnet_jax.model import effective_rows
 from dropoutnet_jax.model import losses
@@ -85,6 +86,41 @@ def test_in_batch_equals_the_loop(chunked, temperature, names):
     )
     for grad, right in zip(grads, expected, strict=True):
       SMALL(grad, right)
+
+
+@pytest.mark.parametrize('num_sampled', [0, 3])
+def test_places_of_known_positives_are_as_good_as_a_mask(chunked, num_sampled):
+  del chunked  # both ways
+  rng = np.random.default_rng(num_sampled)
+  user, item, weight, masks = _batch(num_sampled)
+  sampled = batch_softmax.Sampled(
+      rng.normal(size=(num_sampled, 3)).astype(np.float32),
+      rng.integers(0, 8, num_sampled),
+      np.zeros(num_sampled, np.float32),
+  )
+  across = jnp.int32(np.concatenate([masks['item_id'], sampled.item_id]))
+  liked = np.full((8, 4), -1, np.int32)
+  for row in range(8):
+    own = np.unique(rng.integers(0, 9, row % 5))
+    liked[row, : len(own)] = own
+  places = batches.places(jnp.asarray(liked), across, 9)
+  np.testing.assert_array_equal(
+      places.likes(), (liked[:, :, None] == np.asarray(across)).any(1)
+  )
+  value = lambda emb, known: losses.in_batch_softmax(
+      *emb,
+      weight,
+      temperature=0.5,
+      item_id=masks['item_id'],
+      history_mask=known,
+      sampled=sampled if num_sampled else None,
+  )
+  one, two = (
+      jax.value_and_grad(value)((user, item), known)
+      for known in (places, places.likes())
+  )
+  jax.tree.map(SMALL, one, two)
+  assert np.any(one[1][0])
 
 
 def test_in_batch_by_hand():

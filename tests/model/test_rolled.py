@@ -90,6 +90,37 @@ def as_float32(user, item, shifts, cotangent):
   return *map(jnp.float32, (user, item)), shifts, jnp.float32(cotangent)
 
 
+@pytest.mark.parametrize('method', ['gather', 'matrix'])
+@pytest.mark.parametrize('length', [1, 3, 4])
+def test_parts_of_the_rows_are_those_of_all(length, method):
+  """As devices have them; the parts of the items' gradient are added."""
+  user, item, shifts, cotangent = as_float32(*problem(12, 3, 7))
+  shifts = np.append(shifts, shifts[0])  # a shift may occur twice
+  cotangent = jnp.concatenate([cotangent, cotangent[:, :1]], axis=1)
+  expected = value_and_gradients(user, item, shifts, cotangent, method)
+
+  @jax.jit
+  def part(user, cotangent, first_row):
+    score = lambda u, i: rolled.rolled_scores(
+        u, i, jnp.asarray(shifts), first_row, method=method
+    )
+    value, vjp = jax.vjp(score, user, item)
+    return value, *vjp(cotangent)
+
+  parts = [
+      part(user[n : n + length], cotangent[n : n + length], jnp.int32(n))
+      for n in range(0, 12, length)
+  ]
+  value, user_grad, item_grad = zip(*parts)
+  found = (np.concatenate(value), np.concatenate(user_grad), sum(item_grad))
+  for one, two in zip(found, expected, strict=True):
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-5)
+  row = jnp.arange(4, 9)
+  whole = rolled.roll(item[:, 0], jnp.asarray(shifts))
+  part_of = rolled.roll(item[:, 0], jnp.asarray(shifts), row)
+  np.testing.assert_array_equal(part_of, whole[4:9])
+
+
 @pytest.mark.parametrize('size, num', [(1, 0), (2, 1), (9, 4), (9, 8)])
 def test_shifts_are_distinct_and_never_the_own_row(size, num):
   for seed in range(3):
@@ -254,7 +285,7 @@ def test_eight_devices_are_as_exact_as_one(method, monkeypatch):
 @pytest.mark.parametrize(
     'user, item, shifts, method, message',
     [
-        ((3, 2), (4, 2), (1,), 'auto', r'Shapes differ: \(3, 2\), \(4, 2\)'),
+        ((4, 2), (3, 2), (1,), 'auto', r'Shapes differ: \(4, 2\), \(3, 2\)'),
         ((3,), (3,), (1,), 'auto', r'Shapes differ: \(3,\), \(3,\)'),
         ((3, 2), (3, 2), (), 'auto', r'shifts \(\) must be \[M\]'),
         ((3, 2), (3, 2), (1,), 'roll', "method is 'roll'; .*'auto', 'gather'"),

@@ -10,7 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.training import checkpoints as lib
 from dropoutnet_jax.training import state as state_lib
 
@@ -182,18 +184,99 @@ def test_damage_is_told_with_the_number_and_the_folder(tmp_path, damage):
   gc.collect()
 
 
-def test_damaged_metrics_are_told_with_the_folder(tmp_path):
-  save_all(tmp_path, [0.5, 0.25])
-  path = tmp_path / 'checkpoints' / '2' / 'metrics' / 'metrics'
-  path.write_text('x')
-  with pytest.raises(errors.UserError, match='metrics of a checkpoint are dam'):
-    reopen(tmp_path)
-
-
-@pytest.mark.parametrize('content', ['[1]', '{"validation": "x"}', '{"a": 1}'])
-def test_metrics_of_another_kind_are_told_with_the_number(tmp_path, content):
-  save_all(tmp_path, [0.5, 0.25])
+@pytest.mark.parametrize('content', ['x', '[1]', '{"validation": "x"}', '{}'])
+def test_damaged_metrics_are_skipped_as_damaged_states_are(
+    tmp_path, capsys, content
+):
+  save_all(tmp_path, [0.5, 0.75])
   path = tmp_path / 'checkpoints' / '2' / 'metrics' / 'metrics'
   path.write_text(content)
-  with pytest.raises(errors.UserError, match='heckpoint.* damaged'):
-    reopen(tmp_path).best_step()
+  saved = reopen(tmp_path)
+  assert saved.best_step() == saved.latest_step() == 1
+  assert saved.restore_best(make_state())[1] == 1
+  said = capsys.readouterr().err
+  assert f'checkpoint 2 in {tmp_path}' in said and 'skipped for 1' in said
+  lib.Checkpoints(str(tmp_path)).close()
+  assert kept(tmp_path) == ([1], 1)
+  (tmp_path / 'checkpoints' / '1' / 'metrics' / 'metrics').write_text(content)
+  for read_only in (True, False):
+    with pytest.raises(errors.UserError, match='No checkpoint in .* is whole'):
+      lib.Checkpoints(str(tmp_path), read_only=read_only)
+
+
+def largest_file(folder):
+  """Of a checkpoint: the one that holds its arrays."""
+  files = [path for path in folder.rglob('*') if path.is_file()]
+  return max(files, key=lambda path: path.stat().st_size)
+
+
+def test_one_cut_in_half_is_skipped_for_the_one_before(tmp_path, capfd):
+  """And out of the way of the run that goes on and saves its number again."""
+  save_all(tmp_path, [None, 0.5, 0.75], keep=3)
+  folder = tmp_path / 'checkpoints'
+  for _ in range(2):  # also the second time
+    path = largest_file(folder / '3' / 'default')
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    saved = reopen(tmp_path)
+    for restore in (saved.restore_newest, saved.restore_best):
+      state, number = restore(make_state())
+      assert number == int(state.step) == 2
+      assert f'checkpoint 3 in {folder} is damaged' in capfd.readouterr().err
+    assert sorted(os.listdir(folder)) == ['1', '2', '3']  # nothing is moved
+    saved = lib.Checkpoints(str(tmp_path), keep=3)
+    state, number = saved.restore_newest(make_state())
+    assert number == int(state.step) == saved.latest_step() == 2
+    said = capfd.readouterr().err
+    assert 'Warning: checkpoint 3 in' in said and 'skipped for 2 (' in said
+    assert saved.best_step() == 2
+    saved.save(make_state(3), 3, 0.75)
+    saved.close()
+    assert kept(tmp_path) == ([1, 2, 3], 3)
+    assert reopen(tmp_path).restore_newest(make_state())[1] == 3
+  aside = tmp_path / 'damaged_checkpoints'
+  assert sorted(os.listdir(aside)) == ['3.0', '3.1']
+
+
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+def test_a_missing_file_is_as_bad_and_of_none_that_is_whole_is_told(
+    tmp_path, capfd
+):
+  save_all(tmp_path, [None, None])
+  folder = tmp_path / 'checkpoints'
+  largest_file(folder / '2' / 'default').unlink()
+  assert reopen(tmp_path).restore_newest(make_state())[1] == 1
+  assert 'skipped for 1' in capfd.readouterr().err
+  (folder / '1' / 'default' / '_METADATA').unlink()
+  for read_only in (True, False):
+    saved = lib.Checkpoints(str(tmp_path), read_only=read_only)
+    with pytest.raises(errors.UserError, match='Checkpoint 2 in .* damaged'):
+      saved.restore_newest(make_state())
+    saved.close()
+  assert sorted(os.listdir(folder)) == ['1', '2']
+  gc.collect()
+
+
+def test_a_state_moves_to_other_numbers_of_devices_and_back(tmp_path):
+  """From eight to two, to one, and back; 'model' has two of the eight."""
+  state = make_state(3)
+  for step, (devices, model) in enumerate([(8, 2), (2, 1), (1, 1), (8, 1)]):
+    mesh = parallel.make_mesh(config.MeshConfig(model=model), devices)
+    template = parallel.place(make_state(seed=1), mesh)
+    if step:
+      saved = reopen(tmp_path)
+      placed = saved.restore(step - 1, template)
+    else:
+      placed = parallel.place(state, mesh)
+    for leaf, like in zip(jax.tree.leaves(placed), jax.tree.leaves(template)):
+      assert leaf.sharding == like.sharding
+    jax.tree.map(np.testing.assert_array_equal, placed, state)
+    saved = lib.Checkpoints(str(tmp_path))
+    saved.save(placed, step)
+    saved.close()
+
+
+def test_a_new_folder_has_nothing_to_restore(tmp_path):
+  saved = lib.Checkpoints(str(tmp_path))
+  assert saved.restore_newest(make_state()) is None
+  saved.close()

@@ -167,8 +167,8 @@ def test_further_items_are_embedded_with_those_of_the_rows(
   loss_fn = batch_loss.make_loss_fn(cfg, model, runtime.tables, runtime.mesh)
   compared = []
 
-  def keep(settings, logit, batch, key):
-    del settings, logit, key
+  def keep(settings, logit, batch, *unused):
+    del settings, logit, unused
     compared.append(batch)
     none = dict.fromkeys(TERMS, jnp.float32(1.0))
     return label_objective.Terms(none, none)

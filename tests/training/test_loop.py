@@ -38,7 +38,7 @@ def run(runtime, workdir, stop=None):
 
 def saved_steps(workdir):
   saved = checkpoints_lib.Checkpoints(str(workdir), read_only=True)
-  steps = sorted(saved._manager.all_steps())
+  steps = sorted(saved.numbers())
   best = saved.best_step()
   saved.close()
   return steps, best
