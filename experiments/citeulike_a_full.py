@@ -23,6 +23,7 @@ def get_config() -> config.Config:
   cfg = runpy.run_path(_END_TO_END)['get_config']()
   cfg.name = 'citeulike_a_full'
   feature = config.Feature
+  cfg.features.item[0].rank = cfg.model.rank = 440
   cfg.features.item += [
       feature(column='tags', pieces='words'),
       feature(column='tags', pieces='characters', min_rows=2),
@@ -30,13 +31,13 @@ def get_config() -> config.Config:
   # Chosen on held-out training papers (data.validation='keep_out').
   cfg.model.sparse = config.SparseConfig(
       enabled=True,
-      regularization=1.25,
-      correction_rank=1500,
+      regularization=1.4,
+      correction_rank=800,
       length_power=0.15,
-      landmarks=3000,
-      second_width=500,
-      second_weight=0.3,
+      landmarks=5000,
+      second_width=800,
+      second_weight=0.5,
       factor_regularization=1.5,
-      tower_weight=0.35,
+      tower_weight=0.2,
   )
   return cfg

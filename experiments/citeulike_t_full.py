@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Cold papers on CiteULike-t by all that helps, in one model: words.
+
+Settings are those of `citeulike_a_full` but for the words of the abstracts
+instead of tags, and two lambdas, which text wants higher.
+
+python run.py --config=experiments/citeulike_t_full.py --data_dir=DIR
+"""
+
+import os
+import runpy
+
+from dropoutnet_jax import config
+
+_TAGS = os.path.join(os.path.dirname(__file__), 'citeulike_a_full.py')
+
+
+def get_config() -> config.Config:
+  cfg = runpy.run_path(_TAGS)['get_config']()
+  cfg.name = 'citeulike_t_full'
+  cfg.data = config.DataConfig(
+      name='citeulike-t',
+      split='random',
+      cold_item_share=0.2,
+      warm_share=0.0,
+      validation='return',
+  )
+  feature = config.Feature
+  cfg.features.item = [
+      feature(column='words', counts='log', idf='idf', rank=440, sparse=False),
+      feature(column='words', counts='log'),
+  ]
+  # Chosen on held-out training papers (data.validation='keep_out').
+  cfg.model.sparse.regularization = 10.0
+  cfg.model.sparse.factor_regularization = 10.0
+  cfg.model.sparse.tower_weight = 0.08
+  cfg.evaluation.ridge_lambdas = (10.0,)
+  return cfg
