@@ -160,6 +160,7 @@ class EvaluationConfig:
   ridge_smoothing_l2: float = 100.0
   # Interactions of each new row that the points of the warm-up curve show.
   warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20)
+  warm_up_users: int = 1000  # ranked at each point, drawn at random; 0 is all
   threshold: float = 0.5  # probability, of precision and recall of labels
   users_per_chunk: int = 512  # bounds the memory of a block of scores
 
@@ -187,6 +188,7 @@ class EvaluationConfig:
     checks.check_rate('evaluation.threshold', self.threshold)
     for count in self.warm_up_counts:
       checks.check_at_least('evaluation.warm_up_counts', count, 0)
+    checks.check_at_least('evaluation.warm_up_users', self.warm_up_users, 0)
     checks.check_at_least('evaluation.users_per_chunk', self.users_per_chunk, 1)
 
 

@@ -313,6 +313,11 @@ READERS = (
         lambda cfg: cfg.train.splits_embeddings,
     ),
     Reader(
+        _in('evaluation', 'warm_up_users'),
+        'evaluation.warm_up_counts',
+        lambda cfg: bool(cfg.evaluation.warm_up_counts),
+    ),
+    Reader(
         _in(
             'evaluation',
             'ridge_lambdas',

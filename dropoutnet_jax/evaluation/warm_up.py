@@ -61,7 +61,11 @@ class WarmUp:
 
 
 def plan(
-    problem: problem_lib.Problem, side: str, most: int, seed: int
+    problem: problem_lib.Problem,
+    side: str,
+    most: int,
+    seed: int,
+    max_users: int = 0,
 ) -> WarmUp | None:
   """Draws the pairs to show, from `cold_item` or `cold_user`.
 
@@ -73,6 +77,8 @@ def plan(
     side: 'user' or 'item'.
     most: pairs of a row that are shown at most.
     seed: of the draw.
+    max_users: whose lists are evaluated at most; 0 is all. All cold rows show
+      what they have to show either way.
 
   Returns:
     None where no pair of a cold row is held out.
@@ -85,11 +91,16 @@ def plan(
   if not len(user):
     return None
   own = item if side == 'item' else user
-  order = np.lexsort((np.random.default_rng(seed).permutation(len(own)), own))
+  generator = np.random.default_rng(seed)
+  order = np.lexsort((generator.permutation(len(own)), own))
   user, item, own = user[order], item[order], own[order]
   rank = np.arange(len(own)) - np.searchsorted(own, own)
   is_shown = rank < np.minimum(np.bincount(own)[own] // 2, most)
   showable = schema.Interactions(user[is_shown], item[is_shown])
+  asked = np.unique(user[~is_shown])
+  if max_users and len(asked) > max_users:
+    asked = generator.choice(asked, max_users, replace=False)
+  is_found = ~is_shown & np.isin(user, asked)
   train = problem.likes()
   return WarmUp(
       side,
@@ -97,8 +108,8 @@ def plan(
       showable,
       rank[is_shown],
       schema.EvaluationSet(
-          user[~is_shown],
-          item[~is_shown],
+          user[is_found],
+          item[is_found],
           held_out.candidates,
           exclude_train=True,
       ),
@@ -170,7 +181,16 @@ def evaluate(
     learn nothing from what is shown.
   """
   most = max(cfg.evaluation.warm_up_counts, default=0)
-  plans = {side: plan(problem, side, most, cfg.train.seed) for side in SIDES}
+  plans = {
+      side: plan(
+          problem,
+          side,
+          most,
+          cfg.train.seed,
+          cfg.evaluation.warm_up_users,
+      )
+      for side in SIDES
+  }
   return {
       side: _curve(problem, scorer, cfg, baselines, warm_up) if warm_up else {}
       for side, warm_up in plans.items()

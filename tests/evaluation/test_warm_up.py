@@ -104,6 +104,22 @@ def test_the_draw_is_the_seeds(problem):
   assert _pairs(one) == _pairs(same) != _pairs(other)
 
 
+@pytest.mark.parametrize('side', ['user', 'item'])
+def test_some_users_stand_for_all(problem, side):
+  """The same pairs are shown; those to be found are of fewer users."""
+  whole = warm_up.plan(problem, side, MOST, seed=0)
+  few = warm_up.plan(problem, side, MOST, seed=0, max_users=3)
+  assert len(np.unique(few.held_out.user)) == 3
+  assert _pairs(few.showable) == _pairs(whole.showable)
+  np.testing.assert_array_equal(few.rows, whole.rows)
+  of_few = np.isin(whole.held_out.user, few.held_out.user)
+  pairs = lambda held, mask: set(zip(held.user[mask], held.item[mask]))
+  everything = np.ones(len(few.held_out.user), bool)
+  assert pairs(few.held_out, everything) == pairs(whole.held_out, of_few)
+  same = warm_up.plan(problem, side, MOST, seed=0, max_users=30)
+  np.testing.assert_array_equal(same.held_out.user, whole.held_out.user)
+
+
 def test_no_curve_without_held_out_pairs(problem, scorer):
   none = np.zeros(0, np.int32)
   empty = schema.EvaluationSet(none, none, np.arange(30, dtype=np.int32))
