@@ -177,13 +177,15 @@ def _evaluation(
   evaluation = {}
   for name in splits.set_names(config):
     if name in parts:
-      pair = np.unique(
-          np.concatenate([schema.pair_numbers(x) for x in parts[name]])
-      )
+      candidates = parts[name][0].candidates
+      # Sorted and not hashed: numbers of pairs collide in np.unique.
+      numbers = map(schema.pair_numbers, parts.pop(name))
+      pair = np.sort(np.concatenate(list(numbers)))
+      pair = pair[np.append(True, pair[1:] != pair[:-1])]
       evaluation[name] = schema.EvaluationSet(
           (pair >> 32).astype(np.int32),
           (pair & (2**32 - 1)).astype(np.int32),
-          parts[name][0].candidates,
+          candidates,
       )
   return evaluation
 
@@ -232,6 +234,8 @@ def _held_out(
       name: _marks(staged, *(x.cold.get(name, x.training) for x in roles))
       for name in evaluation
   }
+  # Sorted, as sets have their pairs.
+  pairs = {name: schema.pair_numbers(x) for name, x in evaluation.items()}
   parts: dict[str, list[np.ndarray]] = {name: [] for name in evaluation}
   for rows in staged.chunks():
     for name, mark in marks.items():
@@ -239,8 +243,10 @@ def _held_out(
       pair = schema.pair_numbers(
           schema.Interactions(mine['user'], mine['item'])
       )
-      held = np.isin(pair, schema.pair_numbers(evaluation[name]))
-      parts[name].append(mine[held | (mine['label'] == 0)])
+      place = np.searchsorted(pairs[name], pair)
+      place = np.minimum(place, len(pairs[name]) - 1)
+      kept = (mine['label'] == 0) | (pairs[name][place] == pair)
+      parts[name].append(mine[kept])
   taken = {}
   for name, found in parts.items():
     rows = np.concatenate(found)

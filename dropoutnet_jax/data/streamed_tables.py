@@ -26,6 +26,7 @@ from dropoutnet_jax.data import table_files
 
 _BLOCK = 1 << 20  # rows that the pass holds at a time
 _SIDES = ('user', 'item')
+_MOST_ROWS = 2**31 - 2**24  # places are int32, with room for a batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,6 +95,12 @@ def stage(
       weight = own_pairs.read_amounts(block, settings.weight, 'weight')
     user, item = (ids[side].add(block) for side in _SIDES)
     row_file.make(user, item, label, weight).tofile(file)
+    if ids['user'].num_rows > _MOST_ROWS:
+      raise errors.UserError(
+          f'{source.field} is {source.pattern!r}, which has more than '
+          f'{_MOST_ROWS:,} rows; that is as many as can be numbered. Name '
+          'fewer files.'
+      )
   assert first is not None
   file.flush()
   names = first.data.column_names

@@ -15,6 +15,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import diagnosis
+from dropoutnet_jax.training import row_feed
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
@@ -82,8 +83,9 @@ def run(
     progress.say(note)
   train_steps = runtime.train_steps()
   reason = _patience_is_over(past, settings)
-  feed = runtime.feed(workdir, step)
+  feed: row_feed.Feed | None = None
   try:
+    feed = runtime.feed(workdir, step)
     if step < last and not reason:
       coming = feed.tables(step, next_stop(step, settings))
     while step < last and not reason:
@@ -119,7 +121,8 @@ def run(
         return Outcome(step, writer.seconds(), f'{name} came', True)
     return Outcome(step, writer.seconds(), reason)
   finally:
-    feed.close()
+    if feed is not None:
+      feed.close()
     progress.close()
     checkpoints.close()
     writer.close()

@@ -487,6 +487,11 @@ STREAMED: dict[str, tuple[dict, dict, list[str]]] = {
         {},
         ['0.parquet: no rows', 'config.data.tables.interactions'],
     ),
+    'too many rows': (
+        {f'pairs/{n}.parquet': PART for n in range(3)},
+        {},
+        ["interactions is 'pairs', which has more than 5 rows", 'fewer files'],
+    ),
     'no Parquet inside': (
         {'pairs/0.parquet': 'user_id,item_id'},
         {},
@@ -508,6 +513,7 @@ STREAMED: dict[str, tuple[dict, dict, list[str]]] = {
 @pytest.mark.parametrize('name', STREAMED)
 def test_streamed_tables(tmp_path, name, monkeypatch):
   monkeypatch.setattr(streamed_tables, '_BLOCK', 1)
+  monkeypatch.setattr(streamed_tables, '_MOST_ROWS', 5)
   files, settings, expected = STREAMED[name]
   write(tmp_path, files)
   config = config_data.TablesConfig(**{'interactions': 'pairs', **settings})
