@@ -79,9 +79,8 @@ _COMPILE_CACHE = flags.DEFINE_string(
     os.path.join(os.path.expanduser('~'), '.cache', 'dropoutnet_jax', 'xla'),
     "Folder for compiled programs; '' is off.",
 )
-_SUITE = flags.DEFINE_list(
-    'suite', ['all'], 'bench: of speed, labels, accuracy, teacher and memory.'
-)
+_SUITES = 'bench: of speed, labels, accuracy, teacher, memory and streaming.'
+_SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
 flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')

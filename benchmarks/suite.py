@@ -24,7 +24,7 @@ from dropoutnet_jax.training import results as results_lib
 
 # Each is a module here with run(data_dir) -> Comparison. They are imported
 # only when asked for, since some need extras.
-SUITES = ('speed', 'labels', 'accuracy', 'teacher', 'memory')
+SUITES = ('speed', 'labels', 'accuracy', 'teacher', 'memory', 'streaming')
 FOLDER = os.path.join('runs', 'bench')
 
 

@@ -344,7 +344,8 @@ def describe(
     )
   runtime = runtime_lib.build(cfg, problem, part)
   facts = facts_lib.of_data(problem) | facts_lib.of_model(runtime)
-  if cfg.data.name == 'tables' and not workdir:
+  is_whole = cfg.data.mode == 'resident'  # else it is too much to read again
+  if cfg.data.name == 'tables' and not workdir and is_whole:
     # Raw columns are not kept; a second look at them costs little.
     columns = column_facts.describe_schema(sources.load(cfg.data, data_dir))
     facts['columns'] = {

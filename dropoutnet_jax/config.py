@@ -14,6 +14,7 @@ from dropoutnet_jax import config_data
 from dropoutnet_jax import config_dropout
 from dropoutnet_jax import config_features
 from dropoutnet_jax import config_objective
+from dropoutnet_jax import config_streaming
 from dropoutnet_jax import config_train
 from dropoutnet_jax import errors
 
@@ -298,6 +299,7 @@ class Config:
     self._check_pairing()
     self._check_features()
     self._check_statistics()
+    config_streaming.check(self)
 
   @property
   def uses_history(self) -> bool:

@@ -140,6 +140,9 @@ class DataConfig:
   """Which data, and what is held out of training."""
 
   name: str = 'synthetic'
+  # 'resident' keeps all interactions on the devices; 'streaming', for those of
+  # 'tables' as Parquet, reads rows as steps need them (config_streaming.py).
+  mode: str = 'resident'
   split: str = 'random'
   # Shares held out by random and time splits. Each is drawn twice, once for
   # test and once for validation, without overlap.

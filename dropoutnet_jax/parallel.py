@@ -191,6 +191,63 @@ def place_rows(tree: Any, mesh: Mesh | None) -> Any:
   return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
 
 
+def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
+  """Compiles a function of NumPy values for the CPU, with NumPy results.
+
+  For threads beside the training, which leave other devices alone; where JAX
+  was told to know no CPU, it is the first device.
+  """
+  try:
+    device = jax.local_devices(backend='cpu')[0]
+  except RuntimeError:
+    device = jax.local_devices()[0]
+  compiled = jax.jit(function)
+
+  def call(*given: Any) -> Any:
+    with jax.default_device(device):
+      return jax.device_get(compiled(*given))
+
+  return call
+
+
+def _of_batch(size: int, mesh: Mesh) -> tuple[str, ...]:
+  """How the rows of a batch are split, as `split_rows` does it."""
+  return () if size % num_parts(mesh) else ('data',)
+
+
+def rows_of_process(size: int, mesh: Mesh) -> slice:
+  """Rows of a batch of this size that devices of this process hold."""
+  sharding = NamedSharding(mesh, PartitionSpec(*_of_batch(size, mesh)))
+  parts = sharding.addressable_devices_indices_map((size,)).values()
+  ranges = [part[0].indices(size) for part in parts if part is not None]
+  return slice(min(x[0] for x in ranges), max(x[1] for x in ranges))
+
+
+def place_batches(tree: Any, size: int, mesh: Mesh) -> Any:
+  """Puts batches on the devices, their rows split over 'data'.
+
+  Args:
+    tree: arrays [K, rows of this process], see `rows_of_process`.
+    size: rows of a batch on all processes.
+    mesh: of the devices.
+
+  Returns:
+    Arrays [K, size].
+  """
+  sharding = NamedSharding(mesh, PartitionSpec(None, *_of_batch(size, mesh)))
+  first = rows_of_process(size, mesh).start
+
+  def put(x: np.ndarray) -> jax.Array:
+    def own(index: tuple[slice, ...] | None) -> np.ndarray:
+      assert index is not None  # of a device of this process
+      begin, end, _ = index[1].indices(size)
+      return x[:, begin - first : end - first]
+
+    return jax.make_array_from_callback((len(x), size), sharding, own)
+
+  return jax.tree.map(put, tree)
+
+
 def place_tables(tree: Any, mesh: Mesh) -> Any:
   """Puts tables on the devices: matrices by row over 'model', vectors whole.
 

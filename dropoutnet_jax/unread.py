@@ -63,6 +63,11 @@ def _in(section: str, *names: str) -> tuple[str, ...]:
 
 READERS = (
     Reader(
+        _in('data.tables', 'time', 'session_id'),
+        "data.mode 'resident'",
+        lambda cfg: cfg.data.mode == 'resident',
+    ),
+    Reader(
         _in('data', 'cold_item_share', 'cold_user_share'),
         "data.split 'random'",
         _split('random'),

@@ -24,6 +24,7 @@ LAYERS = (
     'config_dropout',
     'config_features',
     'config_objective',
+    'config_streaming',
     'config_train',
     'config',
     'profiles',

@@ -64,6 +64,12 @@ def test_profiles_are_no_mistake(name):
 @pytest.mark.parametrize(
     'field, value, settings, reader',
     [
+        (
+            'data.tables.time',
+            'when',
+            {'data.mode': 'streaming'},
+            "data.mode 'resident'",
+        ),
         ('objective.margin', 0.5, {}, 'objective.softmax'),
         ('objective.hard_ratio', 0.5, {}, 'objective.pairwise'),
         ('objective.log_q', 0.5, {}, 'objective.in_batch_softmax'),

@@ -73,7 +73,7 @@ def split(
   """
   period = _periods(impressions, by) if by_time else None
   users, items = (
-      _roles(impressions, by, side, seed, period) for side in ('user', 'item')
+      roles_of(impressions, by, side, seed, period) for side in ('user', 'item')
   )
   known = users.of_training(impressions) & items.of_training(impressions)
   drawable = np.isin(impressions.user, by.train.user)
@@ -184,7 +184,7 @@ def _period_of(name: str) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Roles:
+class Roles:
   """Which users (or items) are trained on, and which are cold in which set.
 
   Attributes:
@@ -207,13 +207,13 @@ class _Roles:
     return np.isin(getattr(rows, self.side), wanted)
 
 
-def _roles(
+def roles_of(
     rows: schema.Interactions,
     by: schema.Split,
     side: str,
     seed: int,
     period: np.ndarray | None,
-) -> _Roles:
+) -> Roles:
   """Roles of one side, those that never had a reaction among them.
 
   Args:
@@ -254,7 +254,7 @@ def _roles(
     ends = np.cumsum([len(of_period[number]) / total for number in (2, 1)])
     draw = np.random.default_rng([seed, _NEVER]).random(len(never))
     role = np.select([draw < ends[0], draw < ends[1]], [2, 1], 0)
-  return _Roles(
+  return Roles(
       side,
       np.union1d(training, never[role == 0]),
       {

@@ -19,7 +19,12 @@ def draw(
     key: jax.Array, rows: tables_lib.LabelledRows, size: int
 ) -> tables_lib.LabelledRows:
   """Labelled rows drawn uniformly, with replacement."""
-  return _take(rows, jax.random.randint(key, (size,), 0, len(rows.user)))
+  return _take(rows, draw_places(key, len(rows.user), size))
+
+
+def draw_places(key: jax.Array, num_rows: int, size: int) -> jax.Array:
+  """Places of rows drawn uniformly, with replacement: int32 [size]."""
+  return jax.random.randint(key, (size,), 0, num_rows)
 
 
 def draw_grouped(
@@ -73,16 +78,9 @@ def next_of_epoch(
     size: rows of a batch, a multiple of group_rows.
     group_rows: as in `draw_grouped`.
   """
-  num_rows, wanted = len(rows.user), size // group_rows
-  steps = -(-num_rows // wanted)
-  epoch_key = jax.random.fold_in(
-      jax.random.fold_in(seed_key, _EPOCHS), step // steps
+  index, is_real = places_of_epoch(
+      seed_key, step, len(rows.user), size // group_rows
   )
-  place = (step % steps) * wanted + jnp.arange(wanted)
-  index = shuffle.permuted(
-      place % num_rows, num_rows, jax.random.bits(epoch_key, (), jnp.uint32)
-  )
-  is_real = place < num_rows
   if group_rows > 1:
     assert groups is not None
     index = _with_others(key, rows, groups, index, group_rows)
@@ -90,6 +88,31 @@ def next_of_epoch(
   batch = _take(rows, index)
   weight = jnp.where(is_real, batch.weight, 0.0)
   return dataclasses.replace(batch, weight=weight, is_real=is_real)
+
+
+def places_of_epoch(
+    seed_key: jax.Array, step: jax.Array, num_rows: int, size: int
+) -> tuple[jax.Array, jax.Array]:
+  """Places of the next rows of a pass, as `next_of_epoch` takes them.
+
+  Args:
+    seed_key: of the run.
+    step: int32 [].
+    num_rows: of a pass.
+    size: rows of a batch.
+
+  Returns:
+    int32 [size], and bool [size], False for what fills up the last batch.
+  """
+  steps = -(-num_rows // size)
+  epoch_key = jax.random.fold_in(
+      jax.random.fold_in(seed_key, _EPOCHS), step // steps
+  )
+  place = (step % steps) * size + jnp.arange(size)
+  index = shuffle.permuted(
+      place % num_rows, num_rows, jax.random.bits(epoch_key, (), jnp.uint32)
+  )
+  return index, place < num_rows
 
 
 def draw_from_lists(

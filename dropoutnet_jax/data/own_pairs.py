@@ -69,7 +69,7 @@ def read(
     UserError: for values that are missing or out of range, if no label is above
       0, and for an optional column under nearly its default name.
   """
-  _check_spelling(table, settings)
+  check_spelling(table, settings)
   notes: list[str] = []
   given = {
       field: getattr(settings, field)
@@ -80,7 +80,7 @@ def read(
   if 'label' in given:
     label, notes = _read_labels(table, given['label'], needs_like)
   if 'weight' in given:
-    weight = _read_amounts(table, given['weight'], 'weight')
+    weight = read_amounts(table, given['weight'], 'weight')
   if 'time' in given:
     time, unit = _read_times(table, given['time'])
     if unit > 1:
@@ -90,7 +90,7 @@ def read(
       )
   if 'session_id' in given:
     session = _read_sessions(table, given['session_id'])
-  notes += _describe_unused(table, settings)
+  notes += describe_unused(table, settings)
   if label is not None:
     notes += _describe_changing(user, item, label)
   rows = schema.Interactions(user, item, weight, time, label, session)
@@ -133,7 +133,7 @@ def merge_likes(
   return kept, [note]
 
 
-def _check_spelling(
+def check_spelling(
     table: table_files.Table, settings: config_data.TablesConfig
 ) -> None:
   """Refuses 'Label' where 'label' is looked for: all would count as likes."""
@@ -148,7 +148,7 @@ def _check_spelling(
       )
 
 
-def _describe_unused(
+def describe_unused(
     table: table_files.Table, settings: config_data.TablesConfig
 ) -> list[str]:
   """A note on the columns that nothing reads, if there are any."""
@@ -179,25 +179,36 @@ def _describe_changing(
 def _read_labels(
     table: table_files.Table, name: str, needs_like: bool
 ) -> tuple[np.ndarray | None, list[str]]:
-  label = _read_amounts(table, name, 'label')
+  label = read_amounts(table, name, 'label')
   likes = int(np.count_nonzero(label > 0))
   if not likes and needs_like:
-    raise errors.UserError(
-        f'{table.name()}: no {name} is above 0, so there is no like to learn '
-        'from. Name another column in config.data.tables.label.'
-    )
+    raise no_likes(table, name)
   least, most = float(label.min()), float(label.max())
+  notes = describe_labels(name, likes, len(label), least, most)
+  return (None if least == most > 0 else label), notes
+
+
+def no_likes(table: table_files.Table, name: str) -> errors.UserError:
+  """The error for labels of which none is above 0."""
+  return errors.UserError(
+      f'{table.name()}: no {name} is above 0, so there is no like to learn '
+      'from. Name another column in config.data.tables.label.'
+  )
+
+
+def describe_labels(
+    name: str, likes: int, total: int, least: float, most: float
+) -> list[str]:
+  """Notes on labels: how many are above 0, and from where to where they go."""
   if least == most > 0:
-    return None, [f'Every {name} is {least:g}, so every row is a like.']
-  notes = [f'{likes:,} of {len(label):,} rows have a {name} above 0: likes.']
+    return [f'Every {name} is {least:g}, so every row is a like.']
+  notes = [f'{likes:,} of {total:,} rows have a {name} above 0: likes.']
   if least > 0 or most != 1:
     notes.append(f'Values of {name} go from {least:g} to {most:g}.')
-  return label, notes
+  return notes
 
 
-def _read_amounts(
-    table: table_files.Table, name: str, field: str
-) -> np.ndarray:
+def read_amounts(table: table_files.Table, name: str, field: str) -> np.ndarray:
   """float32 [N] of finite numbers, at least 0."""
   try:
     value = arrow_values.to_numbers(table.data.column(name))

@@ -28,7 +28,7 @@ _SIDES = ('user', 'item')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Side:
+class Side:
   """Ids of users or items, and the rows that describe them.
 
   Attributes:
@@ -78,9 +78,9 @@ def load(
         _with_changes(_pick_latest(part, rows.time, every), name)
         for part, name in ((user, 'user'), (item, 'item'))
     )
-  _check_lists(settings, (*user.names, *item.names))
-  users, user_notes = _to_entities(user, 'user', settings)
-  items, item_notes = _to_entities(item, 'item', settings)
+  check_lists(settings, (*user.names, *item.names))
+  users, user_notes = to_entities(user, 'user', settings)
+  items, item_notes = to_entities(item, 'item', settings)
   interactions, repeats = own_pairs.merge_likes(rows, len(items), pairs.name())
   notes += [*user_notes, *item_notes, *repeats]
   notes += likes.describe_gaps(interactions, len(users), len(items))
@@ -117,15 +117,35 @@ def _join_side(
     side: str,
     settings: config_data.TablesConfig,
     folder: str | None,
-) -> _Side:
+) -> Side:
   """Ids of one side of the interactions, and its table where there is one."""
-  name = getattr(settings, f'{side}_id')
-  found = own_ids.read(pairs, name)
+  found = own_ids.read(pairs, getattr(settings, f'{side}_id'))
+  return join_side(found, side, settings, folder)
+
+
+def join_side(
+    found: own_ids.IdColumn,
+    side: str,
+    settings: config_data.TablesConfig,
+    folder: str | None,
+) -> Side:
+  """Joins the ids of one side with its table, where there is one.
+
+  Args:
+    found: ids of the interactions.
+    side: 'user' or 'item'.
+    settings: of the tables.
+    folder: in which relative paths start.
+
+  Raises:
+    UserError: for what is wrong with the table or its ids.
+  """
+  pairs, name = found.table, found.name
   path = getattr(settings, f'{side}s')
   if not path:
     (found,) = own_ids.agree([found])
     ids, row, _ = own_ids.join(found, None)
-    return _Side(ids, row, None, np.full(len(ids), -1), ())
+    return Side(ids, row, None, np.full(len(ids), -1), ())
   source = table_files.Source(
       path,
       f'config.data.tables.{side}s',
@@ -148,7 +168,7 @@ def _join_side(
         f'{num_new:,} {side}(s) of {pairs.name()} are not in {table.name()} '
         f'and have no content, such as {", ".join(map(str, shown))}.'
     )
-  return _Side(ids, row, table, pick, names, tuple(notes))
+  return Side(ids, row, table, pick, names, tuple(notes))
 
 
 def _number_side(
@@ -156,7 +176,7 @@ def _number_side(
     side: str,
     settings: config_data.TablesConfig,
     folder: str | None,
-) -> _Side:
+) -> Side:
   """Ids of one side of samples; which row describes them comes with times."""
   del folder  # there is no other table
   (found,) = own_ids.agree(
@@ -164,12 +184,12 @@ def _number_side(
   )
   ids, row, _ = own_ids.join(found, None)
   names = getattr(settings, f'{side}_columns')
-  return _Side(ids, row, pairs, np.zeros(len(ids), np.int64), names)
+  return Side(ids, row, pairs, np.zeros(len(ids), np.int64), names)
 
 
 def _make_samples(
-    user: _Side,
-    item: _Side,
+    user: Side,
+    item: Side,
     rows: schema.Interactions,
     settings: config_data.TablesConfig,
 ) -> schema.Samples:
@@ -177,7 +197,7 @@ def _make_samples(
 
   def describe(first: np.ndarray) -> tuple[schema.Entities, schema.Entities]:
     users, items = (
-        _to_entities(_pick_latest(part, rows.time, first), name, settings)[0]
+        to_entities(_pick_latest(part, rows.time, first), name, settings)[0]
         for part, name in ((user, 'user'), (item, 'item'))
     )
     return users, items
@@ -186,8 +206,8 @@ def _make_samples(
 
 
 def _pick_latest(
-    part: _Side, time: np.ndarray | None, first: np.ndarray
-) -> _Side:
+    part: Side, time: np.ndarray | None, first: np.ndarray
+) -> Side:
   """Lets the latest sample of each id describe it; the last without times.
 
   Args:
@@ -202,7 +222,7 @@ def _pick_latest(
   return dataclasses.replace(part, pick=pick)
 
 
-def _with_changes(part: _Side, side: str) -> _Side:
+def _with_changes(part: Side, side: str) -> Side:
   """One side of samples with a note on columns that differ between them."""
   pick, row = part.pick, part.row
   changing = []
@@ -223,7 +243,7 @@ def _with_changes(part: _Side, side: str) -> _Side:
   return dataclasses.replace(part, notes=notes)
 
 
-def _check_lists(
+def check_lists(
     settings: config_data.TablesConfig, names: Sequence[str]
 ) -> None:
   """Refuses names of list columns that neither side has."""
@@ -237,8 +257,8 @@ def _check_lists(
         )
 
 
-def _to_entities(
-    part: _Side, side: str, settings: config_data.TablesConfig
+def to_entities(
+    part: Side, side: str, settings: config_data.TablesConfig
 ) -> tuple[schema.Entities, list[str]]:
   """Ids and columns as everything after the reader takes them."""
   columns: dict[str, schema.Column] = {}

@@ -103,8 +103,21 @@ class Problem:
   labelled: impressions.Labelled | None = None
 
   def likes(self) -> scipy.sparse.csr_array:
-    """Training pairs as csr_array float32 [U, I]."""
+    """Training pairs as csr_array float32 [U, I]; empty where streamed."""
     return self.split.train.matrix(len(self.user.ids), len(self.item.ids))
+
+  def like_counts(self) -> tuple[np.ndarray, np.ndarray]:
+    """Training likes of each user [U] and of each item [I]: int64.
+
+    Where rows are streamed, a pair counts as often as it is liked.
+    """
+    streamed, train = self.split.streamed, self.split.train
+    if streamed is not None:
+      return streamed.user_likes, streamed.item_likes
+    return (
+        np.bincount(train.user, minlength=len(self.user.ids)),
+        np.bincount(train.item, minlength=len(self.item.ids)),
+    )
 
 
 def save(problem: Problem, workdir: str) -> None:
@@ -137,6 +150,9 @@ def save(problem: Problem, workdir: str) -> None:
     arrays[f'evaluation/{name}/user'] = held.user
     arrays[f'evaluation/{name}/item'] = held.item
     arrays[f'evaluation/{name}/candidates'] = held.candidates
+  if problem.split.streamed is not None:
+    for name, value in vars(problem.split.streamed).items():
+      arrays[f'streamed/{name}'] = np.asarray(value)
   if problem.truth is not None:
     arrays['truth'] = problem.truth
   files.save_arrays(os.path.join(workdir, FILE), arrays)
@@ -210,6 +226,19 @@ def _pairs_from(
   return schema.Interactions(**found)
 
 
+def _streamed_from(
+    arrays: dict[str, np.ndarray],
+) -> schema.StreamedRows | None:
+  """What `save` kept of rows that are streamed."""
+  if 'streamed/num_rows' not in arrays:
+    return None
+  fields = dataclasses.fields(schema.StreamedRows)
+  found: Any = {x.name: arrays[f'streamed/{x.name}'] for x in fields}
+  for name in ('num_rows', 'share'):
+    found[name] = found[name].item()
+  return schema.StreamedRows(**found)
+
+
 def exists(workdir: str) -> bool:
   """Whether the run folder holds a prepared problem."""
   return os.path.exists(os.path.join(workdir, FILE))
@@ -244,7 +273,10 @@ def load(workdir: str) -> Problem:
       for name, exclude in text['evaluation'].items()
   }
   split = schema.Split(
-      _pairs_from('train', arrays), evaluation, tuple(text['split_notes'])
+      _pairs_from('train', arrays),
+      evaluation,
+      tuple(text['split_notes']),
+      _streamed_from(arrays),
   )
   labelled = None
   if 'labelled/train/user' in arrays:

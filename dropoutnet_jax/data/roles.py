@@ -95,22 +95,32 @@ def make_roles(
   Raises:
     UserError: no training pair is left.
   """
-  of_user, of_item = user[pairs.user], item[pairs.item]
-  pair = first_role(
-      ((of_user == TEST) | (of_item == TEST), TEST),
-      ((of_user == VALIDATION) | (of_item == VALIDATION), VALIDATION),
-  )
+  pair = of_pairs(user[pairs.user], item[pairs.item])
   trained = pairs.select(pair == TRAIN)
-  if not len(trained):
+  check_trained(len(trained), len(pairs))
+  return Roles(without(user, trained.user), without(item, trained.item), pair)
+
+
+def of_pairs(user: np.ndarray, item: np.ndarray) -> np.ndarray:
+  """Roles of pairs by those of their users and items, int8 [N] each."""
+  return first_role(
+      ((user == TEST) | (item == TEST), TEST),
+      ((user == VALIDATION) | (item == VALIDATION), VALIDATION),
+  )
+
+
+def check_trained(trained: int, total: int) -> None:
+  """Raises UserError if no training pair is left of so many."""
+  if not trained:
     raise errors.UserError(
-        f'No training pair is left of {len(pairs):,}: every one has a cold '
+        f'No training pair is left of {total:,}: every one has a cold '
         'user or a cold item. Lower config.data.cold_item_share, '
         'cold_user_share or validation_share.'
     )
-  return Roles(_without(user, trained.user), _without(item, trained.item), pair)
 
 
-def _without(role: np.ndarray, trained: np.ndarray) -> np.ndarray:
+def without(role: np.ndarray, trained: np.ndarray) -> np.ndarray:
+  """Roles where training rows that are not of `trained`, int, are ABSENT."""
   lost = role == TRAIN
   lost[trained] = False
   return np.where(lost, np.int8(ABSENT), role)

@@ -244,6 +244,32 @@ class Dataset:
 
 
 @dataclasses.dataclass(frozen=True)
+class StreamedRows:
+  """Counts of labelled training rows that stay in a file.
+
+  Attributes:
+    num_rows: of all.
+    user_likes: int64 [U], rows of each user with a label above 0.
+    item_likes: int64 [I], likewise.
+    user_rows: int64 [U], rows of each user.
+    item_rows: int64 [I], likewise.
+    item_drawn: int64 [I], those of a weight above 0.
+    labels: float64 [2], the least and the largest of those, and NaN where
+      there are none.
+    share: mean label, each row by its weight.
+  """
+
+  num_rows: int
+  user_likes: np.ndarray
+  item_likes: np.ndarray
+  user_rows: np.ndarray
+  item_rows: np.ndarray
+  item_drawn: np.ndarray
+  labels: np.ndarray
+  share: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
   """Training pairs and the sets to evaluate on.
 
@@ -251,12 +277,18 @@ class Split:
     train: training pairs; no cold row occurs in them.
     evaluation: by name: a quadrant, or a quadrant + '_validation'.
     notes: what was held out and how, one sentence each, for the results.
+    streamed: what is known of training pairs that are too many for memory;
+      `train` is empty then. None where it holds them.
   """
 
   train: Interactions
   evaluation: dict[str, EvaluationSet]
   notes: tuple[str, ...] = ()
+  streamed: StreamedRows | None = None
 
   def train_rows(self) -> tuple[np.ndarray, np.ndarray]:
     """User and item rows that occur in training, ascending."""
+    if self.streamed is not None:
+      likes = (self.streamed.user_likes, self.streamed.item_likes)
+      return tuple(map(np.flatnonzero, likes))  # type: ignore[return-value]
     return np.unique(self.train.user), np.unique(self.train.item)

@@ -26,6 +26,7 @@ from dropoutnet_jax.data import schema
 
 # The second word of each seed. A changed number changes every split.
 _USERS, _ITEMS, _LONELY_ITEMS, _PAIRS = range(4)
+_SUFFIX = '_validation'
 
 
 def make_split(
@@ -148,6 +149,37 @@ def _random(
     dataset: schema.Dataset, config: config_lib.DataConfig
 ) -> schema.Split:
   pairs = dataset.interactions
+  user, item, notes = draw_rows(dataset, config, pairs.user, pairs.item)
+  roles = roles_lib.make_roles(pairs, user, item)
+  pair = roles_lib.draw_pairs(
+      pairs, roles.pair, config.warm_share, [config.seed, _PAIRS]
+  )
+  roles = dataclasses.replace(roles, pair=pair)
+  sets = evaluation(pairs, roles, config)
+  check_drawn(dataset, config, sets)
+  return _assemble(dataset, config, roles.pair, sets, notes)
+
+
+def draw_rows(
+    dataset: schema.Dataset,
+    config: config_lib.DataConfig,
+    liking: np.ndarray,
+    liked: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+  """Draws the users and items that random splits hold out.
+
+  Args:
+    dataset: gives the numbers of users and items, and its name.
+    config: shares and seed.
+    liking: int, rows of users with pairs, in any order, repeated or not.
+    liked: int, rows of items with pairs, likewise.
+
+  Returns:
+    Roles of users, int8 [U], and items, int8 [I], and notes.
+
+  Raises:
+    UserError: as `roles.draw_rows`.
+  """
   user, item = (
       roles_lib.draw_rows(
           rows,
@@ -158,24 +190,32 @@ def _random(
           f'cold_{side}_share (of the {side}s with pairs)',
       )
       for side, rows, table, word in (
-          ('user', pairs.user, dataset.users, _USERS),
-          ('item', pairs.item, dataset.items, _ITEMS),
+          ('user', liking, dataset.users, _USERS),
+          ('item', liked, dataset.items, _ITEMS),
       )
   )
-  lonely = np.setdiff1d(np.arange(len(dataset.items)), pairs.item)
+  lonely = np.setdiff1d(np.arange(len(dataset.items)), liked)
   order = np.random.default_rng([config.seed, _LONELY_ITEMS]).permutation(
       lonely
   )
   count = round(config.cold_item_share * lonely.size)
   item[order[:count]] = roles_lib.TEST
   item[order[count : 2 * count]] = roles_lib.VALIDATION
+  notes = []
+  if lonely.size:
+    notes.append(
+        f'{lonely.size:,} items have no pairs at all; {count:,} of them are '
+        'among the candidates of each set of cold items.'
+    )
+  return user, item, notes
 
-  roles = roles_lib.make_roles(pairs, user, item)
-  pair = roles_lib.draw_pairs(
-      pairs, roles.pair, config.warm_share, [config.seed, _PAIRS]
-  )
-  roles = dataclasses.replace(roles, pair=pair)
-  evaluation = _evaluation(pairs, roles, config)
+
+def check_drawn(
+    dataset: schema.Dataset,
+    config: config_lib.DataConfig,
+    evaluation: dict[str, schema.EvaluationSet],
+) -> None:
+  """Raises UserError if a positive share of cold rows gives no test set."""
   for name in ('cold_item', 'cold_user'):
     share = getattr(config, f'{name}_share')
     if share > 0 and name not in evaluation:
@@ -184,13 +224,6 @@ def _random(
           f'from {dataset.name!r} has a partner that stays in training: there '
           f'is no {name} test set. Lower the shares, or change data.seed.'
       )
-  notes = []
-  if lonely.size:
-    notes.append(
-        f'{lonely.size:,} items have no pairs at all; {count:,} of them are '
-        'among the candidates of each set of cold items.'
-    )
-  return _assemble(dataset, config, roles.pair, evaluation, notes)
 
 
 def _time(
@@ -205,14 +238,14 @@ def _time(
           (pairs.item, dataset.items),
       )
   )
-  evaluation = _evaluation(pairs, roles_lib.Roles(user, item, pair), config)
-  if not evaluation.keys() & set(schema.QUADRANTS):
+  sets = evaluation(pairs, roles_lib.Roles(user, item, pair), config)
+  if not sets.keys() & set(schema.QUADRANTS):
     raise errors.UserError(
         f'Every test pair of {dataset.name!r} has a user or an item first '
         'seen during validation: there is no test set. Change '
         'config.data.warm_share.'
     )
-  return _assemble(dataset, config, pair, evaluation, notes)
+  return _assemble(dataset, config, pair, sets, notes)
 
 
 def _periods(
@@ -253,22 +286,26 @@ def _periods(
   return pair, [note]
 
 
-def _evaluation(
+def evaluation(
     pairs: schema.Interactions,
     roles: roles_lib.Roles,
     config: config_lib.DataConfig,
 ) -> dict[str, schema.EvaluationSet]:
   """All sets that have pairs; validation only where it is kept out."""
-  periods = [(roles_lib.TEST, '')]
-  if config.validation == 'keep_out':
-    periods.append((roles_lib.VALIDATION, '_validation'))
-  evaluation = {}
-  for period, suffix in periods:
-    for quadrant in schema.QUADRANTS:
-      rows = roles_lib.select_quadrant(pairs, roles, period, quadrant)
-      if len(rows):
-        evaluation[quadrant + suffix] = rows
-  return evaluation
+  found = {}
+  for name in set_names(config):
+    quadrant = name.removesuffix(_SUFFIX)
+    period = roles_lib.TEST if name == quadrant else roles_lib.VALIDATION
+    rows = roles_lib.select_quadrant(pairs, roles, period, quadrant)
+    if len(rows):
+      found[name] = rows
+  return found
+
+
+def set_names(config: config_lib.DataConfig) -> list[str]:
+  """Names of the sets that a drawn split may have, in their order."""
+  suffixes = ['', _SUFFIX] if config.validation == 'keep_out' else ['']
+  return [q + suffix for suffix in suffixes for q in schema.QUADRANTS]
 
 
 def _assemble(
@@ -283,14 +320,37 @@ def _assemble(
   if config.validation == 'return':
     trained |= pair == roles_lib.VALIDATION
   train = dataset.interactions.select(trained)
-  count = lambda rows: f'{np.unique(rows).size:,}'
-  notes = notes + [
-      f'Training: {len(train):,} pairs of {count(train.user)} users and '
-      f'{count(train.item)} items.'
-  ]
   missing = len(pair) - len(train)
   for name, rows in evaluation.items():
     missing -= len(rows) if name not in dataset.held_out else 0
+  users, items = (np.unique(rows).size for rows in (train.user, train.item))
+  notes = describe(
+      notes, config, evaluation, (len(train), users, items), missing
+  )
+  return schema.Split(train, evaluation, tuple(notes))
+
+
+def describe(
+    notes: list[str],
+    config: config_lib.DataConfig,
+    evaluation: dict[str, schema.EvaluationSet],
+    trained: tuple[int, int, int],
+    missing: int,
+) -> list[str]:
+  """The notes, and further ones on what is trained on and what held out.
+
+  Args:
+    notes: so far.
+    config: of the split.
+    evaluation: its sets.
+    trained: numbers of training pairs, of their users and of their items.
+    missing: held-out pairs that are in no set.
+  """
+  count = lambda rows: f'{np.unique(rows).size:,}'
+  notes = notes + [
+      'Training: {:,} pairs of {:,} users and {:,} items.'.format(*trained)
+  ]
+  for name, rows in evaluation.items():
     notes.append(
         f'{name}: {len(rows):,} pairs of {count(rows.user)} users; '
         f'{len(rows.candidates):,} candidates.'
@@ -313,4 +373,4 @@ def _assemble(
       notes.append(f'No pairs for {", ".join(twins)}.')
   if config.split != 'time':
     notes.append(f'Drawn with data.seed {config.seed}.')
-  return schema.Split(train, evaluation, tuple(notes))
+  return notes

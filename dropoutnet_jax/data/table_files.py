@@ -106,10 +106,10 @@ def read(
       where the library gives one), a column is missing, there is no row, or
       files have columns of different types.
   """
-  system, paths = _find(source, folder)
+  system, paths = find(source, folder)
   parts, names, formats = [], [], []
   for path, shown in paths:
-    kind = settings.format or _format_of(shown, source.field)
+    kind = settings.format or format_of(shown, source.field)
     part, found = _read_file(system, path, shown, kind, source, settings)
     parts.append(part)
     names.append(found)
@@ -150,13 +150,13 @@ def changed_since(
     folder: in which relative paths start; None for the current one.
     seconds: since 1970.
   """
-  system, paths = _find(source, folder)
+  system, paths = find(source, folder)
   if not isinstance(system, local.LocalFileSystem):
     return []
   return [shown for path, shown in paths if os.stat(path).st_mtime > seconds]
 
 
-def _check_columns(
+def check_columns(
     shown: str, names: Sequence[str], source: Source, hint: str
 ) -> None:
   """Raises UserError unless all required columns are there, each once."""
@@ -206,15 +206,15 @@ def _read_file(
   opened = lambda: system.open(path, 'rb', compression='infer')
   separator = settings.separator or ('\t' if kind == 'tsv' else ',')
   reader = table_formats.READERS[kind](opened, separator, source.header)
-  with _explained(shown, source.field, reader.explain):
+  with explained(shown, source.field, reader.explain):
     table_formats.check_start(opened, shown, kind)
     names = reader.names()
-  _check_columns(shown, names, source, reader.hint(names))
+  check_columns(shown, names, source, reader.hint(names))
   wanted = None
   if source.optional is not None:
     optional = [name for name in source.optional if name in names]
     wanted = [*source.required, *optional]
-  with _explained(shown, source.field, reader.explain):
+  with explained(shown, source.field, reader.explain):
     part = reader.read(names, wanted)
   if source.header and kind in ('csv', 'tsv'):
     _check_first_row(part, shown, source)
@@ -235,7 +235,7 @@ def _check_first_row(part: pa.Table, shown: str, source: Source) -> None:
 
 
 @contextlib.contextmanager
-def _explained(
+def explained(
     shown: str,
     field: str,
     explain: Callable[[Exception], str],
@@ -253,7 +253,7 @@ def _explained(
     ) from error
 
 
-def _find(
+def find(
     source: Source, folder: str | None
 ) -> tuple[Any, list[tuple[str, str]]]:
   """The file system, and (path there, path to show) of each file."""
@@ -317,7 +317,7 @@ def _shorten(path: str) -> str:
   return path if relative.startswith('..') else relative
 
 
-def _format_of(shown: str, field: str) -> str:
+def format_of(shown: str, field: str) -> str:
   """The format that a file's name ends in."""
   name = shown.lower()
   for ending in _PACKED:

@@ -210,7 +210,8 @@ class Tables:
       [0, 0] where no row ever becomes the mean over its history.
     top_items: int32 [U, N], each user's top target items by the teacher's
       score, published pairing only; else [0, 0].
-    rows: labelled training rows, for terms on labels; else None.
+    rows: labelled training rows, for terms on labels; else None. While they
+      are streamed, [K, B]: the batches of K steps.
     log_frequency: float32 [I], log of each item's share of the labelled rows;
       with `rows` only.
     groups: of places in `rows`, by user or session, where a batch is made of
@@ -221,6 +222,8 @@ class Tables:
       up in it and it is small; else None.
     history_windows: int32 [U, L], bits of the windows that count each pair of
       `user_history`; None unless there are statistics of likes.
+    first_step: int32 [], the step of the first batch of `rows` where they are
+      streamed; else None.
   """
 
   user: SideTable
@@ -236,6 +239,7 @@ class Tables:
   popularity: popularity_lib.PopularityTable | None = None
   user_bits: Any = None
   history_windows: Any = None
+  first_step: Any = None
 
 
 def make_side(

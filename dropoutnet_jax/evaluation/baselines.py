@@ -45,9 +45,7 @@ def make_random(seed: int) -> protocol.Method:
 
 def make_popularity(problem: problem_lib.Problem) -> protocol.Method:
   """Number of training pairs of the candidate."""
-  count = np.bincount(
-      problem.split.train.item, minlength=len(problem.item.ids)
-  ).astype(np.float32)
+  count = problem.like_counts()[1].astype(np.float32)
 
   def method(quadrant: str, held_out: schema.EvaluationSet) -> protocol.ScoreFn:
     del quadrant

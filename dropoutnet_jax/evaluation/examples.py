@@ -94,7 +94,7 @@ def collect(
     (number of held-out items), 'held_out' and 'listed' (items: 'id', 'words',
     'hit').
   """
-  likes = problem.likes()
+  likes, train = problem.likes(), problem.like_counts()[0]
   metric = main_metric(settings)
   found: dict[str, Any] = {}
   for name, held_out in problem.split.evaluation.items():
@@ -110,7 +110,7 @@ def collect(
         {
             'id': str(problem.user.ids[ranks.users[place]]),
             'value': float(value[place]),
-            'train': int(np.diff(likes.indptr)[ranks.users[place]]),
+            'train': int(train[ranks.users[place]]),
             **_items(
                 ranks.item[ranks.group == place], items, problem, describe
             ),

@@ -31,13 +31,12 @@ def kinds(
   are not 0), 'item_popularity' the held-out pairs of the item in this set. Left
   out where all pairs are of one slice.
   """
-  likes = problem.likes()
   user = ranks.users[ranks.group]
   _, place, count = np.unique(
       ranks.item, return_inverse=True, return_counts=True
   )
   found = {
-      'user_history': np.diff(likes.indptr)[user],
+      'user_history': problem.like_counts()[0][user],
       'user_content': _amount(problem.user)[user],
       'item_content': _amount(problem.item)[ranks.item],
       'item_popularity': count[place],

@@ -121,6 +121,11 @@ def answer(workdir: str | None, request: Request) -> Answer:
     exclude = model.seen(users, items) + met
   elif request.exclude_seen:
     exclude = model.seen(users, items)
+  if request.exclude_seen and model.problem.split.streamed is not None:
+    notes.append(
+        'Training interactions were streamed, so that what users met there '
+        'stays in their lists; --interactions=FILE takes out what it holds.'
+    )
   notes += request_files.describe_unknown(users)
   lists = model.recommend(
       users,

@@ -67,13 +67,13 @@ def batch_of_step(
     cfg: config.Config, tables: tables_lib.Tables, step: jax.Array
 ) -> batches.Block | batches.Pairs | tables_lib.LabelledRows:
   """The rows that a step trains on."""
-  key = _step_key(cfg, step)
+  key = step_key(cfg, step)
   if cfg.objective.pairing == 'interactions':
     return label_loss.draw_rows(cfg, tables, key, step)
   return draw_batch(cfg, tables, key)
 
 
-def _step_key(cfg: config.Config, step: jax.Array) -> jax.Array:
+def step_key(cfg: config.Config, step: jax.Array) -> jax.Array:
   """What all randomness of a step comes from."""
   return jax.random.fold_in(jax.random.key(cfg.train.seed), step)
 
@@ -105,7 +105,7 @@ def make_loss_fn(
   def loss_fn(
       params: Any, batch_stats: Any, tables: tables_lib.Tables, step: jax.Array
   ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    key = _step_key(cfg, step)
+    key = step_key(cfg, step)
     dropout = cfg.dropout
     factor = input_dropout.share_of_rates(
         step, dropout.schedule, dropout.ramp_steps, dropout.start_share

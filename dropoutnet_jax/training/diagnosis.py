@@ -18,19 +18,23 @@ _SHOWN = 3  # rows of each side
 
 
 def non_finite_error(
-    runtime: runtime_lib.Runtime, state: state_lib.TrainState
+    runtime: runtime_lib.Runtime,
+    state: state_lib.TrainState,
+    placed: tables_lib.Tables | None = None,
 ) -> errors.UserError:
   """The error for a loss or gradient that is not finite.
 
   Args:
     runtime: of the run.
     state: as it was before the bad step, which `state.step` names.
+    placed: what that step has read; None for the tables of the runtime.
   """
   step = int(state.step)
+  placed = runtime.tables if placed is None else placed
   loss, _ = jax.jit(runtime.loss_fn())(
-      state.params, state.batch_stats, runtime.tables, state.step
+      state.params, state.batch_stats, placed, state.step
   )
-  tables = parallel.local(runtime.tables)
+  tables = parallel.local(placed)
   batch = _batch_rows(runtime, tables, step)
   sizes = ' and '.join(f'{len(rows):,} {side}s' for side, rows in batch.items())
   worst = '; '.join(

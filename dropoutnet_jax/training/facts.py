@@ -15,7 +15,7 @@ from dropoutnet_jax.training import runtime as runtime_lib
 def of_data(problem: problem_lib.Problem) -> dict[str, Any]:
   """Counts of rows, pairs, evaluation sets and features, by section."""
   users, items = len(problem.user.ids), len(problem.item.ids)
-  pairs = len(problem.split.train)
+  pairs = int(problem.like_counts()[0].sum())
   train_users, train_items = problem.split.train_rows()
   splits = {
       name: protocol.describe_set(held_out)

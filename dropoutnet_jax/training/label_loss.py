@@ -50,14 +50,19 @@ def draw_rows(
 
   Args:
     cfg: the experiment.
-    tables: with rows.
+    tables: with rows: all of them, or the batches of some steps.
     key: of the step.
     step: int32 [], its number.
   """
-  key = jax.random.split(key, 3)[0]  # the others draw dropout states
   settings, size = cfg.objective, cfg.train.batch_size
   rows, groups = tables.rows, tables.groups
   assert rows is not None
+  if tables.first_step is not None:
+    pick = lambda x: jax.lax.dynamic_index_in_dim(
+        x, step - tables.first_step, keepdims=False
+    )
+    return jax.tree.map(pick, rows)
+  key = _rows_key(key)
   if settings.sampling == 'epochs':
     seed_key = jax.random.key(cfg.train.seed)
     return label_batches.next_of_epoch(
@@ -69,6 +74,32 @@ def draw_rows(
         key, rows, groups, size, settings.group_rows
     )
   return label_batches.draw(key, rows, size)
+
+
+def draw_places(
+    cfg: config.Config, key: jax.Array, step: jax.Array, num_rows: int
+) -> tuple[jax.Array, jax.Array | None]:
+  """Places of what `draw_rows` draws of so many rows without groups.
+
+  Args:
+    cfg: the experiment.
+    key: of the step.
+    step: int32 [], its number.
+    num_rows: of all.
+
+  Returns:
+    int32 [B], and bool [B], False for padding; None where there is none.
+  """
+  size = cfg.train.batch_size
+  if cfg.objective.sampling == 'epochs':
+    seed_key = jax.random.key(cfg.train.seed)
+    return label_batches.places_of_epoch(seed_key, step, num_rows, size)
+  return label_batches.draw_places(_rows_key(key), num_rows, size), None
+
+
+def _rows_key(key: jax.Array) -> jax.Array:
+  """What the rows of a step are drawn by, of the step's key."""
+  return jax.random.split(key, 3)[0]  # the others draw dropout states
 
 
 class _More(NamedTuple):

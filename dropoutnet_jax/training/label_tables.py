@@ -22,6 +22,8 @@ def add(
 ) -> tables_lib.Tables:
   """The tables with the labelled training rows, and what they ask for."""
   settings = cfg.objective
+  if problem.split.streamed is not None:
+    return _add_streamed(tables, settings, problem.split.streamed)
   num_users, num_items = len(tables.user.present), len(tables.item.present)
   pairs = training_rows(problem)
   rows = label_rows(pairs, settings.user_balance)
@@ -47,6 +49,33 @@ def add(
       shown=shown,
       popularity=sampled,
       user_bits=_user_bits(cfg, problem, num_users, num_items),
+  )
+
+
+def _add_streamed(
+    tables: tables_lib.Tables,
+    settings: config.ObjectiveConfig,
+    streamed: schema.StreamedRows,
+) -> tables_lib.Tables:
+  """The tables before the first batch: one row stands for all.
+
+  It has their mean label, which is all that a fresh state asks of them; a step
+  would not find a batch in it.
+  """
+  sampled = None
+  if settings.num_sampled:
+    sampled = popularity.popularity_table(
+        streamed.item_likes, settings.sampling_power
+    )
+  nothing = np.zeros(1, np.int32)
+  label = np.array([streamed.share], np.float32)
+  return dataclasses.replace(
+      tables,
+      rows=tables_lib.LabelledRows(
+          nothing, nothing, label, np.ones(1, np.float32)
+      ),
+      log_frequency=popularity.log_frequency(streamed.item_drawn),
+      popularity=sampled,
   )
 
 
@@ -76,6 +105,22 @@ def training_rows(problem: problem_lib.Problem) -> schema.Interactions:
   if problem.labelled is not None:
     return problem.labelled.train
   return problem.split.train
+
+
+def examples_of(streamed: schema.StreamedRows) -> schema.Interactions:
+  """Rows for `label_signal.check`: the extremes of labels, on two items.
+
+  On one where there is only one; of weight 0 where no row has more.
+  """
+  has_weight = streamed.item_drawn.any()
+  items = streamed.item_drawn if has_weight else streamed.item_rows
+  drawn = np.flatnonzero(items)[[0, -1]]
+  return schema.Interactions(
+      np.zeros(2, np.int32),
+      drawn.astype(np.int32),
+      np.full(2, float(has_weight), np.float32),
+      label=np.nan_to_num(streamed.labels).astype(np.float32),
+  )
 
 
 def labels(rows: schema.Interactions) -> np.ndarray:

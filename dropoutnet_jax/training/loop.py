@@ -15,6 +15,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import diagnosis
+from dropoutnet_jax.training import row_feed
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
@@ -82,18 +83,22 @@ def run(
     progress.say(note)
   train_steps = runtime.train_steps()
   reason = _patience_is_over(past, settings)
+  feed: row_feed.Feed | None = None
   try:
+    feed = runtime.feed(workdir, step)
+    if step < last and not reason:
+      coming = feed.tables(step, next_stop(step, settings))
     while step < last and not reason:
-      begin, step = step, next_stop(step, settings)
+      begin, step, tables = step, next_stop(step, settings), coming
       started = time.monotonic()
       with _trace(workdir, profile):
-        state, losses = train_steps(
-            state, runtime.tables, jnp.int32(step - begin)
-        )
+        state, losses = train_steps(state, tables, jnp.int32(step - begin))
+        if step < last:  # while the devices compute
+          coming = feed.tables(step, next_stop(step, settings))
         losses = jax.device_get(losses)
       profile, spent = False, time.monotonic() - started
       if int(state.step) < step:
-        raise diagnosis.non_finite_error(runtime, state)
+        raise diagnosis.non_finite_error(runtime, state, tables)
       losses = {name: part[: step - begin] for name, part in losses.items()}
       progress.update(step, float(losses['loss/total'][-1]))
       row, selected = _measure(runtime, state, step, losses, progress)
@@ -116,6 +121,8 @@ def run(
         return Outcome(step, writer.seconds(), f'{name} came', True)
     return Outcome(step, writer.seconds(), reason)
   finally:
+    if feed is not None:
+      feed.close()
     progress.close()
     checkpoints.close()
     writer.close()

@@ -7,6 +7,8 @@ there.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
+import tempfile
 import time
 
 import numpy as np
@@ -23,9 +25,12 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import sides
 from dropoutnet_jax.data import sources
 from dropoutnet_jax.data import splits
+from dropoutnet_jax.data import streamed_split
+from dropoutnet_jax.data import streamed_tables
 from dropoutnet_jax.data import synthetic
 from dropoutnet_jax.training import counted
 from dropoutnet_jax.training import label_signal
+from dropoutnet_jax.training import label_tables
 from dropoutnet_jax.training import resident
 
 
@@ -57,6 +62,74 @@ def prepare(
   """
   _check_teacher(cfg)
   watch = Stopwatch()
+  if cfg.data.mode == 'streaming':
+    data = _read_streamed(cfg, data_dir, workdir, watch)
+  else:
+    data = _read_resident(cfg, data_dir, watch)
+  dataset, split, labelled = data.dataset, data.split, data.labelled
+  entities = {'user': dataset.users, 'item': dataset.items}
+  encoders, feature_notes = sides.fit(
+      cfg.features,
+      entities,
+      data.trained_on,
+      cfg.train.seed,
+  )
+  encoded = {}
+  for side, encoder in encoders.items():
+    if workdir is not None:
+      encoder.save(workdir)
+    encoded[side] = encoder.transform(entities[side])
+  _check_inputs(cfg, encoded)
+  watch.lap('features')
+  factors, blanked = _make_factors(cfg, dataset, split)
+  watch.lap('teacher')
+  history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
+  notes = (*dataset.notes, *split.notes, *data.dropped, *blanked)
+  if labelled is not None and dataset.impressions is not None:
+    notes += (labelled.describe(len(dataset.impressions)),)
+  notes += (*feature_notes, *history_notes, *unread.notes(cfg))
+  # Two features of one column say the same about it.
+  notes = tuple(dict.fromkeys(notes))
+  problem = problem_lib.Problem(
+      encoded['user'],
+      encoded['item'],
+      split,
+      factors,
+      data.truth,
+      notes,
+      watch.seconds,
+      labelled,
+  )
+  if workdir is not None:
+    problem_lib.save(problem, workdir)
+  return problem
+
+
+@dataclasses.dataclass(frozen=True)
+class _Data:
+  """What is read and split, before features.
+
+  Attributes:
+    dataset: its interactions are empty where they are streamed.
+    split: of it.
+    labelled: rows along the split, or None.
+    trained_on: by side, rows that features are fitted on.
+    dropped: what the audit has mended, one sentence each.
+    truth: of a synthetic world.
+  """
+
+  dataset: schema.Dataset
+  split: schema.Split
+  labelled: impressions.Labelled | None
+  trained_on: dict[str, np.ndarray]
+  dropped: list[str]
+  truth: np.ndarray | None = None
+
+
+def _read_resident(
+    cfg: config.Config, data_dir: str | None, watch: Stopwatch
+) -> _Data:
+  """Reads, splits and audits with all interactions in memory."""
   dataset, truth = _load_data(cfg, data_dir)
   watch.lap('read')
   dataset, dropped = _audit_published(cfg, dataset)
@@ -88,42 +161,48 @@ def prepare(
       side: np.union1d(liked, getattr(rows, side))
       for side, liked in zip(sides.NAMES, split.train_rows())
   }
-  entities = {'user': dataset.users, 'item': dataset.items}
-  encoders, feature_notes = sides.fit(
-      cfg.features,
-      entities,
-      trained_on,
-      cfg.train.seed,
+  return _Data(dataset, split, labelled, trained_on, dropped, truth)
+
+
+def _read_streamed(
+    cfg: config.Config,
+    data_dir: str | None,
+    workdir: str | None,
+    watch: Stopwatch,
+) -> _Data:
+  """Reads and splits in passes over files; training rows go to one of them."""
+  try:
+    with tempfile.TemporaryFile(dir=workdir) as file:
+      staged = streamed_tables.stage(cfg.data.tables, data_dir, file)
+      watch.lap('read')
+      divide = functools.partial(
+          streamed_split.split, staged, cfg.data, cfg.objective.user_balance
+      )
+      if workdir is None:
+        with tempfile.TemporaryFile() as output:
+          found = divide(output)
+      else:
+        found = streamed_split.write(divide, workdir)
+  except OSError as error:
+    raise errors.UserError(
+        f'{workdir or tempfile.gettempdir()} has no room for the rows of '
+        f'interactions ({error.strerror or error}): 16 bytes each, twice while '
+        'they are split. Free space, or choose another --workdir.'
+    ) from error
+  split, labelled = found
+  split, dropped = audit.check_split(
+      staged.dataset, split, drop=cfg.data.drop_leaks
   )
-  encoded = {}
-  for side, encoder in encoders.items():
-    if workdir is not None:
-      encoder.save(workdir)
-    encoded[side] = encoder.transform(entities[side])
-  _check_inputs(cfg, encoded)
-  watch.lap('features')
-  factors, blanked = _make_factors(cfg, dataset, split)
-  watch.lap('teacher')
-  history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
-  notes = (*dataset.notes, *split.notes, *dropped, *blanked)
-  if labelled is not None and dataset.impressions is not None:
-    notes += (labelled.describe(len(dataset.impressions)),)
-  notes += (*feature_notes, *history_notes, *unread.notes(cfg))
-  # Two features of one column say the same about it.
-  notes = tuple(dict.fromkeys(notes))
-  problem = problem_lib.Problem(
-      encoded['user'],
-      encoded['item'],
-      split,
-      factors,
-      truth,
-      notes,
-      watch.seconds,
-      labelled,
-  )
-  if workdir is not None:
-    problem_lib.save(problem, workdir)
-  return problem
+  streamed = split.streamed
+  assert streamed is not None
+  examples = label_tables.examples_of(streamed)
+  label_signal.check(cfg, examples, split.train, len(staged.dataset.users))
+  watch.lap('split and audit')
+  trained_on = {
+      'user': np.flatnonzero(streamed.user_rows),
+      'item': np.flatnonzero(streamed.item_rows),
+  }
+  return _Data(staged.dataset, split, labelled, trained_on, dropped)
 
 
 def _check_inputs(

@@ -27,6 +27,7 @@ _LOCK = '.lock'
 # it goes: without config.json the rest would be somebody else's files.
 _PREPARED = (
     'problem.npz',
+    'rows.bin',
     'sparse_part.npz',
     'features.json',
     'features_user.npz',

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import os
 from typing import Any
 
 import jax
@@ -15,6 +16,8 @@ from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import row_file
+from dropoutnet_jax.data import streamed_split
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
@@ -23,6 +26,7 @@ from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import optimizers
 from dropoutnet_jax.training import resident
+from dropoutnet_jax.training import row_feed
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import steps
@@ -106,6 +110,32 @@ class Runtime:
         self.problem.item.sparse,
         self.cfg.model.sparse.tower_weight,
     )
+
+  def feed(self, workdir: str, step: int) -> row_feed.Feed:
+    """What the steps from this one on read.
+
+    Args:
+      workdir: the run folder, which holds rows that are streamed.
+      step: the first one.
+
+    Raises:
+      UserError: if their file is missing or damaged.
+    """
+    streamed = self.problem.split.streamed
+    if streamed is None:
+      return row_feed.Resident(self.tables)
+    path = os.path.join(workdir, streamed_split.FILE)
+    rows = row_file.RowFile(path, streamed.num_rows)
+    return row_feed.Streaming(
+        self.cfg, self.tables, rows, self._places, self.mesh, step
+    )
+
+  @functools.cached_property
+  def _places(self) -> row_feed.Places:
+    """Compiled once, for whatever number of feeds."""
+    streamed = self.problem.split.streamed
+    assert streamed is not None
+    return row_feed.make_places(self.cfg, streamed.num_rows)
 
   def loss_fn(self) -> batch_loss.LossFn:
     """Loss of the batch of a step."""

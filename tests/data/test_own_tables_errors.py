@@ -2,6 +2,7 @@
 """Tables that cannot be meant: each refusal says what, where and what to do."""
 
 import gzip
+import tempfile
 
 import fsspec
 import pyarrow as pa
@@ -14,6 +15,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import columns
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import sources
+from dropoutnet_jax.data import streamed_tables
 
 GOOD = 'user_id,item_id\na,1\nb,2\n'
 
@@ -436,17 +438,107 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
 }
 
 
-@pytest.mark.parametrize('name', CASES)
-def test_tables(tmp_path, name):
-  files, settings, expected = CASES[name]
+# The same of interactions that are streamed: folders of Parquet.
+PART = {'user_id': ['a', 'b'], 'item_id': [1, 2]}
+STREAMED: dict[str, tuple[dict, dict, list[str]]] = {
+    'not Parquet': (
+        {'pairs/0.csv': GOOD},
+        {},
+        ['0.csv is csv, but with config.data.mode', "mode to 'resident'"],
+    ),
+    'a missing id in a later file': (
+        {
+            'pairs/0.parquet': PART,
+            'pairs/1.parquet': PART | {'user_id': ['c', None]},
+        },
+        {},
+        ['1.parquet, row 2: user_id is missing, as in 1 of 1 rows'],
+    ),
+    'a label below 0 in a later block': (
+        {'pairs/0.parquet': PART | {'label': [1.0, -2.0]}},
+        {},
+        ['0.parquet, row 2: label is -2; 1 of 1 rows have no number from 0'],
+    ),
+    'no label above 0': (
+        {'pairs/0.parquet': PART | {'label': [0, 0]}},
+        {},
+        ['no label is above 0', 'config.data.tables.label'],
+    ),
+    'ids of two types': (
+        {
+            'pairs/0.parquet': PART,
+            'pairs/1.parquet': PART | {'user_id': [1, 2]},
+        },
+        {},
+        ['1.parquet: user_id holds int64 and in ', '0.parquet string'],
+    ),
+    'files of other columns': (
+        {'pairs/0.parquet': PART, 'pairs/1.parquet': PART | {'weight': [1, 2]}},
+        {},
+        ['1.parquet has other columns than', 'user_id, item_id, weight'],
+    ),
+    'no rows': (
+        {
+            'pairs/0.parquet': {
+                'user_id': pa.array([], pa.string()),
+                'item_id': pa.array([], pa.int8()),
+            }
+        },
+        {},
+        ['0.parquet: no rows', 'config.data.tables.interactions'],
+    ),
+    'too many rows': (
+        {f'pairs/{n}.parquet': PART for n in range(3)},
+        {},
+        ["interactions is 'pairs', which has more than 5 rows", 'fewer files'],
+    ),
+    'no Parquet inside': (
+        {'pairs/0.parquet': 'user_id,item_id'},
+        {},
+        ['0.parquet cannot be read', 'config.data.tables.interactions'],
+    ),
+    'a missing column': (
+        {'pairs/0.parquet': {'user': ['a'], 'item_id': [1]}},
+        {},
+        ["no column 'user_id'", "Did you mean 'user'?"],
+    ),
+    'no ids in common': (
+        {'pairs/0.parquet': PART, 'items.csv': 'item_id,x\n7,1\n'},
+        {'items': 'items.csv'},
+        ['item_id: no id of', 'is in'],
+    ),
+}
+
+
+@pytest.mark.parametrize('name', STREAMED)
+def test_streamed_tables(tmp_path, name, monkeypatch):
+  monkeypatch.setattr(streamed_tables, '_BLOCK', 1)
+  monkeypatch.setattr(streamed_tables, '_MOST_ROWS', 5)
+  files, settings, expected = STREAMED[name]
+  write(tmp_path, files)
+  config = config_data.TablesConfig(**{'interactions': 'pairs', **settings})
+  with pytest.raises(errors.UserError) as info, tempfile.TemporaryFile() as out:
+    streamed_tables.stage(config, str(tmp_path), out)
+  message = str(info.value)
+  assert all(part in message for part in expected), message
+  assert message.endswith('.') and '\n' not in message
+
+
+def write(folder, files):
   for path, content in files.items():
-    target = tmp_path / path
+    target = folder / path
     target.parent.mkdir(exist_ok=True)
     if isinstance(content, dict):
       parquet.write_table(pa.table(content), target)
     else:
       is_text = isinstance(content, str)
       target.write_bytes(content.encode() if is_text else content)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_tables(tmp_path, name):
+  files, settings, expected = CASES[name]
+  write(tmp_path, files)
   config = config_data.TablesConfig(**{'interactions': 'pairs.csv', **settings})
   config.validate()
   with pytest.raises(errors.UserError) as info:
