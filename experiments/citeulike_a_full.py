@@ -4,7 +4,17 @@ r"""Cold papers on CiteULike-a by all that helps, in one model.
 Beside the towers of `citeulike_a_end_to_end` the sparse part holds content
 ridge on the tags, on the words and on the runs of characters of their names,
 with papers of many tags longer, and a second kernel on the teacher's factors
-as the content predicts them.
+as the content predicts them. Embeddings have 2,040 dense columns.
+
+NDCG@20 0.3759, recall@20 0.4286, recall@100 0.6131 over the 3,396 cold papers
+(mean of train.seed 0, 1, 2; standard deviations 0.0003, 0.0003, 0.0002);
+content ridge with the same content 0.3637, 0.4149 and 0.5890, on whole tags
+alone 0.3595, 0.4081 and 0.5819. On held-out training papers, where it was
+chosen: 0.3583 (content ridge on whole tags 0.3387).
+
+What bounds it: 22 % of the test pairs are on papers without a tag. Ranking all
+others perfectly and these by chance is NDCG@20 0.840, recall@20 0.768,
+recall@100 0.785.
 
 python run.py --config=experiments/citeulike_a_full.py --data_dir=DIR
 """

@@ -2,7 +2,13 @@
 r"""Cold papers on CiteULike-t by all that helps, in one model: words.
 
 Settings are those of `citeulike_a_full` but for the words of the abstracts
-instead of tags, and two lambdas, which text wants higher.
+instead of tags, two lambdas, which text wants higher, and the weight of the
+towers, since higher lambdas make the scores of the sparse part smaller.
+
+Mean of three splits (data.seed 0, 1, 2; standard deviations of the splits):
+NDCG@20 0.244 (0.008), recall@20 0.367 (0.008), recall@100 0.598 (0.006); the
+towers alone 0.204, 0.323 and 0.562; content kNN 0.198, 0.302 and 0.513. With
+data.seed 0, 0.2364, 0.3620 and 0.5974; content ridge 0.2180, 0.3338, 0.5520.
 
 python run.py --config=experiments/citeulike_t_full.py --data_dir=DIR
 """
