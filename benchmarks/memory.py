@@ -5,7 +5,9 @@ A process of its own for each variant, with few steps: memory does not grow
 with their number.
 """
 
+from collections.abc import Sequence
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -40,7 +42,8 @@ def run(data_dir: str | None) -> comparison.Comparison:
   for name, baselines in variants.items():
     print(f'Training {task.EXPERIMENT} {name} ...', flush=True)
     with tempfile.TemporaryDirectory() as workdir:
-      peak = peak_bytes(_train_command(data_dir, workdir, baselines)) / 1e6
+      flags = _flags(data_dir, baselines)
+      peak = peak_of_training(task.ROOT / task.EXPERIMENT, workdir, flags) / 1e6
     rows.append(
         comparison.Row(
             f'peak MB, {name}',
@@ -61,22 +64,38 @@ def run(data_dir: str | None) -> comparison.Comparison:
   )
 
 
-def _train_command(
-    data_dir: str | None, workdir: str, baselines: tuple[str, ...]
-) -> list[str]:
-  command = [
-      sys.executable,
-      str(task.ROOT / 'run.py'),
-      'train',
-      f'--config={task.ROOT / task.EXPERIMENT}',
-      f'--workdir={os.path.join(workdir, "run")}',
-      '--compile_cache=',  # compilation takes memory too
+def _flags(data_dir: str | None, baselines: tuple[str, ...]) -> list[str]:
+  flags = [
       f'--config.train.num_steps={_NUM_STEPS}',
       f'--config.evaluation.baselines={baselines!r}',
   ]
-  if data_dir is not None:
-    command.append(f'--data_dir={data_dir}')
-  return command
+  return flags if data_dir is None else [*flags, f'--data_dir={data_dir}']
+
+
+def peak_of_training(
+    experiment: pathlib.Path, workdir: str, flags: Sequence[str] = ()
+) -> int:
+  """Peak resident bytes of run.py train.
+
+  Args:
+    experiment: its file.
+    workdir: in which the folder of the run is made.
+    flags: further ones.
+
+  Raises:
+    UserError: with its last words, if it fails.
+  """
+  return peak_bytes(
+      [
+          sys.executable,
+          str(task.ROOT / 'run.py'),
+          'train',
+          f'--config={experiment}',
+          f'--workdir={os.path.join(workdir, "run")}',
+          '--compile_cache=',  # compilation takes memory too
+          *flags,
+      ]
+  )
 
 
 def peak_bytes(command: list[str]) -> int:

@@ -28,7 +28,6 @@ from benchmarks import comparison
 from benchmarks import jax_dropoutnet
 from benchmarks import memory
 from benchmarks import suite
-from benchmarks import task
 from benchmarks import turns
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
@@ -264,15 +263,7 @@ def _peak_megabytes(folder: str, num_rows: int) -> float:
   )
   file.write_text('\n'.join(lines), encoding='utf-8')
   with tempfile.TemporaryDirectory(dir=folder) as workdir:
-    command = [
-        sys.executable,
-        str(task.ROOT / 'run.py'),
-        'train',
-        f'--config={file}',
-        f'--workdir={os.path.join(workdir, "run")}',
-        '--compile_cache=',
-    ]
-    return memory.peak_bytes(command) / 1e6
+    return memory.peak_of_training(file, workdir) / 1e6
 
 
 def main() -> None:

@@ -18,19 +18,14 @@ import runpy
 
 from dropoutnet_jax import config
 
-_TAGS = os.path.join(os.path.dirname(__file__), 'citeulike_a_full.py')
+_HERE = os.path.dirname(__file__)
 
 
 def get_config() -> config.Config:
-  cfg = runpy.run_path(_TAGS)['get_config']()
+  make = lambda name: runpy.run_path(os.path.join(_HERE, name))['get_config']()
+  cfg = make('citeulike_a_full.py')
   cfg.name = 'citeulike_t_full'
-  cfg.data = config.DataConfig(
-      name='citeulike-t',
-      split='random',
-      cold_item_share=0.2,
-      warm_share=0.0,
-      validation='return',
-  )
+  cfg.data = make('citeulike_t_end_to_end.py').data
   feature = config.Feature
   cfg.features.item = [
       feature(column='words', counts='log', idf='idf', rank=440, sparse=False),

@@ -289,6 +289,6 @@ class Split:
   def train_rows(self) -> tuple[np.ndarray, np.ndarray]:
     """User and item rows that occur in training, ascending."""
     if self.streamed is not None:
-      likes = (self.streamed.user_likes, self.streamed.item_likes)
-      return tuple(map(np.flatnonzero, likes))  # type: ignore[return-value]
+      of = self.streamed
+      return np.flatnonzero(of.user_likes), np.flatnonzero(of.item_likes)
     return np.unique(self.train.user), np.unique(self.train.item)

@@ -18,6 +18,7 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import config
+from dropoutnet_jax.evaluation import subspace
 from dropoutnet_jax.evaluation import woodbury
 
 # Eigenvalues of the kernel of the landmarks, as a share of the largest; what is
@@ -79,7 +80,7 @@ def fit(
   order = np.random.default_rng(seed).permutation(filled)
   drawn = np.sort(order[: settings.landmarks])
   landmarks = _unit(predicted[drawn])
-  values, vectors = woodbury.leading_eigenvectors(
+  values, vectors = subspace.leading_eigenvectors(
       _kernel(landmarks, landmarks), settings.second_width, seed
   )
   kept = values > _SMALLEST * values.max(initial=0.0)

@@ -239,12 +239,9 @@ def fit(
   history, user_dense = _users(
       problem.likes()[:, train_items].tocsr(), item, outside, settings
   )
+  history = _lengthened(history, length)
   everywhere = scipy.sparse.csr_array(
-      (
-          history.data * length[history.indices],
-          train_items[history.indices],
-          history.indptr,
-      ),
+      (history.data, train_items[history.indices], history.indptr),
       shape=(history.shape[0], len(problem.item.ids)),
   )
   return SparsePart(everywhere, user_dense, correction, lengths, second)
@@ -290,25 +287,14 @@ def _scaled(
     content: scipy.sparse.csr_array, length: np.ndarray
 ) -> scipy.sparse.csr_array:
   """Rows of content [N, T] times their lengths [N]."""
-  data = content.data * np.repeat(length, np.diff(content.indptr))
-  return scipy.sparse.csr_array(
-      (data, content.indices, content.indptr), shape=content.shape
-  )
+  return scipy.sparse.csr_array(content.multiply(length[:, None]))
 
 
 def _lengthened(
     histories: scipy.sparse.csr_array, length: np.ndarray
 ) -> scipy.sparse.csr_array:
   """Columns of histories [U, I] times the lengths [I] of the items."""
-  histories = scipy.sparse.csr_array(histories)
-  return scipy.sparse.csr_array(
-      (
-          histories.data * length[histories.indices],
-          histories.indices,
-          histories.indptr,
-      ),
-      shape=histories.shape,
-  )
+  return scipy.sparse.csr_array(histories.multiply(length[None, :]))
 
 
 def _item_dense(

@@ -21,6 +21,7 @@ import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.evaluation import ease
+from dropoutnet_jax.evaluation import subspace
 
 _NUM_PROBES = 64  # random vectors that estimate what is left out
 
@@ -85,12 +86,15 @@ def decompose(
   columns = _Columns(content[rows], None if more is None else more[rows])
   num_rows = len(rows)
   rank = min(rank, *columns.shape)
-  width = min(rank + 20 + rank // 20, num_rows)
   generator = np.random.default_rng(seed)
-  basis = generator.standard_normal((num_rows, width), np.float32)
-  for _ in range(num_iterations):
-    basis = _same_span(columns.times(columns.transposed_times(basis)))
-  basis = _orthonormal(basis)
+  basis = subspace.iterate(
+      lambda basis: columns.times(columns.transposed_times(basis)),
+      num_rows,
+      rank,
+      generator,
+      num_iterations,
+  )
+  width = basis.shape[1]
   projected = columns.transposed_times(basis)  # [T, width]
   squared, rotation = scipy.linalg.eigh(projected.T @ projected, driver='evd')
   squared, rotation = squared[width - rank :], rotation[:, width - rank :]
@@ -108,34 +112,6 @@ def decompose(
   return Spectrum(
       directions, squared, float(min(rest, squared.min(initial=np.inf)))
   )
-
-
-def leading_eigenvectors(
-    matrix: np.ndarray, rank: int, seed: int, num_iterations: int = 4
-) -> tuple[np.ndarray, np.ndarray]:
-  """The largest eigenvalues of a symmetric matrix, by subspace iteration.
-
-  Args:
-    matrix: float32 [N, N], positive but for rounding.
-    rank: k; N where that is smaller, which is exact.
-    seed: of the random start.
-    num_iterations: products with the matrix before the last one.
-
-  Returns:
-    float32 [k], ascending, and the eigenvectors, float32 [N, k].
-  """
-  size = len(matrix)
-  rank = min(rank, size)
-  width = min(rank + 20 + rank // 20, size)
-  if width == size:
-    values, vectors = scipy.linalg.eigh(matrix, driver='evd')
-    return values[size - rank :], vectors[:, size - rank :]
-  basis = np.random.default_rng(seed).standard_normal((size, width), np.float32)
-  for _ in range(num_iterations):
-    basis = _same_span(matrix @ basis)
-  basis = _orthonormal(basis)
-  values, rotation = scipy.linalg.eigh(basis.T @ matrix @ basis, driver='evd')
-  return values[width - rank :], basis @ rotation[:, width - rank :]
 
 
 class _Columns:
@@ -163,28 +139,6 @@ class _Columns:
     if self._more is None:
       return product
     return np.concatenate([product, self._more.T @ right])
-
-
-def _same_span(vectors: np.ndarray) -> np.ndarray:
-  """Well-conditioned vectors [N, width] that span the same space, by LU."""
-  lower, _ = scipy.linalg.lu(
-      vectors, permute_l=True, overwrite_a=True, check_finite=False
-  )
-  return lower
-
-
-def _orthonormal(vectors: np.ndarray) -> np.ndarray:
-  """Orthonormal basis of well-conditioned vectors [N, width].
-
-  Cholesky QR, twice: like LU it is a few products of large matrices. LAPACK's
-  QR, with its many small steps, is over ten times slower on shared cores.
-  """
-  for _ in range(2):
-    factor = scipy.linalg.cholesky(vectors.T @ vectors, check_finite=False)
-    vectors = scipy.linalg.solve_triangular(
-        factor, vectors.T, trans='T', check_finite=False
-    ).T
-  return vectors
 
 
 def correction(spectrum: Spectrum, regularization: float) -> Correction:

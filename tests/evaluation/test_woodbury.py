@@ -205,20 +205,3 @@ def test_no_content_is_named():
       woodbury.decompose(content, 3, seed=0)
     assert f'None of the {num_rows} training rows' in str(caught.value)
     assert 'config.features' in str(caught.value)
-
-
-@pytest.mark.parametrize('rank', [1, 20, 200])
-def test_leading_eigenvectors(rank):
-  rng = np.random.default_rng(3)
-  rows = rng.standard_normal((120, 90)) * np.geomspace(10, 0.1, 90)
-  matrix = (rows @ rows.T).astype(np.float32)
-  values, vectors = woodbury.leading_eigenvectors(matrix, rank, 0)
-  exact = np.linalg.eigvalsh(matrix.astype(np.float64))[-rank:]
-  assert values.shape == (min(rank, 120),)
-  assert vectors.shape == (120, min(rank, 120))
-  scale = exact.max()
-  np.testing.assert_allclose(values, exact, rtol=1e-3, atol=1e-4 * scale)
-  gap = matrix @ vectors - vectors * values
-  assert np.abs(gap).max() < 2e-2 * scale
-  inner = vectors.T @ vectors
-  np.testing.assert_allclose(inner, np.eye(len(inner)), atol=1e-3)
