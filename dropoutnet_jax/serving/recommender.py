@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained run as a recommender: any users, any items, the best k of them.
+"""A trained run as a ranker: any users, any items, the best k of them.
 
 Users and items are those of the run and new ones, which the run's own encoders
 and the same towers embed. Scores are those of the evaluation: both parts of the
@@ -58,7 +58,7 @@ class Lists(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recommender:
+class Ranker:
   """A trained run on one device.
 
   Attributes:
@@ -317,7 +317,7 @@ def _padded(rows: np.ndarray) -> np.ndarray:
   return np.append(rows, np.full(size - len(rows), -1))
 
 
-def load(workdir: str) -> Recommender:
+def load(workdir: str) -> Ranker:
   """The best checkpoint of a run folder, finished or not.
 
   It uses one device, whatever the run was trained on.
@@ -333,6 +333,6 @@ def load(workdir: str) -> Recommender:
   runtime = runtime_lib.build(cfg, problem, part, num_devices=1)
   state = runtime.restore_best(workdir)
   encoders = {side: features.load(workdir, side) for side in _SIDES}
-  return Recommender(
+  return Ranker(
       cfg, problem, runtime.scorer(state), encoders, int(state.step)
   )

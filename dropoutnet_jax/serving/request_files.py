@@ -30,7 +30,7 @@ _EXAMPLES = 3
 
 
 def read_rows(
-    path: str, side: str, model: recommender_lib.Recommender
+    path: str, side: str, model: recommender_lib.Ranker
 ) -> tuple[rows_lib.Rows, list[str]]:
   """Reads the users or items that are asked about.
 
@@ -167,7 +167,7 @@ def _read_column(
 
 def read_history(
     path: str,
-    model: recommender_lib.Recommender,
+    model: recommender_lib.Ranker,
     users: rows_lib.Rows,
     items: rows_lib.Rows,
 ) -> tuple[rows_lib.Rows, scipy.sparse.csr_array, list[str]]:
@@ -237,7 +237,7 @@ def _matrix(
 
 
 def _describe_untrained(
-    model: recommender_lib.Recommender,
+    model: recommender_lib.Ranker,
     history: scipy.sparse.csr_array,
     name: str,
 ) -> list[str]:
