@@ -139,7 +139,7 @@ class Ranker:
   def embed_users(self, users: rows_lib.Rows) -> embeddings.Embedding:
     """Embeddings of users, new ones and histories included."""
     rows = np.arange(len(users))
-    return self._join_users(rows, *self._embed_users(users))
+    return self.join_users(rows, *self.user_parts(users))
 
   def recommend(
       self,
@@ -194,10 +194,10 @@ class Ranker:
       exclude: scipy.sparse.csr_array | None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Items and scores [C, k] of a block of users, `size` scored at a time."""
-    tower, part = self._embed_users(users)
+    tower, part = self.user_parts(users)
 
     def score_rows(rows: np.ndarray) -> jax.Array:
-      user = self._join_users(rows, tower, part)
+      user = self.join_users(rows, tower, part)
       scores, bad = _score(user, across, num_items)
       if bad:
         raise errors.UserError(
@@ -221,10 +221,10 @@ class Ranker:
       )
     return item, score
 
-  def _embed_users(
+  def user_parts(
       self, users: rows_lib.Rows
   ) -> tuple[np.ndarray, sparse_part.SparsePart | None]:
-    """What the towers make of users [C], and the sparse part of them alone."""
+    """What the tower makes of users [C], and the sparse part of them alone."""
     known = self.row_tables.read('user', users)
     part = self.scorer.sparse
     if part is not None:
@@ -233,13 +233,13 @@ class Ranker:
         part = part.with_more(known.more, self.problem.item.sparse)
     return self.embed_table('user', known.table), part
 
-  def _join_users(
+  def join_users(
       self,
       rows: np.ndarray,
       tower: np.ndarray,
       part: sparse_part.SparsePart | None,
   ) -> embeddings.Embedding:
-    """Both parts of the embeddings of rows [C] of `_embed_users`."""
+    """Both parts of the embeddings of rows [C] of `user_parts`."""
     if part is None:
       return embeddings.Embedding(jnp.asarray(tower[rows]))
     content, weight = self.scorer.content, self.scorer.tower_weight
@@ -253,11 +253,9 @@ class Ranker:
       table: of rows of that side, such as those of `row_tables`.
     """
     embedder, variables = self.scorer.embedder, self.scorer.variables
-    parts = []
-    for rows in np.split(
-        np.arange(len(table.present)),
-        range(_PART, len(table.present), _PART),
-    ):
+    parts = [np.zeros((0, self.cfg.model.rank), np.float32)]
+    for begin in range(0, len(table.present), _PART):
+      rows = np.arange(begin, min(begin + _PART, len(table.present)))
       part = table.select(_padded(rows))
       parts.append(embedder(side, variables, part, np.arange(len(rows))))
     return np.concatenate(parts)
