@@ -43,7 +43,7 @@ def read(
           f'{name}: {_shown(given)} is no table; give {_KINDS}, in a list also '
           'if it is a single one.'
       )
-  data = _to_arrow(given, name, ids)
+  data = _without_views(_to_arrow(given, name, ids))
   source = table_files.Source('', name, required, None)
   table_files.check_columns(name, data.column_names, source, '')
   starts = np.array([0, data.num_rows])
@@ -113,6 +113,28 @@ def _of_stream(given: Any, ids: str) -> pa.Table:
     return pa.table({ids: column})
   batches = [pa.RecordBatch.from_struct_array(x) for x in column.chunks]
   return pa.Table.from_batches(batches, pa.schema(list(column.type)))
+
+
+def _without_views(data: pa.Table) -> pa.Table:
+  """The table with strings that Arrow's functions know; Polars has others."""
+  kinds = [(field.name, _without_view(field.type)) for field in data.schema]
+  schema = pa.schema(kinds)
+  return data if schema.equals(data.schema) else data.cast(schema)
+
+
+def _without_view(kind: pa.DataType) -> pa.DataType:
+  """The type with large strings instead of views, also within others."""
+  if pa.types.is_string_view(kind):
+    return pa.large_string()
+  if pa.types.is_dictionary(kind):
+    values = _without_view(kind.value_type)
+    return pa.dictionary(kind.index_type, values, kind.ordered)
+  if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+    make = pa.list_ if pa.types.is_list(kind) else pa.large_list
+    return make(_without_view(kind.value_type))
+  if pa.types.is_struct(kind):
+    return pa.struct([(x.name, _without_view(x.type)) for x in kind])
+  return kind
 
 
 def _of_columns(columns: Mapping[Any, Any], name: str) -> pa.Table:

@@ -95,6 +95,22 @@ def test_ids_alone(ids):
   assert _read(ids).data.to_pydict() == {'user_id': [7, 8]}
 
 
+def test_views_become_strings():
+  """As Polars has them, also in lists, objects and categories."""
+  view = pa.string_view()
+  data = pa.table(
+      {
+          'user_id': pa.array(['a', 'b'], view),
+          'tags': pa.array([['x'], None], pa.large_list(view)),
+          'more': pa.array([{'y': 'z'}, None], pa.struct([('y', view)])),
+          'kind': pa.DictionaryArray.from_arrays([0, 0], pa.array(['k'], view)),
+      }
+  )
+  found = _read(Stream(data)).data
+  assert found.to_pylist() == data.to_pylist()
+  assert 'string_view' not in str(found.schema)
+
+
 def test_vectors_weights_and_nothing():
   table = _read(
       {
