@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   embed     writes embeddings of users or items to a file
+  serve     answers requests over HTTP until it is stopped
   describe  counts what the data and the model are
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
@@ -39,18 +40,19 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'embed', 'describe')
-COMMANDS += ('reproduce', 'bench')
+COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'embed')
+COMMANDS += ('serve', 'describe', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
-_OF_A_RUN = ('recommend', 'embed')  # commands that take a trained one
+_OF_A_RUN = ('recommend', 'embed', 'serve')  # commands that take a trained one
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
+    'serve': ('host', 'port', 'state', 'api_key', 'index'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -60,6 +62,7 @@ _UNREAD = {
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
     'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'serve': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
@@ -101,6 +104,11 @@ flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
+flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
+flags.DEFINE_integer('port', 8000, 'serve: 0 takes any that is free.')
+flags.DEFINE_string('state', None, 'serve: RUN/service.sqlite if not given.')
+flags.DEFINE_string('api_key', None, 'serve: that each request must bring.')
+flags.DEFINE_string('index', 'exact', 'serve: of the items.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
 flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
 flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
@@ -239,6 +247,8 @@ def main(argv: Sequence[str]) -> None:
       commands.recommend(_WORKDIR.value, **own)
     elif command == 'embed':
       serving_commands.embed(_WORKDIR.value, **own)
+    elif command == 'serve':
+      serving_commands.serve(_WORKDIR.value, **own)
     elif command == 'describe':
       commands.describe(cfg, _WORKDIR.value, data_dir)
     else:

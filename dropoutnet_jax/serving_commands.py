@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `run.py` does with a trained run for other programs: its embeddings."""
+"""What `run.py` does with a trained run for other programs."""
 
 from typing import Any
 
 from dropoutnet_jax import commands
+from dropoutnet_jax import errors
 from dropoutnet_jax.serving import embed_files
+
+# Packages of the extra `serve`, which nothing else needs.
+_OF_SERVE = ('fastapi', 'prometheus_client', 'pydantic', 'starlette', 'uvicorn')
 
 
 def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
@@ -29,3 +33,27 @@ def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
       f'{found.dense_width:,}{sparse}, by the model after step {found.step}.'
   )
   commands.say(f'Written to {found.path}')
+
+
+def serve(workdir: str | None, **asked: Any) -> None:
+  """Answers requests over HTTP until a signal comes.
+
+  Args:
+    workdir: the run folder, of a training that is finished or not.
+    **asked: fields of `server.Settings`.
+
+  Raises:
+    UserError: for whatever the user can mend.
+    Interrupted: when it was stopped, having answered what was asked.
+  """
+  try:
+    # pylint: disable-next=g-import-not-at-top
+    from dropoutnet_jax.serving.service import server
+  except ModuleNotFoundError as error:
+    if error.name not in _OF_SERVE:
+      raise
+    raise errors.UserError(
+        f'serve needs the package {error.name}, which is not installed. Run: '
+        "pip install '.[serve]'"
+    ) from error
+  server.run(workdir, server.Settings(**asked), commands.say)

@@ -26,7 +26,7 @@ from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
-_ROWS = 2048  # embedded at once; one compiled program per side
+_ROWS = 2048  # embedded at once, at most
 
 
 def make_embed(
@@ -54,7 +54,7 @@ def make_embed(
 
 
 class Embedder:
-  """Embeds rows of both sides in chunks of one compiled size."""
+  """Embeds rows of both sides in chunks of one compiled size for each table."""
 
   def __init__(self, model: towers.TwoTower):
     self._embed = {
@@ -70,9 +70,10 @@ class Embedder:
   ) -> np.ndarray:
     """Dense embeddings float32 [N, R] of rows [N] of 'user' or 'item'."""
     parts = []
-    for begin in range(0, len(rows), _ROWS):
-      part = rows[begin : begin + _ROWS]
-      padded = np.concatenate([part, np.zeros(_ROWS - len(part), part.dtype)])
+    size = max(min(_ROWS, len(table.present)), 1)
+    for begin in range(0, len(rows), size):
+      part = rows[begin : begin + size]
+      padded = np.concatenate([part, np.zeros(size - len(part), part.dtype)])
       dense = self._embed[side](variables, table, jnp.asarray(padded))
       parts.append(np.asarray(dense)[: len(part)])
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
