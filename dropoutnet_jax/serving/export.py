@@ -14,7 +14,7 @@ import shutil
 import sys
 from typing import Any
 
-import dropoutnet_jax
+from dropoutnet_jax import __version__
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
@@ -91,7 +91,7 @@ def _fill(
       'experiment': model.cfg.name,
       'step': model.step,
       'config_digest': digest.hexdigest()[:16],
-      'versions': {'dropoutnet_jax': dropoutnet_jax.__version__, **versions},
+      'versions': {'dropoutnet_jax': __version__, **versions},
       'platforms': list(tower_export.PLATFORMS),
       'rank': model.cfg.model.rank,
       **export_folder.describe(model, towers, workdir),

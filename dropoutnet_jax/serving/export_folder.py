@@ -103,6 +103,8 @@ def save(path: str, arrays: dict[str, np.ndarray]) -> None:
   whole = {name: np.ascontiguousarray(x) for name, x in arrays.items()}
   try:
     safetensors.save_file(whole, path)
+    # Else for its owner alone, unlike the other files.
+    os.chmod(path, os.stat(os.path.dirname(path)).st_mode & 0o666)
   except SafetensorError as error:
     raise errors.UserError(
         f'{path} cannot be written: {errors.cause(error)}. Free space or '

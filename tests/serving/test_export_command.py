@@ -15,6 +15,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.serving import export
 from dropoutnet_jax.serving import export_check
 from dropoutnet_jax.serving import facade
@@ -62,6 +63,8 @@ def test_it_says_what_it_wrote(shop, exported):
   )
   assert lines[1].startswith('15 files, 0.1 MB, of the model after step 2.')
   assert lines[2] == 'Written to out/'
+  modes = {path.stat().st_mode for path in exported.iterdir()}
+  assert len(modes) == 1, 'whoever reads one file reads all'
   assert sorted(path.name for path in exported.parent.iterdir()) == [
       'out',
       'out.txt',
@@ -197,6 +200,26 @@ def test_other_preferences(shop, tmp_path, monkeypatch, preference):
   expected = library.embed_users(['x', 'y'], {'x': ['i3', 'i4']}).dense
   np.testing.assert_allclose([told, bare], expected, atol=1e-5)
   assert np.abs(told - bare).max() > 1e-3
+
+
+def test_a_second_kernel(shop, tmp_path, monkeypatch):
+  """And lengths of items: all that a sparse part can have."""
+  settings = dataclasses.replace(
+      shop.model.cfg.model.sparse, landmarks=6, length_power=0.5
+  )
+  part = sparse_part.fit(shop.model.problem, settings, seed=0)
+  scorer = dataclasses.replace(shop.model.scorer, sparse=part)
+  model = dataclasses.replace(shop.model, scorer=scorer)
+  monkeypatch.setattr(recommender_lib, 'load', lambda workdir: model)
+  monkeypatch.setattr(export_check, '_run', _in_this_process)
+  found = export.write(shop.run, str(tmp_path / 'out'))
+  assert found.manifest['sparse']['second_width'] > 0
+  assert found.manifest['check']['largest_error'] < 1e-5
+  runtime = numpy_runtime.load(str(tmp_path / 'out'))
+  item = runtime.embed('item', [_ITEM])
+  expected = facade.Recommender(model).embed_items([_ITEM])
+  size = np.abs(expected.dense).max()
+  np.testing.assert_allclose(item.dense, expected.dense, atol=1e-5 * size)
 
 
 def _in_this_process(script, folder, more):
