@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   embed     writes embeddings of users or items to a file
+  export    writes the model as a folder that other programs can use
   serve     answers requests over HTTP until it is stopped
   describe  counts what the data and the model are
   reproduce runs experiments over seeds and says what moved in their table
@@ -40,18 +41,29 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'embed')
-COMMANDS += ('serve', 'describe', 'reproduce', 'bench')
+COMMANDS = (
+    'train',
+    'evaluate',
+    'recommend',
+    'embed',
+    'export',
+    'serve',
+    'describe',
+    'reproduce',
+    'bench',
+)
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
-_OF_A_RUN = ('recommend', 'embed', 'serve')  # commands that take a trained one
+# Commands that take a trained one.
+_OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
+    'export': ('output',),
     'serve': ('host', 'port', 'state', 'api_key', 'index'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
@@ -62,6 +74,7 @@ _UNREAD = {
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
     'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'serve': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
     'reproduce': ('config', 'profile', *_PROCESSES),
@@ -247,6 +260,8 @@ def main(argv: Sequence[str]) -> None:
       commands.recommend(_WORKDIR.value, **own)
     elif command == 'embed':
       serving_commands.embed(_WORKDIR.value, **own)
+    elif command == 'export':
+      serving_commands.export(_WORKDIR.value, **own)
     elif command == 'serve':
       serving_commands.serve(_WORKDIR.value, **own)
     elif command == 'describe':

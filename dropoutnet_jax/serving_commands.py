@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
+<<<<<<< HEAD
 """What `run.py` does with a trained run for other programs."""
+=======
+"""What `run.py` gives of a trained run to other programs."""
+>>>>>>> library
 
 from typing import Any
 
 from dropoutnet_jax import commands
 from dropoutnet_jax import errors
 from dropoutnet_jax.serving import embed_files
+from dropoutnet_jax.serving import export as export_lib
 
 # Packages of the extra `serve`, which nothing else needs.
 _OF_SERVE = ('fastapi', 'prometheus_client', 'pydantic', 'starlette', 'uvicorn')
@@ -35,6 +40,7 @@ def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
   commands.say(f'Written to {found.path}')
 
 
+<<<<<<< HEAD
 def serve(workdir: str | None, **asked: Any) -> None:
   """Answers requests over HTTP until a signal comes.
 
@@ -57,3 +63,34 @@ def serve(workdir: str | None, **asked: Any) -> None:
         "pip install '.[serve]'"
     ) from error
   server.run(workdir, server.Settings(**asked), commands.say)
+=======
+def export(workdir: str | None, output: str | None) -> None:
+  """Writes the best checkpoint of a run folder as a folder of its own.
+
+  Args:
+    workdir: the run folder, of a training that is finished or not.
+    output: the folder to make.
+
+  Raises:
+    UserError: for whatever the user can mend; nothing has changed then.
+  """
+  found = export_lib.write(workdir, output)
+  for side, about in found.manifest['sides'].items():
+    if about['raw_rows_refused']:
+      listed = errors.listed(about['raw_rows_refused'], 5)
+      commands.say(
+          f'The NumPy runtime takes {side}s as encoded arrays alone, because '
+          f'of {listed}.'
+      )
+  check = found.manifest['check']
+  rows = ' and '.join(f'{n:,} {side}s' for side, n in check['rows'].items())
+  commands.say(
+      f'Checked in fresh processes on {rows}: StableHLO and NumPy differ from '
+      f'the model by {check["largest_error"]:.1e} of the largest score at most.'
+  )
+  commands.say(
+      f'{found.num_files} files, {found.num_bytes / 1e6:,.1f} MB, of the model '
+      f'after step {found.step}.'
+  )
+  commands.say(f'Written to {output}')
+>>>>>>> library

@@ -171,7 +171,7 @@ class Bar:
           rich_progress.TextColumn('{task.fields[text]}'),
           rich_progress.TimeRemainingColumn(),
           transient=True,
-          console=file and rich_console.Console(file=file),
+          console=None if file is None else rich_console.Console(file=file),
       )
       self._task = self._bar.add_task(
           what, total=total, completed=start, text=''

@@ -51,11 +51,11 @@ class Body(pydantic.BaseModel):
 
 
 class UserContent(pydantic.RootModel[dict[str, Any]]):
-  """Columns of a user as in training; those that are missing may be left out."""
+  """Columns of a user as in training; missing ones may be left out."""
 
 
 class ItemContent(pydantic.RootModel[dict[str, Any]]):
-  """Columns of an item as in training; those that are missing may be left out."""
+  """Columns of an item as in training; missing ones may be left out."""
 
 
 class User(Body):
