@@ -13,6 +13,7 @@ from collections.abc import Callable
 import statistics
 import time
 
+import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import comparison
@@ -39,9 +40,9 @@ def run(data_dir: str | None) -> comparison.Comparison:
   items, users = _draw(rng, _ITEMS), _draw(rng, _USERS)
   flat = faiss.IndexFlatIP(_WIDTH)
   flat.add(items)
-  index = factory.build('exact', np.arange(_ITEMS), embeddings.Embedding(items))
+  index = factory.build('exact', np.arange(_ITEMS), _embedding(items))
   del items
-  asked = embeddings.Embedding(users)
+  asked = _embedding(users)
   found: dict[str, np.ndarray] = {}
 
   def ours() -> None:
@@ -104,8 +105,8 @@ def upsert_seconds(
   """From putting an item in to a list that it is first of, one by one."""
   seconds = []
   for number in range(_UPSERTS + 1):  # the first warms up
-    wanted = embeddings.Embedding(_draw(rng, 1))
-    longer = embeddings.Embedding(wanted.dense * np.float32(9))
+    user = _draw(rng, 1)
+    wanted, longer = _embedding(user), _embedding(9 * user)
     name = -1 - number
     begin = time.perf_counter()
     index.upsert([name], longer)
@@ -138,11 +139,15 @@ def _draw(rng: np.random.Generator, number: int) -> np.ndarray:
   return rows
 
 
+def _embedding(rows: np.ndarray) -> embeddings.Embedding:
+  return embeddings.Embedding(jnp.asarray(rows, jnp.float32))
+
+
 def _in_turns(
     sides: tuple[Callable[[], None], ...], num_rounds: int
 ) -> list[list[float]]:
   """Seconds of each side in each round, one more before them."""
-  rounds = []
+  rounds: list[list[float]] = []
   for _ in range(num_rounds + 1):
     rounds.append([])
     for side in sides:
