@@ -24,7 +24,16 @@ from dropoutnet_jax.training import results as results_lib
 
 # Each is a module here with run(data_dir) -> Comparison. They are imported
 # only when asked for, since some need extras.
-SUITES = ('speed', 'labels', 'accuracy', 'teacher', 'memory', 'streaming')
+SUITES = (
+    'speed',
+    'labels',
+    'accuracy',
+    'teacher',
+    'memory',
+    'streaming',
+    'search',
+    'serve',
+)
 FOLDER = os.path.join('runs', 'bench')
 
 

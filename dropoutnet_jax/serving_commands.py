@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-<<<<<<< HEAD
-"""What `run.py` does with a trained run for other programs."""
-=======
 """What `run.py` gives of a trained run to other programs."""
->>>>>>> library
 
 from typing import Any
 
@@ -40,30 +36,6 @@ def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
   commands.say(f'Written to {found.path}')
 
 
-<<<<<<< HEAD
-def serve(workdir: str | None, **asked: Any) -> None:
-  """Answers requests over HTTP until a signal comes.
-
-  Args:
-    workdir: the run folder, of a training that is finished or not.
-    **asked: fields of `server.Settings`.
-
-  Raises:
-    UserError: for whatever the user can mend.
-    Interrupted: when it was stopped, having answered what was asked.
-  """
-  try:
-    # pylint: disable-next=g-import-not-at-top
-    from dropoutnet_jax.serving.service import server
-  except ModuleNotFoundError as error:
-    if error.name not in _OF_SERVE:
-      raise
-    raise errors.UserError(
-        f'serve needs the package {error.name}, which is not installed. Run: '
-        "pip install '.[serve]'"
-    ) from error
-  server.run(workdir, server.Settings(**asked), commands.say)
-=======
 def export(workdir: str | None, output: str | None) -> None:
   """Writes the best checkpoint of a run folder as a folder of its own.
 
@@ -93,4 +65,27 @@ def export(workdir: str | None, output: str | None) -> None:
       f'after step {found.step}.'
   )
   commands.say(f'Written to {output}')
->>>>>>> library
+
+
+def serve(workdir: str | None, **asked: Any) -> None:
+  """Answers requests over HTTP until a signal comes.
+
+  Args:
+    workdir: the run folder, of a training that is finished or not.
+    **asked: fields of `server.Settings`.
+
+  Raises:
+    UserError: for whatever the user can mend.
+    Interrupted: when it was stopped, having answered what was asked.
+  """
+  try:
+    # pylint: disable-next=g-import-not-at-top
+    from dropoutnet_jax.serving.service import server
+  except ModuleNotFoundError as error:
+    if error.name not in _OF_SERVE:
+      raise
+    raise errors.UserError(
+        f'serve needs the package {error.name}, which is not installed. Run: '
+        "pip install '.[serve]'"
+    ) from error
+  server.run(workdir, server.Settings(**asked), commands.say)

@@ -80,12 +80,14 @@ class ItemIndex:
     names = names_lib.array(ids, self._store.snapshot.ids)
     names_lib.check_number(names, len(items))
     with self._lock:
+      self._raise_failure()
       self._store.put(names, items)
       self._tend()
 
   def delete(self, ids: Sequence[protocol.Id] | np.ndarray) -> int:
     """See `protocol.Index`."""
     with self._lock:
+      self._raise_failure()
       number = self._store.remove(names_lib.listed(ids))
       self._tend()
     return number
@@ -176,14 +178,17 @@ class ItemIndex:
 
   def _tend(self) -> None:
     """Starts what is due, in a thread; called under the lock."""
-    if self._failure is not None:
-      failure, self._failure = self._failure, None
-      raise failure
     if self._keeper is None and (self._is_full() or self._is_littered()):
       self._keeper = threading.Thread(
           target=self._keep, name='index-keeper', daemon=True
       )
       self._keeper.start()
+
+  def _raise_failure(self) -> None:
+    """Of the thread, once; before a change, so that none is made by half."""
+    if self._failure is not None:
+      failure, self._failure = self._failure, None
+      raise failure
 
   def _is_littered(self) -> bool:
     """Whether more rows are of items that went than of items."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ids as callers give them, and what can be wrong with a call."""
 
+import collections
 from collections.abc import Iterable, Sequence
 import operator
 from typing import Any
@@ -51,8 +52,8 @@ def array(ids: Iterable[Any], like: np.ndarray | None = None) -> np.ndarray:
         f'are {kinds[made.dtype == object]}: {_some(names)}.'
     )
   if len(set(names)) < len(names):
-    seen: set[Any] = set()
-    again = [name for name in names if name in seen or seen.add(name)]
+    counts = collections.Counter(names)
+    again = [name for name, count in counts.items() if count > 1]
     raise errors.UserError(
         f'Ids of items are repeated: {_some(again)}. Give each of them once.'
     )

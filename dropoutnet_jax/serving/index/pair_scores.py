@@ -53,7 +53,7 @@ def _sparse(
   for number, rows in enumerate(place):
     mine = slice(*users.sparse.indptr[begin + number : begin + number + 2])
     column = users.sparse.indices[mine]
-    if not len(column):
+    if not len(column) or not len(rows):
       continue
     wide[column] = users.sparse.data[mine]
     first, length = indptr[rows], indptr[rows + 1] - indptr[rows]

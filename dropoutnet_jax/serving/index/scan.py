@@ -134,10 +134,15 @@ def _nearest(
   if users.sparse is not None:
     wide = np.ascontiguousarray(users.sparse.T.toarray())
 
-  def scan(number: int, of: int) -> '_Kept':
-    kept = _Kept(len(users), wanted)
+  num_blocks = -(-len(items) // size)
+  shared = np.full(
+      (workers.number(num_blocks), len(users)), -np.inf, np.float32
+  )
+
+  def scan(number: int) -> '_Kept':
+    kept = _Kept(shared, number, wanted)
     buffer = np.empty((min(size, len(items)), len(users)), np.float32)
-    for begin in range(number * size, len(items), of * size):
+    for begin in range(number * size, len(items), len(shared) * size):
       end = min(begin + size, len(items))
       score = buffer[: end - begin]
       np.matmul(items.dense[begin:end], across, out=score)
@@ -152,8 +157,7 @@ def _nearest(
     kept.prune()
     return kept
 
-  num_blocks = -(-len(items) // size)
-  parts = workers.share(scan, num_blocks)
+  parts = workers.share(scan, len(shared))
   return _joined(parts, len(users), wanted)
 
 
@@ -172,30 +176,48 @@ def _sparse_rows(
 
 
 class _Kept:
-  """The best so far of N users, among rows that come in ascending order."""
+  """The best so far of N users, among rows that come in ascending order.
 
-  def __init__(self, num_users: int, wanted: int):
+  Several threads have one each. If each of W of them has wanted / W scores
+  above some value, then that is a floor for all.
+  """
+
+  def __init__(self, shared: np.ndarray, number: int, wanted: int):
+    """Is one of several.
+
+    Args:
+      shared: float32 [W, N], of each thread the score of its place wanted / W.
+      number: of this one, which writes a row of it.
+      wanted: to keep of each user.
+    """
+    num_users = shared.shape[1]
     self.wanted = wanted
-    self.floor = np.full(num_users, -np.inf, np.float32)
     self.user = np.empty(0, np.int64)
     self.row = np.empty(0, np.int64)
     self.score = np.empty(0, np.float32)
+    self._floor = np.full(num_users, -np.inf, np.float32)
+    self._shared, self._mine = shared, shared[number]
     self._pending: list[tuple[np.ndarray, ...]] = []
     self._number = 0
     self._limit = min(num_users * wanted, _PENDING)
+    self._is_first = True
 
   def add(self, score: np.ndarray, first: int) -> None:
     """Takes what beats the floors from scores [B, N] of rows from first on."""
-    floor = self.floor
-    if np.isneginf(floor).all() and len(score) > self.wanted:
+    # Of equal scores the first row counts: later ones of this thread do not,
+    # but those of another may lie before it.
+    others = np.nextafter(self._shared.min(axis=0), np.float32(-np.inf))
+    floor = np.maximum(self._floor, others)
+    is_first, self._is_first = self._is_first, False
+    if is_first and len(score) > self.wanted:
       # All of a first block beat no floor; its own best make one.
       place = len(score) - self.wanted
       least = np.partition(score, place, axis=0)[place]
-      floor = np.nextafter(least, np.float32(-np.inf))
-    row, user = _above(score, floor)
-    self._pending.append((user, row + first, score[row, user]))
+      floor = np.maximum(floor, np.nextafter(least, np.float32(-np.inf)))
+    row, user, value = _above(score, floor)
+    self._pending.append((user, row + first, value))
     self._number += len(row)
-    if self._number > self._limit or floor is not self.floor:
+    if is_first or self._number > self._limit:
       self.prune()
 
   def prune(self) -> None:
@@ -205,11 +227,12 @@ class _Kept:
     user, row, score = (np.concatenate(part) for part in zip(*pending))
     order = _order(user, score)
     sorted_user = user[order]
-    begin = np.searchsorted(sorted_user, np.arange(len(self.floor)))
+    begin = np.searchsorted(sorted_user, np.arange(len(self._floor)))
     rank = np.arange(len(order)) - begin[sorted_user]
-    last = order[rank == self.wanted - 1]
-    self.floor = self.floor.copy()
-    self.floor[user[last]] = score[last]
+    of_all = -(-self.wanted // len(self._shared))
+    for place, floor in ((self.wanted, self._floor), (of_all, self._mine)):
+      last = order[rank == place - 1]
+      floor[user[last]] = score[last]
     # In the order of rows again: those that come are higher.
     order = np.sort(order[rank < self.wanted])
     self.user, self.row, self.score = user[order], row[order], score[order]
@@ -217,23 +240,26 @@ class _Kept:
 
 def _above(
     score: np.ndarray, floor: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Rows, ascending for each user, and users of scores [B, N] above floors."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Scores [B, N] above floors [N]: rows, those of a user ascending; users;
+  and the scores.
+  """
   num_items, num_users = score.shape
+  flat = score.reshape(-1)
   whole = num_items // _GROUP * _GROUP if num_users >= _MANY else 0
   groups = score[:whole].reshape(-1, _GROUP, num_users)
-  highest = np.maximum.reduce(groups, axis=1)
-  hit = np.flatnonzero(highest > floor)
+  hit = np.flatnonzero(np.maximum.reduce(groups, axis=1) > floor)
   group, user = np.divmod(hit, num_users)
   # Places of the scores of each group that was hit, in the flat block.
   place = (group * (_GROUP * num_users) + user)[:, None] + (
       np.arange(_GROUP) * num_users
   )
-  flat = score.reshape(-1)
   place = place[flat.take(place) > floor[user][:, None]]
-  rest = np.flatnonzero(score[whole:] > floor) + whole * num_users
-  row, user = np.divmod(np.concatenate([place, rest]), num_users)
-  return row, user
+  if whole < num_items:
+    rest = np.flatnonzero(score[whole:] > floor) + whole * num_users
+    place = np.concatenate([place, rest])
+  row, user = np.divmod(place, num_users)
+  return row, user, flat.take(place)
 
 
 def _order(user: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -259,7 +285,7 @@ def _descending(score: np.ndarray) -> np.ndarray:
 
 def _joined(parts: list[_Kept], num_users: int, wanted: int) -> np.ndarray:
   """Rows int64 [N, C] of the best of all parts; -1 fills up."""
-  whole = _Kept(num_users, wanted)
+  whole = _Kept(np.empty((1, num_users), np.float32), 0, wanted)
   user, row, score = (
       np.concatenate([getattr(part, name) for part in parts])
       for name in ('user', 'row', 'score')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Embeddings as arrays of the host: dense rows and, beside them, sparse ones."""
+"""Embeddings as arrays of the host: dense rows, and sparse ones beside them."""
 
 import dataclasses
 

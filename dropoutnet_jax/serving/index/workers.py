@@ -56,11 +56,15 @@ def _one_thread_of_blas() -> Iterator[None]:
         _active['limit'].restore_original_limits()
 
 
-def share(work: Callable[[int, int], Any], most: int) -> list[Any]:
-  """What work(number, of) returns for each of at most so many threads."""
-  number = max(min(count(), most), 1)
+def number(most: int) -> int:
+  """Threads that share work of at most so many parts."""
+  return max(min(count(), most), 1)
+
+
+def share(work: Callable[[int], Any], threads: int) -> list[Any]:
+  """What work(0), work(1), ... return, in threads."""
   with _one_thread_of_blas():
-    rest = [_pool().submit(work, n, number) for n in range(1, number)]
+    rest = [_pool().submit(work, part) for part in range(1, threads)]
     # The caller works too: a full pool delays it, and never stops it.
-    first = work(0, number)
+    first = work(0)
     return [first, *(future.result() for future in rest)]
