@@ -16,6 +16,9 @@ from dropoutnet_jax.serving.service import state_file
 Id = state_file.Id
 _WHOLE = re.compile(r'0|-?[1-9]\d{0,18}', re.ASCII)
 _LIMIT = 2**63
+# Neither control characters nor halves of pairs.
+PATTERN = '^[^\\u0000-\\u001f\\u007f-\\u009f\\ud800-\\udfff]+$'
+_PLAIN = re.compile(PATTERN)
 
 
 class Ids:
@@ -52,11 +55,11 @@ class Ids:
         )
       return value
     value = str(value)
-    is_plain = value.isprintable() and 0 < len(value) <= limits.ID_LENGTH
+    is_plain = _PLAIN.fullmatch(value) and len(value) <= limits.ID_LENGTH
     if not is_plain and value not in self.row:
       raise refusals.Refusal(
           f'{ascii(value)[:60]} is no id: it must have 1 to '
-          f'{limits.ID_LENGTH} printable characters.',
+          f'{limits.ID_LENGTH} characters, none of them for control.',
           code='bad_id',
           where=where,
       )

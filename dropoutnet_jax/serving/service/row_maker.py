@@ -122,6 +122,7 @@ class RowMaker:
       raise refusals.Refusal(
           f'Item {item!r} is not known: it is not in the run and was not sent '
           'to POST /items.',
+          status=404,
           code='unknown_item',
           where=where,
       )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from dropoutnet_jax.serving.service import ids
 from dropoutnet_jax.serving.service import limits
 
 _LIMIT = 2**63
@@ -30,7 +31,12 @@ def _read_id(value: Any) -> int | str:
 _ID_SCHEMA = {
     'anyOf': [
         {'type': 'integer', 'minimum': -_LIMIT, 'maximum': _LIMIT - 1},
-        {'type': 'string', 'minLength': 1, 'maxLength': limits.ID_LENGTH},
+        {
+            'type': 'string',
+            'minLength': 1,
+            'maxLength': limits.ID_LENGTH,
+            'pattern': ids.PATTERN,
+        },
     ]
 }
 Id = Annotated[
@@ -110,6 +116,12 @@ class Recommend(Body):
 class Embed(Body):
   """Asks for embeddings of users or of items, one of the two."""
 
+  model_config = pydantic.ConfigDict(
+      extra='forbid',
+      json_schema_extra={
+          'oneOf': [{'required': ['users']}, {'required': ['items']}]
+      },
+  )
   users: Users | None = None
   items: Items | None = None
 

@@ -57,14 +57,14 @@ BAD = [
     ('recommend', _user(id=''), 422, 'users[0].id', 'an id is a string of'),
     ('recommend', _user(id=2**63), 422, 'users[0].id', 'an id is a string of'),
     ('recommend', _user(id='x' * 257), 422, 'users[0].id', 'an id is a'),
-    ('recommend', _user(id='a\x00'), 422, 'users[0].id', 'printable'),
-    ('recommend', _user(id='\ud800'), 422, 'users[0].id', 'printable'),
+    ('recommend', _user(id='a\x00'), 422, 'users[0].id', 'for control'),
+    ('recommend', _user(id='\ud800'), 422, 'users[0].id', 'for control'),
     ('recommend', _user(history='i1'), 422, 'users[0].history', 'list'),
     ('recommend', _user(history=[None]), 422, 'users[0].history[0]', 'an id'),
     (
         'recommend',
         _user(history=['i1', 'nix']),
-        422,
+        404,
         'users[0].history[1]',
         "Item 'nix' is not known",
     ),
@@ -134,7 +134,7 @@ BAD = [
     (
         'embed',
         {'items': [{'id': 'i1'}, {'id': 'nix'}]},
-        422,
+        404,
         'items[1].id',
         "Item 'nix' is not known",
     ),
@@ -173,7 +173,7 @@ BAD = [
     (
         'interactions',
         {'interactions': [{'user': 'u', 'item': 'nix'}]},
-        422,
+        404,
         'interactions[0].item',
         "Item 'nix' is not known",
     ),
@@ -273,7 +273,7 @@ def test_refused_writes_change_nothing(start, tmp_path):
       assert answer.status_code == status
     mixed = [{'user': 'u1', 'item': 'i1'}, {'user': 'u1', 'item': 'nix'}]
     answer = running.client.post('/interactions', json={'interactions': mixed})
-    check(answer, 422, 'interactions[1].item', 'not known')
+    check(answer, 404, 'interactions[1].item', 'not known')
     assert running.lists({}, {'id': 'u1'}) == before
   with start(path) as running:
     assert running.lists({}, {'id': 'u1'}) == before
