@@ -23,6 +23,7 @@ LAYERS = (
     'config_data',
     'config_dropout',
     'config_features',
+    'config_model',
     'config_objective',
     'config_streaming',
     'config_train',
