@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   describe  counts what the data and the model are
+  convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
 
@@ -37,7 +38,8 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'reproduce', 'bench')
+COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'convert')
+COMMANDS += ('reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
@@ -46,6 +48,8 @@ _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
+    'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
+    + ('user_id', 'item_id'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -55,6 +59,7 @@ _UNREAD = {
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
 }
@@ -95,6 +100,16 @@ flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+for _name, _help in (
+    ('easyrec', 'pipeline.config of EasyRec.'),
+    ('out', 'the experiment file to write.'),
+    ('user_id', 'column of the id of users; a guess if not given.'),
+    ('item_id', 'column of the id of items; a guess if not given.'),
+):
+  flags.DEFINE_string(_name, None, f'convert: {_help}')
+flags.DEFINE_string('base_profile', 'easyrec', 'convert: easyrec or default.')
+flags.DEFINE_bool('strict', False, 'convert: all is supported, or an error.')
+flags.DEFINE_bool('overwrite', False, 'convert: an experiment file is there.')
 flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
 flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
 flags.DEFINE_integer('num_processes', 0, 'Of this run.')
@@ -270,6 +285,12 @@ def main(argv: Sequence[str]) -> None:
         f'--data_dir={data_dir} is no folder; give the folder that holds one '
         'folder per data set, or leave the flag out to download public data.'
     )
+  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
+  if command == 'convert':
+    from dropoutnet_jax.easyrec import convert
+
+    print(convert.run(**own), end='')
+    return
   # These take seconds to import; a mistake in the arguments is told before.
   # pylint: disable=g-import-not-at-top
   from dropoutnet_jax import commands
@@ -279,7 +300,6 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import reproduce
   from dropoutnet_jax import sweeps
 
-  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
   if command == 'reproduce':  # which leaves the devices to its runs
     places = data_dir, _WORKDIR.value, _COMPILE_CACHE.value
     sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))

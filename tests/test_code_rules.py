@@ -35,6 +35,7 @@ LAYERS = (
     'clusters',
     'processes',
     'data',
+    'easyrec',
     'model',
     'parallel',
     'normal_equations',
