@@ -32,14 +32,15 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from dropoutnet_jax import arguments as arguments_lib
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'convert')
-COMMANDS += ('reproduce', 'bench')
+COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'describe')
+COMMANDS += ('convert', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
@@ -116,78 +117,6 @@ flags.DEFINE_integer('num_processes', 0, 'Of this run.')
 flags.DEFINE_integer('process_id', -1, 'Of this process.')
 
 
-def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-  """The experiment file that the arguments name last, and all the others."""
-  path, others = None, []
-  arguments = iter(argv)
-  for argument in arguments:
-    if argument.startswith(('--config=', '-config=')):
-      path = argument.split('=', 1)[1]
-    elif argument in ('--config', '-config'):
-      path = _value_after('config', arguments)
-    else:
-      others.append(argument)
-  return path, others
-
-
-def _value_after(name: str, arguments: Iterator[str]) -> str:
-  """The argument after --NAME; never the next flag, as absl has it."""
-  text = next(arguments, '--')
-  if text.startswith('--'):
-    raise errors.UserError(f'--{name} has no value; write --{name}=VALUE.')
-  return text
-
-
-def _check_arguments(cfg: config_lib.Config, argv: Sequence[str]) -> list[str]:
-  """The arguments, each value in one with its flag and as absl takes it.
-
-  Raises:
-    UserError: for an unknown flag or field, and a value that is missing or of
-      another type.
-  """
-  checked = []
-  arguments = iter(argv)
-  for argument in arguments:
-    name, equals, text = argument.lstrip('-').partition('=')
-    if not argument.startswith('-') or not name:
-      checked.append(argument)
-      continue
-    hint = _type_of(cfg, name)
-    if hint is bool and not equals:
-      checked.append(argument)
-      continue
-    if not equals:
-      text = _value_after(name, arguments)
-    checked.append(f'--{name}={config_tree.check_text(name, hint, text)}')
-  return checked
-
-
-def _type_of(cfg: config_lib.Config, name: str) -> Any:
-  """Annotation of the field or flag that an argument sets."""
-  if name.startswith('config.'):
-    return config_tree.check_field(cfg, name.removeprefix('config.'))
-  if name.startswith('noconfig.'):
-    name = name.removeprefix('noconfig.')
-    if config_tree.check_field(cfg, name) is not bool:
-      raise errors.UserError(
-          f'--noconfig.{name}: config.{name} is not true or false; write '
-          f'--config.{name}=VALUE.'
-      )
-    return bool
-  known = flags.FLAGS
-  if name not in known and name.removeprefix('no') in known:
-    name = name.removeprefix('no')
-    if not known[name].boolean:
-      raise errors.UserError(f'--no{name}: write --{name}=VALUE.')
-  if name not in known:
-    raise errors.UserError(
-        f'Unknown command line flag {name!r}.'
-        + errors.did_you_mean(name, known)
-        + ' See python run.py --help.'
-    )
-  return {'bool': bool, 'int': int}.get(known[name].flag_type(), str)
-
-
 def _parse(argv: Sequence[str]) -> list[str]:
   """Parses the flags; returns the program's name and the command.
 
@@ -199,9 +128,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
   except (flags.Error, ValueError) as error:
     raise errors.UserError(f'--flagfile: {error}') from error
-  path, others = _split_argv(argv)
+  path, others = arguments_lib.split(argv)
   cfg = experiment.load(_QUICKSTART if path is None else path)
-  arguments = _check_arguments(cfg, others[1:])
+  arguments = arguments_lib.check(cfg, others[1:])
   _ARGV[:] = [argv[0], f'--config={path or _QUICKSTART}', *arguments]
   try:
     name, *rest = flags.FLAGS(_ARGV)

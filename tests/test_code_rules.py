@@ -31,6 +31,7 @@ LAYERS = (
     'profiles',
     'config_tree',
     'experiment',
+    'arguments',
     'unread',
     'clusters',
     'processes',

@@ -144,7 +144,7 @@ def _ids(source: _Source) -> dict[str, Any]:
 
 
 def _id(source: _Source) -> Wanted:
-  options = {'column': source.inputs[0], 'kind': 'category'}
+  options: dict[str, Any] = {'column': source.inputs[0], 'kind': 'category'}
   source.node.take('combiner', note='a category is one value')
   _only_one(source)
   return Wanted(options | _ids(source) | _embedding(source), source.inputs[:1])
@@ -165,7 +165,12 @@ def _tag(source: _Source) -> Wanted:
   weights = node.get('kv_separator')
   node.take('kv_separator', note='data.tables.tag_weight_separator')
   # As they come: no idf, and a tag that occurs twice counts twice.
-  options = {'column': column, 'kind': 'tags', 'idf': 'none', 'counts': 'raw'}
+  options: dict[str, Any] = {
+      'column': column,
+      'kind': 'tags',
+      'idf': 'none',
+      'counts': 'raw',
+  }
   options |= _ids(source) | _embedding(source) | _pooling(source)
   lists = (('tag_columns', column, node.get('separator')),)
   return Wanted(options, (column,), lists, weights)
@@ -181,7 +186,7 @@ def _sequence(source: _Source) -> Wanted:
     )
   node.take('sub_feature_type', note='a sequence of ids')
   node.refuse('seq_multi_sep', note='a value of a sequence is one id')
-  options = {'column': column, 'kind': 'sequence'}
+  options: dict[str, Any] = {'column': column, 'kind': 'sequence'}
   options |= _ids(source) | _embedding(source)
   comment = ''
   if node.has('sequence_combiner'):
@@ -263,7 +268,11 @@ def _combo(source: _Source) -> Wanted:
   if any(node.get('combo_input_seps')):
     raise RefusedError('a value of a combination is one value, not a list')
   node.take('combo_join_sep', 'combo_input_seps', note='values are joined')
-  options = {'column': source.name, 'kind': 'cross', 'columns': source.inputs}
+  options: dict[str, Any] = {
+      'column': source.name,
+      'kind': 'cross',
+      'columns': source.inputs,
+  }
   node.take('combiner', note='a combination is one value')
   options |= {k: v for k, v in _ids(source).items() if k == 'hash_buckets'}
   return Wanted(options | _embedding(source), source.inputs)

@@ -127,7 +127,8 @@ def _end_of_field(text: str, start: int) -> int | None:
 
   Strings that follow each other are one value. None if one is not closed.
   """
-  depth, place, seen = 0, start, []
+  depth, place = 0, start
+  seen: list[str] = []
   while place < len(text):
     match = _TOKEN.match(text, place)
     if match is None:

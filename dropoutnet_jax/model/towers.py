@@ -10,7 +10,7 @@ share it, on one side or on both. A pooled embedding stands behind the columns
 that need none.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from flax import linen as nn
 import jax
@@ -335,7 +335,7 @@ class TwoTower(nn.Module):
 
   def _make_tower(self, side: str) -> nn.Module:
     s = self.settings
-    common = {
+    common: dict[str, Any] = {
         'rank': s.rank,
         'dtype': jnp.dtype(s.dtype),
         'tables': self.embeddings,
