@@ -110,7 +110,7 @@ for _name, _help in (
   flags.DEFINE_string(_name, None, f'convert: {_help}')
 flags.DEFINE_string('base_profile', 'easyrec', 'convert: easyrec or default.')
 flags.DEFINE_bool('strict', False, 'convert: all is supported, or an error.')
-flags.DEFINE_bool('overwrite', False, 'convert: an experiment file is there.')
+flags.DEFINE_bool('overwrite', False, 'convert: replace what --out names.')
 flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
 flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
 flags.DEFINE_integer('num_processes', 0, 'Of this run.')

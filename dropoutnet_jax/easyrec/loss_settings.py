@@ -78,17 +78,16 @@ def convert(
     verdict = model.take if draft.is_compatible else model.change
     note = 'objective.embedding_regularization'
     if not draft.is_compatible and strength:
-      size = model_batch(draft)
-      draft.set('objective.embedding_regularization', strength * size)
+      size = draft.cfg.train.batch_size
+      draft.set(
+          'objective.embedding_regularization',
+          float(f'{strength * size:.6g}'),
+          f'{strength:g} of a batch of {size:,}: here of the mean row.',
+      )
       note += ', times the batch: it is a mean over rows, not a sum'
     verdict('embedding_regularization', note=note)
   model.take('embedding_regularization', note='no feature has an embedding')
   return tuple(sessions)
-
-
-def model_batch(draft: draft_lib.Draft) -> int:
-  """Rows of a batch."""
-  return draft.cfg.train.batch_size
 
 
 def _set_known(
