@@ -9,6 +9,7 @@ Commands:
   export    writes the model as a folder that other programs can use
   serve     answers requests over HTTP until it is stopped
   describe  counts what the data and the model are
+  convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
 
@@ -41,17 +42,8 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = (
-    'train',
-    'evaluate',
-    'recommend',
-    'embed',
-    'export',
-    'serve',
-    'describe',
-    'reproduce',
-    'bench',
-)
+COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'embed')
+COMMANDS += ('export', 'serve', 'describe', 'convert', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
@@ -65,6 +57,8 @@ _OWN = {
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
     'export': ('output',),
     'serve': ('host', 'port', 'state', 'api_key', 'index'),
+    'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
+    + ('user_id', 'item_id'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -77,6 +71,7 @@ _UNREAD = {
     'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'serve': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
 }
@@ -124,6 +119,16 @@ flags.DEFINE_string('state', None, 'serve: RUN/service.sqlite if not given.')
 flags.DEFINE_string('api_key', None, 'serve: that each request must bring.')
 flags.DEFINE_string('index', 'exact', 'serve: of the items.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+for _name, _help in (
+    ('easyrec', 'pipeline.config of EasyRec.'),
+    ('out', 'the experiment file to write.'),
+    ('user_id', 'column of the id of users; a guess if not given.'),
+    ('item_id', 'column of the id of items; a guess if not given.'),
+):
+  flags.DEFINE_string(_name, None, f'convert: {_help}')
+flags.DEFINE_string('base_profile', 'easyrec', 'convert: easyrec or default.')
+flags.DEFINE_bool('strict', False, 'convert: all is supported, or an error.')
+flags.DEFINE_bool('overwrite', False, 'convert: replace what --out names.')
 flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
 flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
 flags.DEFINE_integer('num_processes', 0, 'Of this run.')
@@ -227,6 +232,12 @@ def main(argv: Sequence[str]) -> None:
         f'--data_dir={data_dir} is no folder; give the folder that holds one '
         'folder per data set, or leave the flag out to download public data.'
     )
+  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
+  if command == 'convert':
+    from dropoutnet_jax.easyrec import convert
+
+    print(convert.run(**own), end='')
+    return
   # These take seconds to import; a mistake in the arguments is told before.
   # pylint: disable=g-import-not-at-top
   from dropoutnet_jax import commands
@@ -237,7 +248,6 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import serving_commands
   from dropoutnet_jax import sweeps
 
-  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
   if command == 'reproduce':  # which leaves the devices to its runs
     places = data_dir, _WORKDIR.value, _COMPILE_CACHE.value
     sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))
