@@ -38,7 +38,7 @@ def _name(number, is_text):
 
 @pytest.mark.parametrize('is_text', [False, True])
 @pytest.mark.parametrize('is_sparse', [False, True])
-@hypothesis.settings(max_examples=12)
+@hypothesis.settings(max_examples=8)
 @hypothesis.given(seed=strategies.integers(0, 2**31))
 def test_changes_and_searches(kind, is_sparse, is_text, seed):
   rng = np.random.default_rng(seed)
