@@ -30,7 +30,7 @@ _FEW = 4  # one item in so many is few: they are searched apart
 _LEAST_DEAD = 4096  # rows of items that went, before they are cleared away
 
 
-class ItemIndex:
+class ItemIndex(protocol.Index):
   """See `protocol.Index`, which this is.
 
   Attributes:

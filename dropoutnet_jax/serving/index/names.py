@@ -38,7 +38,7 @@ def array(ids: Iterable[Any], like: np.ndarray | None = None) -> np.ndarray:
   is_text = [isinstance(name, str) for name in names]
   if all(is_text) and names:
     made = np.empty(len(names), object)
-    made[:] = names
+    made[:] = [str(name) for name in names]  # not of NumPy
   else:
     made = _whole_numbers(names)
   if like is not None and not len(like):

@@ -49,27 +49,22 @@ def _sparse(
   assert users.sparse is not None and items.sparse is not None
   total = np.zeros(place.shape)
   wide = np.zeros(users.sparse.shape[1])
-  indptr, indices, data = _parts(items)
+  sparse = items.sparse
   for number, rows in enumerate(place):
     mine = slice(*users.sparse.indptr[begin + number : begin + number + 2])
     column = users.sparse.indices[mine]
     if not len(column) or not len(rows):
       continue
     wide[column] = users.sparse.data[mine]
-    first, length = indptr[rows], indptr[rows + 1] - indptr[rows]
+    first = sparse.indptr[rows].astype(np.int64)
+    length = sparse.indptr[rows + 1] - first
     end = np.cumsum(length)
     at = np.arange(end[-1]) + np.repeat(first - (end - length), length)
-    terms = data[at] * wide[indices[at]]
+    terms = sparse.data[at] * wide[sparse.indices[at]]
     owner = np.repeat(np.arange(len(rows)), length)
     total[number] = np.bincount(owner, terms, len(rows))
     wide[column] = 0
   return total
-
-
-def _parts(items: vectors.Vectors) -> tuple[np.ndarray, ...]:
-  assert items.sparse is not None
-  sparse = items.sparse
-  return sparse.indptr.astype(np.int64), sparse.indices, sparse.data
 
 
 def best(

@@ -42,11 +42,12 @@ class Index(Protocol):
   A search sees all changes that had returned when it began, and none by half.
   Equal scores are in the order in which items came in; an item that is changed
   comes in anew.
+
+  Attributes:
+    kind: 'exact', 'flat', 'ivf' or 'hnsw'.
   """
 
-  @property
-  def kind(self) -> str:
-    """'exact', 'flat', 'ivf' or 'hnsw'."""
+  kind: str
 
   @property
   def ids(self) -> np.ndarray:

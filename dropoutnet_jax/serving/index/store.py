@@ -16,6 +16,7 @@ from dropoutnet_jax.serving.index import protocol
 from dropoutnet_jax.serving.index import vectors
 
 _LEAST_SPARE = 4096
+_MOST_INT32 = np.iinfo(np.int32).max
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,6 +69,11 @@ def _with_spare(size: int) -> int:
   return size + max(size // 2, _LEAST_SPARE)
 
 
+def _index_kind(stored: int) -> type:
+  """Of a matrix with so many entries; SciPy copies indices of two kinds."""
+  return np.int32 if stored <= _MOST_INT32 else np.int64
+
+
 class Store:
   """Items that a single writer changes; it is not for several at a time.
 
@@ -96,10 +102,12 @@ class Store:
     self._sparse: tuple[_Growing, ...] | None = None
     if items.sparse is not None:
       self._num_columns = items.sparse.shape[1]
+      sparse = items.sparse
+      kind = _index_kind(sparse.nnz)
       self._sparse = (
-          _Growing(items.sparse.indptr.astype(np.int64)),
-          _Growing(items.sparse.indices.astype(np.int32)),
-          _Growing(items.sparse.data),
+          _Growing(sparse.indptr.astype(kind)),
+          _Growing(sparse.indices.astype(kind)),
+          _Growing(sparse.data),
       )
     rows = np.flatnonzero(alive)
     names: list[protocol.Id] = ids[rows].tolist()
@@ -119,6 +127,12 @@ class Store:
     if self._sparse is not None:
       assert items.sparse is not None
       indptr, indices, data = self._sparse
+      kind = _index_kind(len(data.view()) + items.sparse.nnz)
+      if kind != indptr.view().dtype:
+        indptr, indices = (
+            _Growing(part.view().astype(kind)) for part in (indptr, indices)
+        )
+        self._sparse = indptr, indices, data
       indptr.extend(items.sparse.indptr[1:] + indptr.view()[-1])
       indices.extend(items.sparse.indices)
       data.extend(items.sparse.data)
