@@ -22,6 +22,7 @@ _ORDER = (
     'linear_content',
     'content_knn',
     'teacher',
+    'ease',
     'popularity',
     'random',
 )

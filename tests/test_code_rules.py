@@ -22,6 +22,7 @@ LAYERS = (
     'checks',
     'config_data',
     'config_dropout',
+    'config_evaluation',
     'config_features',
     'config_objective',
     'config_streaming',

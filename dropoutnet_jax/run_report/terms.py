@@ -34,6 +34,10 @@ _METHODS = {
         'matrix factorisation (ALS) of the training interactions; of what is '
         'new it knows nothing'
     ),
+    'ease': (
+        'how much one liked item speaks for another, in closed form (EASE); of '
+        'what is new it knows nothing'
+    ),
     'popularity': 'the same list for everybody: the most liked items first',
     'random': 'a random order: what chance gives',
     'model, folded in': (
