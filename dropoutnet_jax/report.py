@@ -16,6 +16,7 @@ from dropoutnet_jax.data import files
 
 _ORDER = (
     'oracle',
+    'ideal_popularity',
     'model',
     'tower',
     'content_ridge',

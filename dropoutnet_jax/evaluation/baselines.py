@@ -56,6 +56,20 @@ def make_popularity(problem: problem_lib.Problem) -> protocol.Method:
   return method
 
 
+def ideal_popularity(
+    quadrant: str, held_out: schema.EvaluationSet
+) -> protocol.ScoreFn:
+  """Number of held-out pairs of the candidate, which no method can know.
+
+  A bound of what one list for everybody can reach, though not a strict one:
+  the best list for a mean over users need not be in the order of the counts.
+  """
+  del quadrant
+  count = np.bincount(held_out.item, minlength=held_out.candidates.max() + 1)
+  of_candidate = count[held_out.candidates].astype(np.float32)
+  return lambda rows: np.tile(of_candidate, (len(rows), 1))
+
+
 class ContentKnn:
   """A `protocol.Method`: cosine neighbours in the sparse content.
 

@@ -39,6 +39,11 @@ _METHODS = {
         'what is new it knows nothing'
     ),
     'popularity': 'the same list for everybody: the most liked items first',
+    'ideal_popularity': (
+        'the same list for everybody, ordered by the held-out interactions '
+        'themselves: about the most that lists can do which do not depend on '
+        'the user'
+    ),
     'random': 'a random order: what chance gives',
     'model, folded in': (
         "the model where the teacher's factors of a new row are solved for "

@@ -46,6 +46,14 @@ def test_content_knn(problem, quadrant):
 
 
 @pytest.mark.parametrize('quadrant', schema.QUADRANTS)
+def test_ideal_popularity(problem, quadrant):
+  found, _, candidates = _scores(baselines.ideal_popularity, problem, quadrant)
+  pairs = problem.split.evaluation[quadrant].item.tolist()
+  for row in found:
+    assert row.tolist() == [pairs.count(item) for item in candidates]
+
+
+@pytest.mark.parametrize('quadrant', schema.QUADRANTS)
 def test_ease(problem, quadrant):
   method = baselines.Ease(problem, 5.0)
   found, rows, candidates = _scores(method, problem, quadrant)
