@@ -48,6 +48,7 @@ LAYERS = (
     'report',
     'run_report',
     'commands',
+    'serving_commands',
     'sweeps',
     'comparisons',
     'results_table',

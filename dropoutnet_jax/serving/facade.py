@@ -21,6 +21,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import own_ids
 from dropoutnet_jax.data import table_files
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import embedding_files
 from dropoutnet_jax.serving import explain as explain_lib
 from dropoutnet_jax.serving import given_tables
 from dropoutnet_jax.serving import neighbours
@@ -29,25 +30,8 @@ from dropoutnet_jax.serving import request_tables
 from dropoutnet_jax.serving import rows as rows_lib
 
 _OTHER = {'user': 'item', 'item': 'user'}
+Embedded = embedding_files.Embedded
 _ID_FIELDS = {side: f'config.data.tables.{side}_id' for side in _OTHER}
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Embedded:
-  """Embeddings of N users or items, on the host.
-
-  The score of a user and an item is the dot product of their dense parts plus
-  that of their sparse parts.
-
-  Attributes:
-    ids: int64 or str [N].
-    dense: float32 [N, R].
-    sparse: csr_array float32 [N, T]; None for a run without a sparse part.
-  """
-
-  ids: np.ndarray
-  dense: np.ndarray
-  sparse: scipy.sparse.csr_array | None
 
 
 class Recommender:
@@ -67,12 +51,12 @@ class Recommender:
   def embed_users(self, table: Any, history: Any = None) -> Embedded:
     """Embeddings of users, old and new, with histories beyond training."""
     rows = self._rows('user', table, 'table', history)[0]
-    return _on_host(rows.ids, self.ranker.embed_users(rows))
+    return embedding_files.on_host(rows.ids, self.ranker.embed_users(rows))
 
   def embed_items(self, table: Any, history: Any = None) -> Embedded:
     """Embeddings of items, old and new, with users who met them."""
     rows = self._rows('item', table, 'table', history)[0]
-    return _on_host(rows.ids, self.ranker.embed_items(rows))
+    return embedding_files.on_host(rows.ids, self.ranker.embed_items(rows))
 
   def recommend(
       self,
@@ -305,14 +289,6 @@ def _met(
   found = getattr(pairs, side), getattr(pairs, _OTHER[side])
   place = own_ids.find(found[0], own), own_ids.find(found[1], other)
   return pairs.met(side, *place, shape)
-
-
-def _on_host(ids: np.ndarray, emb: embeddings.Embedding) -> Embedded:
-  """Both parts as NumPy and SciPy have them."""
-  dense = np.asarray(emb.dense)
-  if emb.sparse is None:
-    return Embedded(ids, dense, None)
-  return Embedded(ids, dense, embeddings.to_matrix(emb.sparse))
 
 
 def _joined(

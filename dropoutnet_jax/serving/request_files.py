@@ -103,7 +103,7 @@ def read_history(
       (user, user_place >= 0, 'the users that are asked about'),
       (item, (item_row >= 0) | (item_place >= 0), 'the items of the run'),
   ):
-    notes += _check_known(column, is_known, whose)
+    notes += check_known(column, is_known, whose)
   # Also what was shown without a like is known to the user.
   shape = (len(users), len(items))
   met = pairs.met('user', user_place, item_place, shape)
@@ -153,7 +153,7 @@ def _describe_untrained(
   ]
 
 
-def _check_known(
+def check_known(
     column: own_ids.IdColumn, is_known: np.ndarray, whose: str
 ) -> list[str]:
   """A note on ids that are left out; all of them are an error."""
