@@ -151,14 +151,17 @@ class Model:
     if side == 'item':
       dense = [self._correction(sparse), tower]
       sparse = sparse.multiply(self._lengths(sparse)[:, None])
+      own = scipy.sparse.csr_array((len(tower), about['own_columns']))
     else:
       items = sparse_of(self._arrays, 'item_content')
-      own = met @ self._item_dense
-      own[:, : about['second_width']] *= -1
-      dense = [-own / about['divisor'], about['tower_weight'] * tower]
+      taken = met @ self._item_dense
+      taken[:, : about['second_width']] *= -1
+      dense = [-taken / about['divisor'], about['tower_weight'] * tower]
       longer = met.multiply(self._lengths(items)[None, :]).tocsr()
       sparse = (longer @ items) / about['divisor']
-    sparse = scipy.sparse.csr_array(sparse).astype(np.float32)
+      own = longer[:, : about['own_columns']]
+    # After the content, a column of each item of the run: none of new ones.
+    sparse = scipy.sparse.hstack([sparse, own], format='csr', dtype=np.float32)
     return Embeddings(None, np.hstack(dense).astype(np.float32), sparse)
 
   def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:

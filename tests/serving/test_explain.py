@@ -23,6 +23,7 @@ def fixture_model(shop, request):
       ranker.cfg.model.sparse,
       **_SPARSE,
       landmarks=6 if request.param == 'second' else 0,
+      history_weight=0.4 if request.param == 'second' else 0.0,
   )
   part = sparse_part.fit(ranker.problem, settings, seed=0)
   scorer = dataclasses.replace(ranker.scorer, sparse=part)
@@ -51,12 +52,13 @@ def test_parts_sum_to_the_score(model, user, history):
     score = _score(model, user, one, history)
     assert found.score == pytest.approx(score, rel=1e-4, abs=1e-5)
     assert found.score == pytest.approx(sum(found.parts.values()))
-    assert set(found.parts) == {'towers', 'tags', 'correction'}
+    itself = {'itself'} if model.ranker.scorer.sparse.history_weight else set()
+    assert set(found.parts) == {'towers', 'tags', 'correction', *itself}
     tags = sum(value for _, value in found.tags)
     assert tags == pytest.approx(found.parts['tags'], rel=1e-5, abs=1e-7)
     assert any(value for _, value in found.tags)
     shares = sum(share.value for share in found.history)
-    sparse = found.parts['tags'] + found.parts['correction']
+    sparse = sum(found.parts.values()) - found.parts['towers']
     assert shares + found.rest == pytest.approx(sparse, rel=1e-5, abs=1e-6)
     is_told = isinstance(user, dict)
     # Of what is told nothing is cut; of smoothed histories something is.
