@@ -4,7 +4,6 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
@@ -41,20 +40,31 @@ class Embedded(NamedTuple):
     """The same with zeros in some rows, bool [N]."""
     if not bad.any():
       return self
+    keep = ~bad
     sparse = self.sparse
     if sparse is not None:
-      keep = np.repeat(~bad, np.diff(sparse.indptr))
-      data = np.where(keep, sparse.data, 0)
-      arrays = (data, sparse.indices, sparse.indptr)
+      kept = np.where(np.repeat(keep, np.diff(sparse.indptr)), sparse.data, 0)
+      arrays = (kept, sparse.indices, sparse.indptr)
       sparse = scipy.sparse.csr_array(arrays, shape=sparse.shape)
-    return Embedded(np.where(bad[:, None], 0, self.dense), sparse)
+    return Embedded(np.where(keep[:, None], self.dense, 0), sparse)
 
-  def to_device(self) -> embeddings.Embedding:
-    """As the index takes them."""
-    sparse = None
-    if self.sparse is not None:
-      sparse = embeddings.sparse_rows(self.sparse)
-    return embeddings.Embedding(jnp.asarray(self.dense), sparse)
+  def as_embedding(self) -> embeddings.Embedding:
+    """As an index takes them; arrays stay on the host."""
+    dense: Any = self.dense
+    if self.sparse is None:
+      return embeddings.Embedding(dense)
+    row: Any = np.repeat(np.arange(len(dense)), np.diff(self.sparse.indptr))
+    column: Any = self.sparse.indices
+    value: Any = self.sparse.data
+    rows = embeddings.SparseRows(row, column, value, *self.sparse.shape)
+    return embeddings.Embedding(dense, rows)
+
+  def score(self, other: 'Embedded') -> np.ndarray:
+    """Scores of all rows with all rows of the other side: float32 [N, M]."""
+    scores = self.dense @ other.dense.T
+    if self.sparse is not None and other.sparse is not None:
+      scores += (self.sparse @ other.sparse.T).toarray()
+    return scores
 
   def as_json(self) -> list[dict[str, Any]]:
     """Each row: {'dense': [...], 'sparse': {'columns', 'values'} or None}."""

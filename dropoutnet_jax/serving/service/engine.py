@@ -12,10 +12,11 @@ import time
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from dropoutnet_jax.evaluation import examples
-from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving.service import asks
 from dropoutnet_jax.serving.service import catalogue as catalogue_lib
 from dropoutnet_jax.serving.service import embedded
@@ -39,12 +40,12 @@ class Searched(NamedTuple):
   Attributes:
     lists: of each, best first.
     is_finite: bool [N], whether the list means anything.
-    embedding: of the users and of some who fill up.
+    embedding: of the users.
   """
 
   lists: list[list[tuple[Id, float]]]
   is_finite: np.ndarray
-  embedding: embeddings.Embedding
+  embedding: embedded.Embedded
 
 
 class Engine:
@@ -104,8 +105,25 @@ class Engine:
   def warm(self) -> None:
     """Compiles for every size of a turn, so that no request waits for it."""
     for size in limits.SIZES:
-      self.recommend([asks.Recommend([asks.User()] * size, 1)])
-    self.embed_items([asks.Item(None, {})])
+      self.embed_users([asks.User()] * size)
+      self.embed_items([asks.Item(None, {})] * size)
+    if self.ranker.cfg.features.preference != 'none':
+      self._warm_preferences()
+    self.recommend([asks.Recommend([asks.User()], 1)])
+
+  def _warm_preferences(self) -> None:
+    """Of histories; any number of rows of a turn may have one."""
+    tables = self.ranker.row_tables
+    sides = {'user': self.rows.items, 'item': self.rows.users}
+    sizes = {rows_lib.padded_size(n) for n in range(1, limits.SIZES[-1] + 1)}
+    for side, other in sides.items():
+      for size in sorted(sizes):
+        met = (np.ones(size, np.float32), np.zeros(size, int))
+        starts = np.arange(size + 1)
+        shape = (size, len(other.row))
+        tables.preference(
+            side, scipy.sparse.csr_array((*met, starts), shape=shape)
+        )
 
   def recommend(self, requests: Sequence[asks.Recommend]) -> Answers:
     """Lists of all users; the requests agree in their candidates."""
@@ -172,7 +190,7 @@ class Engine:
       candidates: str,
       exclude: Sequence[Sequence[Id]],
   ) -> Searched:
-    """Lists of users, who are filled up to one of few sizes.
+    """Lists of users.
 
     Args:
       users: N.
@@ -180,20 +198,11 @@ class Engine:
       candidates: 'all', 'new' or 'known'.
       exclude: N lists of items that a user must not get.
     """
-    size = min(x for x in (*limits.SIZES, len(users)) if x >= len(users))
-    missing = size - len(users)
-    embedding = self.ranker.embed_users(
-        self.rows.of_users([*users, *[asks.User()] * missing])
-    )
-    is_finite = np.ones(size, bool)
-    if not np.isfinite(np.asarray(embedding.dense)).all():
-      found = embedded.of_device(embedding)
-      is_finite = found.is_finite()
-      embedding = found.without(~is_finite).to_device()
-    lists = self.catalogue.search(
-        embedding, k, candidates, [*exclude, *[[]] * missing]
-    )
-    return Searched(lists[: len(users)], is_finite[: len(users)], embedding)
+    found = self.embed_users(users)
+    is_finite = found.is_finite()
+    found = found.without(~is_finite)
+    lists = self.catalogue.search(found.as_embedding(), k, candidates, exclude)
+    return Searched(lists, is_finite, found)
 
   def embed(self, requests: Sequence[asks.Embed]) -> Answers:
     """Embeddings (dense [N, R], sparse csr_array [N, T] or None)."""
@@ -234,7 +243,7 @@ class Engine:
       self.memory.put_items(content)
       for kind, some in self.catalogue.split(list(accepted)).items():
         chosen = found.select([accepted[name] for name in some])
-        self.catalogue.upsert(kind, some, chosen.to_device())
+        self.catalogue.upsert(kind, some, chosen.as_embedding())
     return answers
 
   def delete_items(self, requests: Sequence[Id]) -> Answers:
@@ -299,7 +308,7 @@ class Engine:
           there[begin : begin + _PART]
       ).items():
         found = self.embed_items([asks.Item(name) for name in some])
-        self.catalogue.upsert(part, some, found.to_device())
+        self.catalogue.upsert(part, some, found.as_embedding())
 
   def _check(self, side: str, rows: Sequence[Any]) -> refusals.Refusal | None:
     try:
@@ -309,14 +318,23 @@ class Engine:
     return None
 
   def embed_users(self, users: Sequence[asks.User]) -> embedded.Embedded:
-    return embedded.of_device(
-        self.ranker.embed_users(self.rows.of_users(users))
-    )
+    """Embeddings of N users, whose programs are compiled for few sizes."""
+    rows = self.rows.of_users(_filled_up(users, asks.User()))
+    found = embedded.of_device(self.ranker.embed_users(rows))
+    return found.select(np.arange(len(users)))
 
   def embed_items(self, items: Sequence[asks.Item]) -> embedded.Embedded:
-    return embedded.of_device(
-        self.ranker.embed_items(self.rows.of_items(items))
-    )
+    """Embeddings of N items, likewise."""
+    rows = self.rows.of_items(_filled_up(items, asks.Item()))
+    found = embedded.of_device(self.ranker.embed_items(rows))
+    return found.select(np.arange(len(items)))
+
+
+def _filled_up(rows: Sequence[Any], blank: Any) -> list[Any]:
+  """Rows and then blank ones, up to the next of the sizes."""
+  larger = [size for size in limits.SIZES if size >= len(rows)]
+  missing = min(larger, default=len(rows)) - len(rows)
+  return [*rows, *[blank] * missing]
 
 
 def _not_finite(what: str, is_finite: np.ndarray) -> refusals.Refusal | None:

@@ -11,11 +11,9 @@ from collections.abc import Iterable, Sequence
 import functools
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import scipy.sparse
 
-from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving.index import protocol
 from dropoutnet_jax.serving.service import asks
 from dropoutnet_jax.serving.service import catalogue as catalogue_lib
@@ -120,11 +118,11 @@ class Stories:
           code='not_finite',
           where='content',
       )
-    found = self._user_index().search(item.to_device(), request.k).lists()[0]
+    found = self._user_index().search(item.as_embedding(), request.k).lists()[0]
     sampled = _spread(np.arange(len(self._user_ids)), _SAMPLE)
     names = [name for name, _ in found]
     names += [self._user_ids[n] for n in sampled]
-    places = self._places(names, item.to_device())
+    places = self._places(names, item)
     of_sample = places[len(found) :]
     return {
         'users': [
@@ -140,13 +138,13 @@ class Stories:
     }
 
   def _places(
-      self, users: Sequence[Id], item: embeddings.Embedding
+      self, users: Sequence[Id], item: embedded.Embedded
   ) -> list[int | None]:
     """Where an item would stand in each user's list; None beyond its end."""
     asked = [asks.User(name) for name in users]
     seen = [self._engine.rows.seen(user) for user in asked]
     found = self._engine.search(asked, _DEPTHS[-1], 'all', seen)
-    own = np.asarray(_scores(found.embedding, item))[: len(users), 0]
+    own = found.embedding.score(item)[:, 0]
     above = [
         sum(score > mine for _, score in one)
         for one, mine in zip(found.lists, own.tolist(), strict=True)
@@ -162,11 +160,11 @@ class Stories:
           for some in _parts(self._user_ids)
       ]
       ids = engine.ranker.problem.user.ids
-      self._users = self._build(ids, embedded.join(parts).to_device())
+      self._users = self._build(ids, embedded.join(parts).as_embedding())
       engine.touched_users.update(engine.memory.met)
     for some in _parts(list(engine.touched_users)):
       found = engine.embed_users([asks.User(name) for name in some])
-      self._users.upsert(some, found.to_device())
+      self._users.upsert(some, found.as_embedding())
     engine.touched_users.clear()
     return self._users
 
@@ -214,9 +212,6 @@ class Stories:
     told = engine.memory.met.get(user, {})
     found += [name for name, label in told.items() if label > 0]
     return [x for x in dict.fromkeys(found) if engine.memory.has_item(x)]
-
-
-_scores = jax.jit(embeddings.score)
 
 
 def _all_pairs(engine: engine_lib.Engine) -> scipy.sparse.csr_array:

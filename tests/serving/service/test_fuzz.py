@@ -99,7 +99,11 @@ def test_any_path(running):
   def check(name, method):
     name = name.encode('utf-8', 'surrogatepass')
     quoted = ''.join(f'%{byte:02x}' for byte in name)
-    for path in (f'/items/{quoted}', f'/{quoted}', f'/page/users?start={quoted}'):
+    for path in (
+        f'/items/{quoted}',
+        f'/{quoted}',
+        f'/page/users?start={quoted}',
+    ):
       answer = running.client.request(method, path)
       assert answer.status_code < 500, answer.text
 

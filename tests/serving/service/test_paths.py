@@ -77,6 +77,19 @@ def test_the_company_of_a_user_changes_nothing(fresh):
   assert together == [fresh.lists(user)[0] for user in users]
 
 
+def test_requests_of_any_size_compile_no_tower(shop, fresh):
+  compiled = lambda: [
+      shop.model.scorer.embedder._embed[side]._cache_size()
+      for side in ('user', 'item')
+  ]
+  before = compiled()
+  for size in (1, 2, 5, 8):
+    fresh.lists(*[{'history': [f'i{n}', 'i2']} for n in range(size)])
+    items = [{'content': CONTENT} for _ in range(size)]
+    fresh.post('/embed', items=items)
+  assert compiled() == before
+
+
 def test_embeddings_score_as_lists_do(fresh):
   user = fresh.post('/embed', users=[{'id': 'u3'}])['embeddings'][0]
   items = [{'id': 'i5'}, {'content': CONTENT}]
