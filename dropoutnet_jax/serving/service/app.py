@@ -69,7 +69,13 @@ def make(
   page_api.add(app, service)
   openapi.describe(app, engine.rows.types, key is not None)
   docs_page.add(app)
-  return guards.Guard(app, key=key, metrics=metrics, body_bytes=body_bytes)
+  return guards.Guard(
+      app,
+      key=key,
+      metrics=metrics,
+      thread=service.thread,
+      body_bytes=body_bytes,
+  )
 
 
 def _add_errors(app: fastapi.FastAPI, body_bytes: int) -> None:

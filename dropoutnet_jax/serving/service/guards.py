@@ -13,11 +13,13 @@ from starlette import types
 
 from dropoutnet_jax.serving.service import limits
 from dropoutnet_jax.serving.service import metrics as metrics_lib
+from dropoutnet_jax.serving.service import model_thread
 from dropoutnet_jax.serving.service import refusals
 
 # Without a key: what tells nothing of users and items.
 _OPEN = ('/', '/health', '/docs')
 _METHODS = ('GET', 'POST', 'DELETE', 'HEAD', 'OPTIONS', 'PUT', 'PATCH')
+_ASKING = ('POST', 'DELETE')  # the model
 _HEADERS = {
     'X-Content-Type-Options': 'nosniff',
     'Referrer-Policy': 'no-referrer',
@@ -35,10 +37,12 @@ class Guard:
       *,
       key: str | None,
       metrics: metrics_lib.Metrics,
+      thread: model_thread.ModelThread,
       body_bytes: int = limits.BODY_BYTES,
   ):
     """Guards `app`; without a key it lets everybody in."""
     self._app, self._metrics, self._most = app, metrics, body_bytes
+    self._thread, self._number = thread, 0
     self._key = None if key is None else key.encode()
 
   async def __call__(
@@ -48,6 +52,7 @@ class Guard:
       await self._app(scope, receive, send)
       return
     begin, status = time.perf_counter(), 500
+    self._number += 1
 
     async def send_on(message: types.Message) -> None:
       nonlocal status
@@ -65,6 +70,7 @@ class Guard:
       else:
         await self._app(scope, receive, send_on)
     finally:
+      self._number -= 1
       route = scope.get('route')
       path = getattr(route, 'path', 'other') if route else 'other'
       method = scope['method'] if scope['method'] in _METHODS else 'other'
@@ -85,6 +91,18 @@ class Guard:
             status=401,
             headers={'WWW-Authenticate': 'Bearer'},
         )
+    if scope['method'] in _ASKING:
+      # Before anything of it is read: a crowd must cost next to nothing.
+      refusal = self._thread.refusal()
+      if refusal is None and self._number > limits.REQUESTS:
+        refusal = refusals.Refusal(
+            f'{self._number:,} requests are being answered; try again later.',
+            status=503,
+            code='busy',
+            headers={'Retry-After': str(limits.RETRY_SECONDS)},
+        )
+      if refusal is not None:
+        return refusal
     length = headers.get('content-length', '0')
     if not length.isascii() or not length.isdigit():
       return refusals.Refusal('Content-Length is no number.', status=400)

@@ -14,7 +14,9 @@ ID_LENGTH = 256  # characters of an id
 REASONS = 3  # of content and preference, and as many of the history
 EXPLAINED = 50  # items of a request that get reasons
 # Users and items of all requests that wait for the model; beyond, 503 at once.
-WAITING = 512
+WAITING = 256
+LATE_SECONDS = 1.0  # before a request is read; beyond, likewise
+REQUESTS = 1024  # that are read or answered at a time; beyond, likewise
 RETRY_SECONDS = 1  # of Retry-After
 # Users of one compiled call: few sizes, each compiled before the first request.
 SIZES = (1, 8, 64, 256)

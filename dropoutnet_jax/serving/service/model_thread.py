@@ -40,7 +40,11 @@ class _Job(NamedTuple):
 
 
 class ModelThread:
-  """Answers requests one after the other, and together where it can."""
+  """Answers requests one after the other, and together where it can.
+
+  Attributes:
+    late: seconds by which whoever reads requests is behind, who may say so.
+  """
 
   def __init__(
       self, most_waiting: int = limits.WAITING, most_together: int = 256
@@ -56,12 +60,39 @@ class ModelThread:
     self._size = 0  # of all that wait
     self._changed = threading.Condition()
     self._is_closed = False
+    self.late = 0.0
     self._thread = threading.Thread(target=self._work, name='model')
     self._thread.start()
 
   def __len__(self) -> int:
     """Requests that wait."""
     return len(self._jobs)
+
+  def refusal(self, size: int = 1) -> refusals.Refusal | None:
+    """503, if there is no room for so many more, or the service is stopping."""
+    retry = {'Retry-After': str(limits.RETRY_SECONDS)}
+    if self._is_closed:
+      return refusals.Refusal(
+          'The service is stopping.', status=503, code='stopping', headers=retry
+      )
+    if self.late > limits.LATE_SECONDS:
+      return refusals.Refusal(
+          f'Requests are read {self.late:.1f} s after they came. Try again '
+          'later, and less often.',
+          status=503,
+          code='busy',
+          headers=retry,
+      )
+    # One that is larger than the queue is served when nobody waits.
+    if self._jobs and self._size + size > self._most_waiting:
+      return refusals.Refusal(
+          f'{len(self._jobs):,} requests are waiting, more than the model can '
+          'answer soon. Try again later, and less often.',
+          status=503,
+          code='busy',
+          headers=retry,
+      )
+    return None
 
   def submit(
       self, kind: Any, handle: Handler, request: Any, size: int = 1
@@ -78,22 +109,9 @@ class ModelThread:
       Refusal: 503, if there is no room for it, or the service is stopping.
     """
     with self._changed:
-      if self._is_closed:
-        raise refusals.Refusal(
-            'The service is stopping.',
-            status=503,
-            code='stopping',
-            headers={'Retry-After': str(limits.RETRY_SECONDS)},
-        )
-      # One that is larger than the queue is served when nobody waits.
-      if self._jobs and self._size + size > self._most_waiting:
-        raise refusals.Refusal(
-            f'{len(self._jobs):,} requests are waiting, more than the model '
-            'can answer soon. Try again later, and less often.',
-            status=503,
-            code='busy',
-            headers={'Retry-After': str(limits.RETRY_SECONDS)},
-        )
+      refusal = self.refusal(size)
+      if refusal is not None:
+        raise refusal
       future: futures.Future = futures.Future()
       self._jobs.append(_Job(kind, handle, request, size, future))
       self._size += size

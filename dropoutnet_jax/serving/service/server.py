@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a run folder to a service that answers: what `run.py serve` does."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from concurrent import futures
 import contextlib
@@ -32,7 +33,9 @@ from dropoutnet_jax.training import run_folder
 
 KEY_VARIABLE = 'DROPOUTNET_API_KEY'
 _STATE = 'service.sqlite'  # in the run folder, where no other file is named
-_CONNECTIONS = 1024  # at a time; others get 503
+_KEEP_SECONDS = 75  # that a connection without requests stays open
+_SWITCH_SECONDS = 0.0005
+_WATCH_SECONDS = 0.05
 _GRACE_SECONDS = 30  # for what is in flight when a signal comes
 
 
@@ -169,23 +172,41 @@ def _tell(
 class _Server(uvicorn.Server):
   """uvicorn, quiet and bounded, that says when it listens."""
 
-  def __init__(self, app: types.ASGIApp, on_start: Callable[[], None]):
+  def __init__(
+      self,
+      app: types.ASGIApp,
+      thread: model_thread.ModelThread,
+      on_start: Callable[[], None],
+  ):
     super().__init__(
         uvicorn.Config(
             app,
             log_level='warning',
             access_log=False,
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_KEEP_SECONDS,
             timeout_graceful_shutdown=_GRACE_SECONDS,
             lifespan='off',
         )
     )
-    self._on_start = on_start
+    self._on_start, self._thread = on_start, thread
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
     await super().startup(sockets=sockets)
+    self._watching = asyncio.create_task(self._watch())
     self._on_start()
+
+  async def _watch(self) -> None:
+    """Measures how late the loop is, which has nothing else to tell by.
+
+    When it cannot read as fast as requests come, they wait where the queue of
+    the model does not see them.
+    """
+    loop = asyncio.get_running_loop()
+    while True:
+      due = loop.time() + _WATCH_SECONDS
+      await asyncio.sleep(_WATCH_SECONDS)
+      self._thread.late = loop.time() - due
 
 
 def _serve(
@@ -220,7 +241,10 @@ def _serve(
       )
     service.start().add_done_callback(on_warm)
 
-  server = _Server(app_lib.make(service, key), on_start)
+  # The model's thread and the one that reads requests take turns: shorter
+  # ones than Python's, lest many requests wait unread.
+  sys.setswitchinterval(_SWITCH_SECONDS)
+  server = _Server(app_lib.make(service, key), thread, on_start)
   number = 0
   try:
     server.run(sockets=[listener])
