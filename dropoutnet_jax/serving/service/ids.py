@@ -16,9 +16,9 @@ from dropoutnet_jax.serving.service import state_file
 Id = state_file.Id
 _WHOLE = re.compile(r'0|-?[1-9]\d{0,18}', re.ASCII)
 _LIMIT = 2**63
-# Neither control characters nor halves of pairs.
-PATTERN = '^[^\\u0000-\\u001f\\u007f-\\u009f\\ud800-\\udfff]+$'
-_PLAIN = re.compile(PATTERN)
+# Neither control characters nor halves of pairs, which OpenAPI cannot name.
+PATTERN = '^[^\\u0000-\\u001f\\u007f-\\u009f]+$'
+_PLAIN = re.compile('[^\\u0000-\\u001f\\u007f-\\u009f\\ud800-\\udfff]+')
 
 
 class Ids:

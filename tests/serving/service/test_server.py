@@ -30,6 +30,7 @@ def fixture_run(finished) -> pathlib.Path:
     [
         ((), 'serve needs a run; write python run.py serve --workdir=RUN'),
         (('--workdir=nothing',), 'nothing'),
+        (('--workdir=export',), 'export is an export, which holds neither'),
         (('--workdir=run', '--port=70000'), '--port=70000: ports are 0 to'),
         (('--workdir=run', '--port=x'), '--port'),
         (('--workdir=run', '--state='), '--state is empty'),
@@ -48,6 +49,8 @@ def fixture_run(finished) -> pathlib.Path:
     ],
 )
 def test_what_is_refused(run, flags, message):
+  (run.parent / 'export').mkdir()
+  (run.parent / 'export' / 'manifest.json').touch()
   before = command_line.snapshot(run.parent)
   ended = command_line.call('serve', '--port=0', *flags)
   command_line.check(ended, 2, message)
