@@ -41,8 +41,17 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'embed')
-COMMANDS += ('export', 'describe', 'convert', 'reproduce', 'bench')
+COMMANDS = (
+    'train',
+    'evaluate',
+    'recommend',
+    'embed',
+    'export',
+    'describe',
+    'convert',
+    'reproduce',
+    'bench',
+)
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
@@ -52,10 +61,10 @@ _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
-    'embed': ('output', 'side', 'users', 'items', 'interactions'),
-    'export': ('output',),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
+    'embed': ('output', 'side', 'users', 'items', 'interactions'),
+    'export': ('output',),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }

@@ -2,9 +2,9 @@
 """Why a user gets an item: what the parts of its score are made of.
 
 The sparse part is linear, so what is said of it is exact. Its dot product is a
-sum over the tags of the item, and a sum over the items of the user's history;
-so is the correction, but for what the smoothing of a training history leaves
-outside of the items that are kept.
+sum over the tags of the item, and a sum over the items of the user's history,
+of which the item itself may be one; so is the correction, but for what the
+smoothing of a training history leaves outside of the items that are kept.
 
 A tower is not linear. Of it is said by how much its score falls if one thing is
 taken away: a feature of either side, all preference, or one item of the
@@ -71,10 +71,9 @@ class Explanation:
     item: the id.
     score: the whole.
     parts: what it is the sum of: 'towers'; with a sparse part 'tags' and
-      'correction' too.
+      'correction' too, and what the history says of the item 'itself'.
     tags: (name, value) of what item and history share; they sum to 'tags'.
-    history: of the sparse part; they sum to 'tags' and 'correction' but for
-      'rest'.
+    history: of the sparse part; they sum to all of it but for 'rest'.
     rest: of the correction, of no single item.
     without: of the towers; they do not add up.
   """
@@ -115,8 +114,10 @@ def explain(
   tags: list[tuple[str, float]] = []
   history: list[Share] = []
   if part is not None:
-    found = _explain_sparse(model, part, known.sparse)
+    found = _explain_sparse(model, part, int(item.row[0]), known.sparse)
     parts |= {'tags': found.dot, 'correction': found.correction}
+    if part.history_weight:
+      parts['itself'] = found.itself
     names = model.encoders['item'].sparse_names
     tags = [(names[n], value) for n, value in found.tags]
     tags.sort(key=lambda tag: -abs(tag[1]))
@@ -124,7 +125,7 @@ def explain(
     history = _sorted(
         Share(ids[n].item(), value, n in real) for n, value in found.history
     )
-  rest = parts.get('tags', 0.0) + parts.get('correction', 0.0)
+  rest = sum(parts.values()) - parts['towers']
   return Explanation(
       user.ids[0].item(),
       item.ids[0].item(),
@@ -160,6 +161,7 @@ class _Sparse:
 
   dot: float
   correction: float
+  itself: float
   tags: list[tuple[int, float]]
   history: list[tuple[int, float]]
 
@@ -167,9 +169,10 @@ class _Sparse:
 def _explain_sparse(
     model: recommender_lib.Ranker,
     part: sparse_part.SparsePart,
+    row: int,
     content: scipy.sparse.csr_array,
 ) -> _Sparse:
-  """Of a user's part, of that row alone, and content [1, T] of an item."""
+  """Of a user's part, that row alone; row and content [1, T] of an item."""
   divisor = part.correction.divisor
   length = part.lengths.of(content)[0]
   own = scipy.sparse.csr_array(content * (length / divisor))
@@ -187,9 +190,12 @@ def _explain_sparse(
   signs = np.where(np.arange(dense.shape[1]) < width, 1, -1)
   by_item = by_item + plain * (dense @ (signs * item_dense)) / divisor
   correction = -float(part.user_dense[0] @ item_dense) / divisor
+  itself = np.where(items == row, plain * part.history_weight, 0)
+  by_item = by_item + itself
   return _Sparse(
       float(by_tag.sum()),
       correction,
+      float(itself.sum()),
       list(zip(own.indices.tolist(), by_tag.tolist())),
       list(zip(items.tolist(), by_item.tolist())),
   )

@@ -215,6 +215,7 @@ def describe(
         'tower_weight': model.scorer.tower_weight,
         'length_mean': part.lengths.mean,
         'length_power': part.lengths.power,
+        'own_columns': part.history.shape[1] if part.history_weight else 0,
         'second_width': 0 if part.second is None else part.second.width,
     }
   with open(os.path.join(run, 'features.json'), encoding='utf-8') as file:

@@ -151,14 +151,17 @@ class Model:
     if side == 'item':
       dense = [self._correction(sparse), tower]
       sparse = sparse.multiply(self._lengths(sparse)[:, None])
+      own = scipy.sparse.csr_array((len(tower), about['own_columns']))
     else:
       items = sparse_of(self._arrays, 'item_content')
-      own = met @ self._item_dense
-      own[:, : about['second_width']] *= -1
-      dense = [-own / about['divisor'], about['tower_weight'] * tower]
+      taken = met @ self._item_dense
+      taken[:, : about['second_width']] *= -1
+      dense = [-taken / about['divisor'], about['tower_weight'] * tower]
       longer = met.multiply(self._lengths(items)[None, :]).tocsr()
       sparse = (longer @ items) / about['divisor']
-    sparse = scipy.sparse.csr_array(sparse).astype(np.float32)
+      own = longer[:, : about['own_columns']]
+    # After the content, a column of each item of the run: none of new ones.
+    sparse = scipy.sparse.hstack([sparse, own], format='csr', dtype=np.float32)
     return Embeddings(None, np.hstack(dense).astype(np.float32), sparse)
 
   def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:
@@ -344,14 +347,8 @@ def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
   return step['scale'] * total
 
 
-def _elu(x: np.ndarray) -> np.ndarray:
-  return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-  return (1 + np.tanh(x / 2)) / 2
-
-
+_elu = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+_sigmoid = lambda x: (1 + np.tanh(x / 2)) / 2
 _MAPS: dict[str, Any] = {
     'unit': _unit,
     'tanh': np.tanh,

@@ -134,7 +134,8 @@ class Ranker:
     if self.scorer.sparse is None:
       return embeddings.Embedding(jnp.asarray(tower))
     sparse = rows_lib.with_empty_rows(known.sparse, num_rows)
-    return self.scorer.sparse.embed_items(sparse, tower)
+    rows = np.append(items.row, np.full(missing, -1))
+    return self.scorer.sparse.embed_items(rows, sparse, tower)
 
   def embed_users(self, users: rows_lib.Rows) -> embeddings.Embedding:
     """Embeddings of users, new ones and histories included."""

@@ -18,7 +18,11 @@ def fixture_model(shop):
   """Histories cut to three items, and a second kernel."""
   ranker = shop.model
   settings = dataclasses.replace(
-      ranker.cfg.model.sparse, history_size=3, length_power=0.5, landmarks=6
+      ranker.cfg.model.sparse,
+      history_size=3,
+      length_power=0.5,
+      landmarks=6,
+      history_weight=0.4,
   )
   part = sparse_part.fit(ranker.problem, settings, seed=0)
   assert part.second is not None and part.second.width
@@ -48,12 +52,13 @@ def test_parts_sum_to_the_score(model, user, history):
     score = _score(model, user, one, history)
     assert found.score == pytest.approx(score, rel=1e-4, abs=1e-5)
     assert found.score == pytest.approx(sum(found.parts.values()))
-    assert set(found.parts) == {'towers', 'tags', 'correction'}
+    itself = {'itself'} if model.ranker.scorer.sparse.history_weight else set()
+    assert set(found.parts) == {'towers', 'tags', 'correction', *itself}
     tags = sum(value for _, value in found.tags)
     assert tags == pytest.approx(found.parts['tags'], rel=1e-5, abs=1e-7)
     assert any(value for _, value in found.tags)
     shares = sum(share.value for share in found.history)
-    sparse = found.parts['tags'] + found.parts['correction']
+    sparse = sum(found.parts.values()) - found.parts['towers']
     assert shares + found.rest == pytest.approx(sparse, rel=1e-5, abs=1e-6)
     is_told = isinstance(user, dict)
     # Of what is told nothing is cut; of smoothed histories something is.
