@@ -347,8 +347,8 @@ def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
   return step['scale'] * total
 
 
-_elu = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-_sigmoid = lambda x: (1 + np.tanh(x / 2)) / 2
+_elu: Any = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+_sigmoid: Any = lambda x: (1 + np.tanh(x / 2)) / 2
 _MAPS: dict[str, Any] = {
     'unit': _unit,
     'tanh': np.tanh,
