@@ -20,6 +20,7 @@ from dropoutnet_jax import errors
 
 DATASETS = config_data.DATASETS
 OPTIMIZERS = config_train.OPTIMIZERS
+ROW_OPTIMIZERS = config_train.ROW_OPTIMIZERS
 SCHEDULES = config_train.SCHEDULES
 DataConfig = config_data.DataConfig
 DropoutConfig = config_dropout.DropoutConfig

@@ -10,12 +10,15 @@ share it, on one side or on both. A pooled embedding stands behind the columns
 that need none.
 """
 
+import functools
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import tokens as tokens_lib
+from dropoutnet_jax.model import embedding_rows
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import pooling
@@ -25,25 +28,41 @@ _ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'tanh': nn.tanh}
 
 
 class EmbeddingTables(nn.Module):
-  """Learnt tables [ids, width]: parameters 'embeddings/<name of the table>'."""
+  """Learnt tables [ids, width]: parameters 'embeddings/<name of the table>'.
+
+  `apply` also takes some rows of a table in its place, if the collection 'rows'
+  has their ids under the same name (`embedding_rows.Rows`).
+  """
 
   @nn.compact
-  def __call__(self, tokens: tokens_lib.Tokens) -> dict[str, jax.Array]:
+  def __call__(
+      self, tokens: tokens_lib.Tokens
+  ) -> dict[str, embedding_rows.Rows]:
     """The tables that the tokens are of, by name.
 
     Raises:
       ValueError: if features share a table and disagree about its shape.
     """
-    tables: dict[str, jax.Array] = {}
+    tables: dict[str, embedding_rows.Rows] = {}
     for feature in tokens.features:
-      shape, name = (feature.num_ids, feature.width), feature.table
+      shape, name = (feature.num_rows, feature.width), feature.table
+      if self.has_variable('rows', name):
+        values = self.get_variable('params', name)
+        ids = self.get_variable('rows', name)
+        tables[name] = embedding_rows.Rows(values, ids)
+        continue
       if name not in tables:
-        init = nn.initializers.normal(feature.std)
-        tables[name] = self.param(name, init, shape)
-      if tables[name].shape != shape:
+        init = functools.partial(
+            embedding_rows.first_values,
+            std=feature.std,
+            num_ids=feature.num_ids,
+        )
+        tables[name] = embedding_rows.Rows(self.param(name, init, *shape))
+      found = tables[name].values.shape
+      if found != shape:
         raise ValueError(
             f'Features of embedding table {name!r} want it to be {shape} and '
-            f'{tables[name].shape}.'
+            f'{found}.'
         )
     return tables
 

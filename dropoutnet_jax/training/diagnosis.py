@@ -12,7 +12,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
-from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import step_batch
 
 _SHOWN = 3  # rows of each side
 
@@ -57,7 +57,7 @@ def _batch_rows(
 ) -> dict[str, np.ndarray]:
   """Distinct rows of users and items in the batch of a step, ascending."""
   cfg = runtime.cfg
-  draw = jax.jit(functools.partial(batch_loss.batch_of_step, cfg))
+  draw = jax.jit(functools.partial(step_batch.batch_of_step, cfg))
   batch = draw(tables, jnp.int32(step))
   return {'user': np.unique(batch.user), 'item': np.unique(batch.item)}
 
