@@ -87,10 +87,10 @@ def measure(
       [comparison.Row('ms per step', many, few, ratio, _BAR)],
       [
           f'Medians of {_ROUNDS} rounds in turns: {spread} ms.',
-          f'{_DEVICES} devices, {optimizer}. On each of them there '
-          f'are {large.table_bytes / 1e6:,.0f} MB of the table and of what the '
-          f'optimiser keeps of it, and a step needs {large.temp_bytes / 1e6:,.0f}'
-          ' MB beside what stays.',
+          f'{_DEVICES} devices, {optimizer}. Each has '
+          f'{large.state_bytes / 1e6:,.0f} MB of parameters and of what the '
+          f'optimiser keeps; a step needs {large.temp_bytes / 1e6:,.0f} MB '
+          'beside them.',
           f'Memory of the process: {results_lib.peak_memory() / 1e9:.1f} GB '
           'at the peak.',
       ],
@@ -101,20 +101,21 @@ class Side:
   """Trains with one size of the table.
 
   Attributes:
+    state: of the training.
     pairs_per_step: of a batch.
-    table_bytes: of the state, on one device.
+    state_bytes: of it, on one device.
     temp_bytes: what a step allocates, on one device.
   """
 
   def __init__(self, num_rows: int, runtime: runtime_lib.Runtime):
     print(f'{num_rows:,} rows: compiling ...', flush=True)
     self._runtime, self.pairs_per_step = runtime, runtime.pairs_per_step
-    self._state = runtime.fresh_state()
-    self.table_bytes = sum(
-        leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(self._state)
+    self.state = runtime.fresh_state()
+    self.state_bytes = sum(
+        leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(self.state)
     )
     lowered = runtime.train_steps().lower(
-        self._state, runtime.tables, jnp.int32(0)
+        self.state, runtime.tables, jnp.int32(0)
     )
     self._train_steps = lowered.compile()
     memory = self._train_steps.memory_analysis()
@@ -123,14 +124,12 @@ class Side:
   def train(self, num_steps: int) -> None:
     """Does num_steps steps and waits for them."""
     most = self._runtime.cfg.train.steps_per_dispatch
-    goal = int(self._state.step) + num_steps
+    goal = int(self.state.step) + num_steps
     for begin in range(0, num_steps, most):
       count = jnp.int32(min(most, num_steps - begin))
-      self._state, _ = self._train_steps(
-          self._state, self._runtime.tables, count
-      )
-    if int(self._state.step) != goal:
-      raise RuntimeError(f'Not finite at step {int(self._state.step)}.')
+      self.state, _ = self._train_steps(self.state, self._runtime.tables, count)
+    if int(self.state.step) != goal:
+      raise RuntimeError(f'Not finite at step {int(self.state.step)}.')
 
 
 def make_runtime(
