@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   describe  counts what the data and the model are
+  convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
 
@@ -31,13 +32,15 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from dropoutnet_jax import arguments as arguments_lib
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'reproduce', 'bench')
+COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'describe')
+COMMANDS += ('convert', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
@@ -46,6 +49,8 @@ _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
+    'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
+    + ('user_id', 'item_id'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -55,6 +60,7 @@ _UNREAD = {
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
 }
@@ -97,82 +103,20 @@ flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+for _name, _help in (
+    ('easyrec', 'pipeline.config of EasyRec.'),
+    ('out', 'the experiment file to write.'),
+    ('user_id', 'column of the id of users; a guess if not given.'),
+    ('item_id', 'column of the id of items; a guess if not given.'),
+):
+  flags.DEFINE_string(_name, None, f'convert: {_help}')
+flags.DEFINE_string('base_profile', 'easyrec', 'convert: easyrec or default.')
+flags.DEFINE_bool('strict', False, 'convert: all is supported, or an error.')
+flags.DEFINE_bool('overwrite', False, 'convert: replace what --out names.')
 flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
 flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
 flags.DEFINE_integer('num_processes', 0, 'Of this run.')
 flags.DEFINE_integer('process_id', -1, 'Of this process.')
-
-
-def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-  """The experiment file that the arguments name last, and all the others."""
-  path, others = None, []
-  arguments = iter(argv)
-  for argument in arguments:
-    if argument.startswith(('--config=', '-config=')):
-      path = argument.split('=', 1)[1]
-    elif argument in ('--config', '-config'):
-      path = _value_after('config', arguments)
-    else:
-      others.append(argument)
-  return path, others
-
-
-def _value_after(name: str, arguments: Iterator[str]) -> str:
-  """The argument after --NAME; never the next flag, as absl has it."""
-  text = next(arguments, '--')
-  if text.startswith('--'):
-    raise errors.UserError(f'--{name} has no value; write --{name}=VALUE.')
-  return text
-
-
-def _check_arguments(cfg: config_lib.Config, argv: Sequence[str]) -> list[str]:
-  """The arguments, each value in one with its flag and as absl takes it.
-
-  Raises:
-    UserError: for an unknown flag or field, and a value that is missing or of
-      another type.
-  """
-  checked = []
-  arguments = iter(argv)
-  for argument in arguments:
-    name, equals, text = argument.lstrip('-').partition('=')
-    if not argument.startswith('-') or not name:
-      checked.append(argument)
-      continue
-    hint = _type_of(cfg, name)
-    if hint is bool and not equals:
-      checked.append(argument)
-      continue
-    if not equals:
-      text = _value_after(name, arguments)
-    checked.append(f'--{name}={config_tree.check_text(name, hint, text)}')
-  return checked
-
-
-def _type_of(cfg: config_lib.Config, name: str) -> Any:
-  """Annotation of the field or flag that an argument sets."""
-  if name.startswith('config.'):
-    return config_tree.check_field(cfg, name.removeprefix('config.'))
-  if name.startswith('noconfig.'):
-    name = name.removeprefix('noconfig.')
-    if config_tree.check_field(cfg, name) is not bool:
-      raise errors.UserError(
-          f'--noconfig.{name}: config.{name} is not true or false; write '
-          f'--config.{name}=VALUE.'
-      )
-    return bool
-  known = flags.FLAGS
-  if name not in known and name.removeprefix('no') in known:
-    name = name.removeprefix('no')
-    if not known[name].boolean:
-      raise errors.UserError(f'--no{name}: write --{name}=VALUE.')
-  if name not in known:
-    raise errors.UserError(
-        f'Unknown command line flag {name!r}.'
-        + errors.did_you_mean(name, known)
-        + ' See python run.py --help.'
-    )
-  return {'bool': bool, 'int': int}.get(known[name].flag_type(), str)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -186,9 +130,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
   except (flags.Error, ValueError) as error:
     raise errors.UserError(f'--flagfile: {error}') from error
-  path, others = _split_argv(argv)
+  path, others = arguments_lib.split(argv)
   cfg = experiment.load(_QUICKSTART if path is None else path)
-  arguments = _check_arguments(cfg, others[1:])
+  arguments = arguments_lib.check(cfg, others[1:])
   _ARGV[:] = [argv[0], f'--config={path or _QUICKSTART}', *arguments]
   try:
     name, *rest = flags.FLAGS(_ARGV)
@@ -272,6 +216,12 @@ def main(argv: Sequence[str]) -> None:
         f'--data_dir={data_dir} is no folder; give the folder that holds one '
         'folder per data set, or leave the flag out to download public data.'
     )
+  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
+  if command == 'convert':
+    from dropoutnet_jax.easyrec import convert
+
+    print(convert.run(**own), end='')
+    return
   # These take seconds to import; a mistake in the arguments is told before.
   # pylint: disable=g-import-not-at-top
   from dropoutnet_jax import commands
@@ -281,7 +231,6 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import reproduce
   from dropoutnet_jax import sweeps
 
-  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
   if command == 'reproduce':  # which leaves the devices to its runs
     places = data_dir, _WORKDIR.value, _COMPILE_CACHE.value
     sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))

@@ -5,12 +5,14 @@ A tower reads a table by ids, and does not care whether all rows of it are there
 or those of the ids of a batch alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+
+from dropoutnet_jax.data import tokens as tokens_lib
 
 # Of a large table, values that are drawn at once: the memory that it takes
 # beside the table; and in how many parts of the table at once, so that as many
@@ -54,26 +56,40 @@ def of_params(
   }
 
 
-def first_values(
-    key: jax.Array, num_rows: int, width: int, std: float, num_ids: int
-) -> jax.Array:
-  """Normal rows of a table, float32 [num_rows, width]; 0 from num_ids on.
+def tables(
+    features: Iterable[tokens_lib.TokenFeature],
+    make: Callable[[tokens_lib.TokenFeature], Rows],
+) -> dict[str, Rows]:
+  """The tables that features are of, by name; `make` makes each once.
+
+  Raises:
+    ValueError: if features share a table and disagree about its shape.
+  """
+  found: dict[str, Rows] = {}
+  for feature in features:
+    name, shape = feature.table, (feature.num_rows, feature.width)
+    rows = found[name] = found.get(name) or make(feature)
+    if rows.ids is None and rows.values.shape != shape:
+      raise ValueError(
+          f'Features of embedding table {name!r} want it to be {shape} and '
+          f'{rows.values.shape}.'
+      )
+  return found
+
+
+def first_values(key: jax.Array, feature: tokens_lib.TokenFeature) -> jax.Array:
+  """Normal rows of the table of a feature, float32 [rows, width].
 
   A row is a function of the key and its number: neither the size of the table
-  nor the devices that it is split over change it. A large table is filled
-  piece by piece, so that it needs no memory beside itself.
-
-  Args:
-    key: random.
-    num_rows: a multiple of 128, or few.
-    width: of an embedding.
-    std: standard deviation.
-    num_ids: rows that ever are looked up.
+  nor the devices that it is split over change it. Rows that no id has are 0. A
+  large table is filled piece by piece, so that it needs no memory beside
+  itself.
   """
+  num_rows, width = feature.num_rows, feature.width
 
   def draw(number: jax.Array) -> jax.Array:
     row = jax.random.normal(jax.random.fold_in(key, number), (width,))
-    return jnp.where(number < num_ids, std * row, 0.0)
+    return jnp.where(number < feature.num_ids, feature.std * row, 0.0)
 
   if num_rows % _PARTS or num_rows * width <= _DRAWN:
     return jax.vmap(draw)(jnp.arange(num_rows))
