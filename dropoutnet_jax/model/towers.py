@@ -45,8 +45,8 @@ class EmbeddingTables(nn.Module):
   def _make(self, feature: tokens_lib.TokenFeature) -> embedding_rows.Rows:
     name, first = feature.table, embedding_rows.first_values
     if self.has_variable('rows', name):
-      some, ids = (self.get_variable(x, name) for x in ('params', 'rows'))
-      return embedding_rows.Rows(some, ids)
+      some: Any = self.get_variable('params', name)
+      return embedding_rows.Rows(some, self.get_variable('rows', name))
     return embedding_rows.Rows(self.param(name, first, feature))
 
 
