@@ -6,6 +6,9 @@ asked for, whatever the size of the table: of a table of which a step needs a
 few rows, nothing is moved, copied or looked through as a whole.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
@@ -15,6 +18,7 @@ from dropoutnet_jax import parallel
 
 # Smaller tables are everywhere: to split them saves nothing.
 _SMALL = 128
+_ALL = ('data', 'model')
 
 
 def split_rows(shape: tuple[int, ...], mesh: parallel.Mesh) -> NamedSharding:
@@ -98,3 +102,47 @@ def put(
       out_specs=split,
       check_vma=False,
   )(table, rows, values)
+
+
+def spread(rows: Any, mesh: parallel.Mesh | None) -> jax.Array:
+  """Puts rows on the devices, split over all of them, which divide them."""
+  if mesh is None:
+    return jnp.asarray(rows)
+  return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(_ALL)))
+
+
+def side_by_side(
+    function: Callable[..., Any], mesh: parallel.Mesh | None
+) -> Callable[..., Any]:
+  """Makes function(rows, first, *whole) work on each device's rows alone.
+
+  Args:
+    function: of the rows of one device, of rows that are laid out by `spread`;
+      of the number of the first of them; and of what all devices have. It
+      returns arrays [C, k].
+    mesh: of the devices; None for one.
+
+  Returns:
+    (rows, *whole) -> arrays [C, devices * k], in the order of the rows: no more
+    than these k columns of each device travel.
+  """
+  if mesh is None:
+    return lambda rows, *whole: function(rows, 0, *whole)
+
+  def own(rows: jax.Array, *whole: Any) -> Any:
+    found = function(rows, jax.lax.axis_index(_ALL) * len(rows), *whole)
+    return jax.tree.map(
+        lambda x: jax.lax.all_gather(x, _ALL, axis=1, tiled=True), found
+    )
+
+  def call(rows: jax.Array, *whole: Any) -> Any:
+    specs = (PartitionSpec(_ALL), *[PartitionSpec()] * len(whole))
+    return jax.shard_map(
+        own,
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=PartitionSpec(),
+        check_vma=False,
+    )(rows, *whole)
+
+  return call

@@ -19,6 +19,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
@@ -160,6 +161,7 @@ class Recommender:
     if k < 1 or (exclude is not None and exclude.shape != wanted):
       raise ValueError(f'k must be at least 1: {k}; exclude {wanted}.')
     across = self.embed_items(items)
+    catalogue = self._spread(across)
     most = max(_SCORES // max(len(items), 1), 1)
     size = min(_CHUNK, most, len(_padded(users.row)))
     block = min(_BLOCK, 32 * size)
@@ -167,19 +169,36 @@ class Recommender:
       part = slice(begin, min(begin + block, len(users)))
       banned = None if exclude is None else exclude[part]
       yield Lists(
-          part, *self._rank(users.select(part), across, k, size, banned)
+          part,
+          *self._rank(users.select(part), across, catalogue, k, size, banned),
       )
+
+  def _spread(self, across: embeddings.Embedding) -> top_k.Catalogue | None:
+    """The candidates on all devices; None for one device, or a sparse part."""
+    mesh, dense = parallel.local_mesh(), np.asarray(across.dense)
+    if mesh.size == 1 or across.sparse is not None:
+      return None
+    if not np.all(np.isfinite(dense)):
+      return None  # scores are counted that are not finite
+    return top_k.Catalogue(dense, mesh=mesh)
 
   def _rank(
       self,
       users: rows_lib.Rows,
       across: embeddings.Embedding,
+      catalogue: top_k.Catalogue | None,
       k: int,
       size: int,
       exclude: scipy.sparse.csr_array | None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Items and scores [C, k] of a block of users, `size` scored at a time."""
     tower, part = self._embed_users(users)
+    if catalogue is not None and np.all(np.isfinite(tower)):
+      banned = None if exclude is None else _exclusions(exclude)
+      score, item = catalogue.top(
+          tower, k, users_per_chunk=size, exclude=banned
+      )
+      return item, score
 
     def score_rows(rows: np.ndarray) -> jax.Array:
       scores, bad = _score(self._join_users(rows, tower, part), across)
@@ -197,9 +216,7 @@ class Recommender:
       rows = np.arange(begin, min(begin + size, len(users)))
       banned = None
       if exclude is not None:
-        chunk = exclude[rows]
-        user = np.repeat(np.arange(len(rows)), np.diff(chunk.indptr))
-        banned = top_k.exclusion_lists(user, chunk.indices, len(rows))
+        banned = _exclusions(exclude[rows])
       score[rows], item[rows] = top_k.top_scored(
           score_rows, rows, k, users_per_chunk=size, exclude=banned
       )
@@ -300,6 +317,12 @@ class Recommender:
       part = table.select(_padded(rows))
       parts.append(embedder(side, variables, part, np.arange(len(rows))))
     return np.concatenate(parts)
+
+
+def _exclusions(stored: scipy.sparse.csr_array) -> np.ndarray:
+  """For `top_k`, what is stored for each user: [C, J] -> int32 [C, L]."""
+  user = np.repeat(np.arange(stored.shape[0]), np.diff(stored.indptr))
+  return top_k.exclusion_lists(user, stored.indices, stored.shape[0])
 
 
 @jax.jit
