@@ -33,6 +33,11 @@ def split_rows(shape: tuple[int, ...], mesh: parallel.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('model'))
 
 
+def are_here(mesh: parallel.Mesh) -> bool:
+  """Whether tables are split, and all their parts lie in this process."""
+  return mesh.shape['model'] > 1 and not mesh.is_multi_process
+
+
 def take(
     table: jax.Array, rows: jax.Array, mesh: parallel.Mesh | None
 ) -> jax.Array:
@@ -105,9 +110,11 @@ def put(
 
 
 def spread(rows: Any, mesh: parallel.Mesh | None) -> jax.Array:
-  """Puts rows on the devices, split over all of them, which divide them."""
+  """Puts rows on the devices, split over all of them if these divide them."""
   if mesh is None:
     return jnp.asarray(rows)
+  if len(rows) % mesh.size:
+    return jax.device_put(rows, parallel.replicated(mesh))
   return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(_ALL)))
 
 

@@ -231,10 +231,10 @@ def _top_of_embeddings(
     empty = _nothing(users_per_chunk, k)
     return jax.lax.scan(merge_chunk, empty, (items, numbers))[0]
 
-  found = table_shards.side_by_side(top_of_part, mesh)(
+  scores, rows = table_shards.side_by_side(top_of_part, mesh)(
       items, users, exclude, num_items
   )
-  return found if mesh is None else _merge_lists(*found, k)
+  return (scores, rows) if mesh is None else _merge_lists(scores, rows, k)
 
 
 def _merge_lists(

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import errors
-from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
@@ -34,7 +33,7 @@ def non_finite_error(
   loss, _ = jax.jit(runtime.loss_fn())(
       state.params, state.batch_stats, placed, state.step
   )
-  tables = parallel.local(placed)
+  tables = runtime.own(placed)
   batch = _batch_rows(runtime, tables, step)
   sizes = ' and '.join(f'{len(rows):,} {side}s' for side, rows in batch.items())
   worst = '; '.join(
@@ -76,7 +75,7 @@ def _largest(
   """
   # As the step embedded them: with its own parameters, not with averaged ones.
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  emb = runtime.embedder(side, parallel.local(variables), table, rows)
+  emb = runtime.embedder(side, runtime.own(variables), table, rows)
   size = _norms(emb)
   given, teacher = _table_norms(table, rows)
   order = np.lexsort((-teacher, -given, -size))[:_SHOWN]

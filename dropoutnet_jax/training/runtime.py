@@ -134,12 +134,21 @@ class Runtime:
     """The model of a state, on this process; all processes must call this."""
     return model_scores.Scorer(
         self.embedder,
-        parallel.local(state.eval_variables()),
-        parallel.local(self.tables),
+        self.own(state.eval_variables()),
+        self.own(self.tables),
         self.sparse,
         self.problem.item.sparse,
         self.cfg.model.sparse.tower_weight,
     )
+
+  def own(self, tree: Any) -> Any:
+    """What this process has for itself, as `embedder` takes it.
+
+    That is a copy on its first device; but tables that are split over devices
+    of this process alone stay so, since they may be larger than one of them.
+    All processes must call this.
+    """
+    return tree if table_shards.are_here(self.mesh) else parallel.local(tree)
 
   def feed(self, workdir: str, step: int) -> row_feed.Feed:
     """What the steps from this one on read.
@@ -215,7 +224,9 @@ def build(
       tables=parallel.place_tables(tables, mesh),
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
-      embedder=model_scores.Embedder(model),
+      embedder=model_scores.Embedder(
+          model, mesh if table_shards.are_here(mesh) else None
+      ),
       batch_shape=step_batch.batch_shape(cfg, tables),
       sparse=sparse,
   )

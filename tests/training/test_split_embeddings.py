@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropoutnet_jax import table_shards
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
@@ -153,3 +154,23 @@ def test_a_run_goes_on_bit_for_bit_and_on_other_devices(programs, tmp_path):
     for leaf, like in zip(jax.tree.leaves(again), jax.tree.leaves(template)):
       assert leaf.sharding == like.sharding
   saved.close()
+
+
+def test_evaluation_leaves_the_tables_where_they_are(programs):
+  """Embeddings are those of one device, and need no whole table on any."""
+  found = []
+  for mesh in ('1x1', '2x4'):
+    runtime = programs.built('lazy_adam', mesh)
+    scorer = runtime.scorer(runtime.fresh_state())
+    found.append(scorer.all_embeddings())
+  for side, expected in found[0].items():
+    np.testing.assert_allclose(found[1][side], expected, rtol=1e-5, atol=1e-6)
+  values = scorer.variables['params']['embeddings']['maker']
+  assert values.addressable_data(0).shape == (ROWS // 4, 3)
+  embed = scorer.embedder._embed['item']
+  rows = table_shards.spread(np.arange(64), runtime.mesh)
+  program = embed.lower(scorer.variables, scorer.tables.item, rows).compile()
+  assert program.memory_analysis().temp_size_in_bytes < values.nbytes // 4
+  for one in collectives.collectives(program.as_text()):
+    for array in one.arrays:
+      assert array.num_bytes < 4 * 64 * 8, one.text
