@@ -5,6 +5,8 @@ Commands:
   train     trains an experiment, or goes on with it, and evaluates it (default)
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
+  embed     writes embeddings of users or items to a file
+  export    writes the model as a folder that other programs can use
   describe  counts what the data and the model are
   convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
@@ -39,11 +41,21 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'describe')
-COMMANDS += ('convert', 'reproduce', 'bench')
+COMMANDS = (
+    'train',
+    'evaluate',
+    'recommend',
+    'embed',
+    'export',
+    'describe',
+    'convert',
+    'reproduce',
+    'bench',
+)
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
+_OF_A_RUN = ('recommend', 'embed', 'export')  # commands that take a trained one
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
@@ -51,6 +63,8 @@ _OWN = {
     + ('candidates', 'exclude_seen'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
+    'embed': ('output', 'side', 'users', 'items', 'interactions'),
+    'export': ('output',),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -59,6 +73,8 @@ _UNREAD = {
     'train': (),
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
     'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
@@ -93,7 +109,7 @@ flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
 flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')
 for _name, _help in (
-    ('output', 'the lists, .csv, .parquet, ...; reproduce: the table, .md.'),
+    ('output', 'the lists, .csv, .parquet, ...; others: see the README.'),
     ('users', 'users; all of the run if not given.'),
     ('items', 'candidates; the items of the run if not given.'),
     ('interactions', 'what users met beside training.'),
@@ -102,6 +118,7 @@ for _name, _help in (
 flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
+flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
 for _name, _help in (
     ('easyrec', 'pipeline.config of EasyRec.'),
@@ -179,9 +196,9 @@ def _check_read(command: str, has_config: bool) -> None:
   from_folder = command in ('evaluate', 'describe') and 'workdir' in given
   if from_folder:
     unread += [name for name in ('config', 'data_dir') if name in given]
-  if from_folder or command in ('evaluate', 'recommend'):
+  if from_folder or command in ('evaluate', *_OF_A_RUN):
     why = f'{command} takes everything from the run folder'
-  if command == 'recommend' and set(_PROCESSES) & set(given):
+  if command in _OF_A_RUN and set(_PROCESSES) & set(given):
     why += ', in one process'
   if fields and (from_folder or command not in ('train', 'describe')):
     unread += [f'config.{name}' for name in fields]
@@ -229,6 +246,7 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import parallel
   from dropoutnet_jax import processes
   from dropoutnet_jax import reproduce
+  from dropoutnet_jax import serving_commands
   from dropoutnet_jax import sweeps
 
   if command == 'reproduce':  # which leaves the devices to its runs
@@ -252,6 +270,10 @@ def main(argv: Sequence[str]) -> None:
       commands.evaluate(_workdir(), **own)
     elif command == 'recommend':
       commands.recommend(_WORKDIR.value, **own)
+    elif command == 'embed':
+      serving_commands.embed(_WORKDIR.value, **own)
+    elif command == 'export':
+      serving_commands.export(_WORKDIR.value, **own)
     elif command == 'describe':
       commands.describe(cfg, _WORKDIR.value, data_dir)
     else:

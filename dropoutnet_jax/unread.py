@@ -173,6 +173,7 @@ READERS = (
             'smoothing',
             'smoothing_l2',
             'history_size',
+            'history_weight',
             'tower_weight',
             'length_power',
             'landmarks',
@@ -356,6 +357,11 @@ READERS = (
         ),
         "evaluation.baselines with 'content_ridge'",
         lambda cfg: 'content_ridge' in cfg.evaluation.baselines,
+    ),
+    Reader(
+        ('evaluation.ease_l2',),
+        "evaluation.baselines with 'ease'",
+        lambda cfg: 'ease' in cfg.evaluation.baselines,
     ),
     Reader(
         ('evaluation.threshold',),
