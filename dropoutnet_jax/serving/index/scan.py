@@ -23,7 +23,8 @@ from dropoutnet_jax.serving.index import vectors
 from dropoutnet_jax.serving.index import workers
 
 _USERS = 256  # at a time; at most 512, see _order
-_SCORES = 1 << 19  # of a block: 2 MB
+_SCORES = 1 << 20  # of a block: 4 MB, within a cache that all cores share
+_PART = 1 << 17  # of them made at a time: 512 KB, within a cache of one core
 _MOST_ITEMS = 1 << 14  # of a block
 _GROUP = 16  # items of one maximum
 _MANY = 32  # users from which on maxima are worth it
@@ -145,20 +146,54 @@ def _nearest(
     for begin in range(number * size, len(items), len(shared) * size):
       end = min(begin + size, len(items))
       score = buffer[: end - begin]
-      np.matmul(items.dense[begin:end], across, out=score)
+      highest = _products(items.dense[begin:end], across, score)
+      is_changed = wide is not None
       if wide is not None:
         score += _sparse_rows(items, begin, end) @ wide
       if allowed is not None:
-        score[~allowed[begin:end]] = -np.inf
+        hidden = ~allowed[begin:end]
+        is_changed |= bool(hidden.any())
+        score[hidden] = -np.inf
       if banned is not None:
         pairs = banned.of_rows(begin, end)
+        is_changed |= len(pairs.row) > 0
         score[pairs.row, pairs.user] = -np.inf
-      kept.add(score, begin)
+      kept.add(score, _maxima(score) if is_changed else highest, begin)
     kept.prune()
     return kept
 
   parts = workers.share(scan, len(shared))
   return _joined(parts, len(users), wanted)
+
+
+def _products(
+    items: np.ndarray, across: np.ndarray, score: np.ndarray
+) -> np.ndarray:
+  """Writes the products of items [B, R] and users [R, N] into score [B, N].
+
+  Returns:
+    As `_maxima`, found while the products are in the nearest cache.
+  """
+  num_items, num_users = score.shape
+  size = max(_PART // num_users // _GROUP, 1) * _GROUP
+  parts = []
+  for begin in range(0, num_items, size):
+    part = score[begin : begin + size]
+    np.matmul(items[begin : begin + size], across, out=part)
+    parts.append(_maxima(part))
+  return np.concatenate(parts)
+
+
+def _maxima(score: np.ndarray) -> np.ndarray:
+  """The highest of each whole group of rows [B, N]: [G, N].
+
+  For few users G is 0: a maximum over groups of short rows costs more than it
+  saves.
+  """
+  num_items, num_users = score.shape
+  number = num_items // _GROUP if num_users >= _MANY else 0
+  groups = score[: number * _GROUP].reshape(number, _GROUP, num_users)
+  return np.maximum.reduce(groups, axis=1)
 
 
 def _sparse_rows(
@@ -202,8 +237,14 @@ class _Kept:
     self._limit = min(num_users * wanted, _PENDING)
     self._is_first = True
 
-  def add(self, score: np.ndarray, first: int) -> None:
-    """Takes what beats the floors from scores [B, N] of rows from first on."""
+  def add(self, score: np.ndarray, highest: np.ndarray, first: int) -> None:
+    """Takes what beats the floors from a block of scores.
+
+    Args:
+      score: float32 [B, N].
+      highest: of them, see `_maxima`.
+      first: row of the first.
+    """
     # Of equal scores the first row counts: later ones of this thread do not,
     # but those of another may lie before it.
     others = np.nextafter(self._shared.min(axis=0), np.float32(-np.inf))
@@ -214,7 +255,7 @@ class _Kept:
       place = len(score) - self.wanted
       least = np.partition(score, place, axis=0)[place]
       floor = np.maximum(floor, np.nextafter(least, np.float32(-np.inf)))
-    row, user, value = _above(score, floor)
+    row, user, value = _above(score, highest, floor)
     self._pending.append((user, row + first, value))
     self._number += len(row)
     if is_first or self._number > self._limit:
@@ -239,16 +280,15 @@ class _Kept:
 
 
 def _above(
-    score: np.ndarray, floor: np.ndarray
+    score: np.ndarray, highest: np.ndarray, floor: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Scores [B, N] above floors [N]: rows, those of a user ascending; users;
   and the scores.
   """
   num_items, num_users = score.shape
   flat = score.reshape(-1)
-  whole = num_items // _GROUP * _GROUP if num_users >= _MANY else 0
-  groups = score[:whole].reshape(-1, _GROUP, num_users)
-  hit = np.flatnonzero(np.maximum.reduce(groups, axis=1) > floor)
+  whole = len(highest) * _GROUP
+  hit = np.flatnonzero(highest > floor)
   group, user = np.divmod(hit, num_users)
   # Places of the scores of each group that was hit, in the flat block.
   place = (group * (_GROUP * num_users) + user)[:, None] + (
