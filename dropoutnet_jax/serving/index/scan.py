@@ -8,9 +8,9 @@ for among maxima of 16 items, so that a score costs little more than its product
 and one comparison. What is kept is a little more than k, and then scored again
 in double precision, so that rounding within a block decides nothing.
 
-The products are those of NumPy's BLAS: on a CPU they run at the rate of XLA's,
-for a single user at four times that, and SciPy's sparse products add to the
-same block.
+These products are those of NumPy's BLAS, to which SciPy adds the sparse ones;
+for a single user they run at four times the rate of XLA's. A large batch over a
+large catalogue without a sparse part goes through XLA first, see `maxima`.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax.serving.index import maxima
 from dropoutnet_jax.serving.index import pair_scores
 from dropoutnet_jax.serving.index import vectors
 from dropoutnet_jax.serving.index import workers
@@ -30,6 +31,7 @@ _GROUP = 16  # items of one maximum
 _MANY = 32  # users from which on maxima are worth it
 _WIDE = 1 << 24  # entries of the users' sparse parts as a table
 _SLACK = 16  # kept beyond k
+_MOST_BY_MAXIMA = 1024  # items asked for, and banned ones
 _PENDING = 1 << 22  # entries that are kept at a time, at most
 
 
@@ -129,6 +131,62 @@ def _nearest(
     banned: Banned | None,
 ) -> np.ndarray:
   """Rows int64 [N, C] of the `wanted` best or fewer, in no order; -1 fills."""
+  is_large = len(items) >= maxima.LEAST and len(users) >= _MANY
+  if is_large and users.sparse is None:
+    found = _by_maxima(users, items, wanted, allowed, banned)
+    if found is not None:
+      return found
+  return _joined(
+      _scanned(users, items, wanted, allowed, banned), len(users), wanted
+  )
+
+
+def _by_maxima(
+    users: vectors.Vectors,
+    items: vectors.Vectors,
+    wanted: int,
+    allowed: np.ndarray | None,
+    banned: Banned | None,
+) -> np.ndarray | None:
+  """`_nearest` for many users and items without a sparse part.
+
+  Whole chunks by their maxima, the rest in blocks; None where that is no way.
+  """
+  end = len(items) // maxima.CHUNK * maxima.CHUNK
+  more = 0 if banned is None else banned.of_rows(0, end).most()
+  if wanted + more > _MOST_BY_MAXIMA:
+    return None
+  inside = None if allowed is None else allowed[:end]
+  found = maxima.candidates(
+      users.dense, items.dense[:end], wanted + more, inside
+  )
+  if found is None:
+    return None
+  kept = _Kept(_no_floors(len(users)), 0, wanted)
+  kept.user, kept.row, kept.score = found
+  if banned is not None:
+    pair = banned.user * len(items) + banned.row
+    good = ~np.isin(kept.user * len(items) + kept.row, pair)
+    kept.user, kept.row, kept.score = (part[good] for part in found)
+  parts = [kept]
+  if end < len(items):
+    rest = slice(end, len(items))
+    pairs = None if banned is None else banned.of_rows(end, len(items))
+    hidden = None if allowed is None else allowed[rest]
+    for part in _scanned(users, items.select(rest), wanted, hidden, pairs):
+      part.row += end
+      parts.append(part)
+  return _joined(parts, len(users), wanted)
+
+
+def _scanned(
+    users: vectors.Vectors,
+    items: vectors.Vectors,
+    wanted: int,
+    allowed: np.ndarray | None,
+    banned: Banned | None,
+) -> list['_Kept']:
+  """What each of several threads keeps of its blocks."""
   size = max(_GROUP, min(_SCORES // len(users) // _GROUP * _GROUP, _MOST_ITEMS))
   across = np.ascontiguousarray(users.dense.T)
   wide = None
@@ -162,8 +220,7 @@ def _nearest(
     kept.prune()
     return kept
 
-  parts = workers.share(scan, len(shared))
-  return _joined(parts, len(users), wanted)
+  return workers.share(scan, len(shared))
 
 
 def _products(
@@ -208,6 +265,11 @@ def _sparse_rows(
       (sparse.data[stored], sparse.indices[stored], indptr - indptr[0]),
       shape=(end - begin, sparse.shape[1]),
   )
+
+
+def _no_floors(num_users: int) -> np.ndarray:
+  """For a single thread, see `_Kept`."""
+  return np.full((1, num_users), -np.inf, np.float32)
 
 
 class _Kept:
@@ -325,7 +387,7 @@ def _descending(score: np.ndarray) -> np.ndarray:
 
 def _joined(parts: list[_Kept], num_users: int, wanted: int) -> np.ndarray:
   """Rows int64 [N, C] of the best of all parts; -1 fills up."""
-  whole = _Kept(np.empty((1, num_users), np.float32), 0, wanted)
+  whole = _Kept(_no_floors(num_users), 0, wanted)
   user, row, score = (
       np.concatenate([getattr(part, name) for part in parts])
       for name in ('user', 'row', 'score')

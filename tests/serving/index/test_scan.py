@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from dropoutnet_jax.serving.index import maxima
 from dropoutnet_jax.serving.index import pair_scores
 from dropoutnet_jax.serving.index import scan
 from dropoutnet_jax.serving.index import vectors
@@ -20,6 +21,12 @@ def _vectors(rng, number, is_sparse):
     sparse.data = np.ceil(sparse.data * 2)
   dense = rng.integers(-2, 3, (number, 4)).astype(np.float32)
   return vectors.Vectors(dense, sparse)
+
+
+def _use_maxima(monkeypatch):
+  """For few items too."""
+  monkeypatch.setattr(maxima, 'CHUNK', 256)
+  monkeypatch.setattr(maxima, 'LEAST', 256)
 
 
 def _slow(users, items, k, allowed, pairs):
@@ -39,7 +46,14 @@ def _slow(users, items, k, allowed, pairs):
 @pytest.mark.parametrize('is_sparse', [False, True])
 @pytest.mark.parametrize(
     'num_users, num_items, k',
-    [(1, 700, 5), (40, 700, 12), (300, 130, 3), (2, 10, 30), (3, 0, 2)],
+    [
+        (1, 700, 5),
+        (40, 700, 12),
+        (300, 130, 3),
+        (33, 5000, 3),
+        (2, 10, 30),
+        (3, 0, 2),
+    ],
 )
 def test_lists_are_those_of_a_sort(
     monkeypatch, num_users, num_items, k, is_sparse
@@ -47,6 +61,7 @@ def test_lists_are_those_of_a_sort(
   monkeypatch.setattr(scan, '_SCORES', 1 << 11)  # many blocks
   monkeypatch.setattr(scan, '_MOST_ITEMS', 96)
   monkeypatch.setattr(scan, '_SLACK', 0)
+  _use_maxima(monkeypatch)
   monkeypatch.setattr(workers, 'count', lambda: 3)
   rng = np.random.default_rng(num_users)
   users = _vectors(rng, num_users, is_sparse)
@@ -63,6 +78,32 @@ def test_lists_are_those_of_a_sort(
       np.testing.assert_array_equal(found[1][:, :width], wanted[1])
       assert (found[0][:, width:] == -1).all()
       assert np.isneginf(found[1][:, width:]).all()
+
+
+def test_ties_without_end_are_left_to_blocks(monkeypatch):
+  """Users of zeros, for whom all items are equally good."""
+  _use_maxima(monkeypatch)
+  monkeypatch.setattr(scan, '_SLACK', 0)
+  rng = np.random.default_rng(0)
+  users, items = _vectors(rng, 40, False), _vectors(rng, 5000, False)
+  users.dense[:] = 0
+  end = 19 * 256
+  assert maxima.candidates(users.dense, items.dense[:end], 2, None) is None
+  rows, _ = scan.best(users, items, 2)
+  assert rows.tolist() == [[0, 1]] * 40
+
+
+def test_a_large_batch_does_not_look_at_all_blocks(monkeypatch):
+  """Of whole chunks, only what the maxima leave."""
+  _use_maxima(monkeypatch)
+  rng = np.random.default_rng(0)
+  draw = lambda number: rng.normal(size=(number, 8)).astype(np.float32)
+  seen = []
+  monkeypatch.setattr(
+      scan, '_products', lambda items, *unused: seen.append(len(items))
+  )
+  scan.best(vectors.Vectors(draw(64)), vectors.Vectors(draw(5 * 256)), 4)
+  assert not seen
 
 
 def test_scores_that_rise_with_the_rows_are_kept_in_bounds(monkeypatch):
