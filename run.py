@@ -5,7 +5,10 @@ Commands:
   train     trains an experiment, or goes on with it, and evaluates it (default)
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
+  embed     writes embeddings of users or items to a file
+  export    writes the model as a folder that other programs can use
   describe  counts what the data and the model are
+  convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
 
@@ -31,21 +34,37 @@ from absl import flags
 from absl import logging
 from ml_collections import config_flags
 
+from dropoutnet_jax import arguments as arguments_lib
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS = ('train', 'evaluate', 'recommend', 'describe', 'reproduce', 'bench')
+COMMANDS = (
+    'train',
+    'evaluate',
+    'recommend',
+    'embed',
+    'export',
+    'describe',
+    'convert',
+    'reproduce',
+    'bench',
+)
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
+_OF_A_RUN = ('recommend', 'embed', 'export')  # commands that take a trained one
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
+    'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
+    + ('user_id', 'item_id'),
+    'embed': ('output', 'side', 'users', 'items', 'interactions'),
+    'export': ('output',),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -54,7 +73,10 @@ _UNREAD = {
     'train': (),
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
 }
@@ -85,7 +107,7 @@ flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
 flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')
 for _name, _help in (
-    ('output', 'the lists, .csv, .parquet, ...; reproduce: the table, .md.'),
+    ('output', 'the lists, .csv, .parquet, ...; others: see the README.'),
     ('users', 'users; all of the run if not given.'),
     ('items', 'candidates; the items of the run if not given.'),
     ('interactions', 'what users met beside training.'),
@@ -94,83 +116,22 @@ for _name, _help in (
 flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
+flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+for _name, _help in (
+    ('easyrec', 'pipeline.config of EasyRec.'),
+    ('out', 'the experiment file to write.'),
+    ('user_id', 'column of the id of users; a guess if not given.'),
+    ('item_id', 'column of the id of items; a guess if not given.'),
+):
+  flags.DEFINE_string(_name, None, f'convert: {_help}')
+flags.DEFINE_string('base_profile', 'easyrec', 'convert: easyrec or default.')
+flags.DEFINE_bool('strict', False, 'convert: all is supported, or an error.')
+flags.DEFINE_bool('overwrite', False, 'convert: replace what --out names.')
 flags.DEFINE_string('distributed', 'auto', 'Join a cluster: auto, on or off.')
 flags.DEFINE_string('coordinator', '', 'host:port of process 0, of several.')
 flags.DEFINE_integer('num_processes', 0, 'Of this run.')
 flags.DEFINE_integer('process_id', -1, 'Of this process.')
-
-
-def _split_argv(argv: Sequence[str]) -> tuple[str | None, list[str]]:
-  """The experiment file that the arguments name last, and all the others."""
-  path, others = None, []
-  arguments = iter(argv)
-  for argument in arguments:
-    if argument.startswith(('--config=', '-config=')):
-      path = argument.split('=', 1)[1]
-    elif argument in ('--config', '-config'):
-      path = _value_after('config', arguments)
-    else:
-      others.append(argument)
-  return path, others
-
-
-def _value_after(name: str, arguments: Iterator[str]) -> str:
-  """The argument after --NAME; never the next flag, as absl has it."""
-  text = next(arguments, '--')
-  if text.startswith('--'):
-    raise errors.UserError(f'--{name} has no value; write --{name}=VALUE.')
-  return text
-
-
-def _check_arguments(cfg: config_lib.Config, argv: Sequence[str]) -> list[str]:
-  """The arguments, each value in one with its flag and as absl takes it.
-
-  Raises:
-    UserError: for an unknown flag or field, and a value that is missing or of
-      another type.
-  """
-  checked = []
-  arguments = iter(argv)
-  for argument in arguments:
-    name, equals, text = argument.lstrip('-').partition('=')
-    if not argument.startswith('-') or not name:
-      checked.append(argument)
-      continue
-    hint = _type_of(cfg, name)
-    if hint is bool and not equals:
-      checked.append(argument)
-      continue
-    if not equals:
-      text = _value_after(name, arguments)
-    checked.append(f'--{name}={config_tree.check_text(name, hint, text)}')
-  return checked
-
-
-def _type_of(cfg: config_lib.Config, name: str) -> Any:
-  """Annotation of the field or flag that an argument sets."""
-  if name.startswith('config.'):
-    return config_tree.check_field(cfg, name.removeprefix('config.'))
-  if name.startswith('noconfig.'):
-    name = name.removeprefix('noconfig.')
-    if config_tree.check_field(cfg, name) is not bool:
-      raise errors.UserError(
-          f'--noconfig.{name}: config.{name} is not true or false; write '
-          f'--config.{name}=VALUE.'
-      )
-    return bool
-  known = flags.FLAGS
-  if name not in known and name.removeprefix('no') in known:
-    name = name.removeprefix('no')
-    if not known[name].boolean:
-      raise errors.UserError(f'--no{name}: write --{name}=VALUE.')
-  if name not in known:
-    raise errors.UserError(
-        f'Unknown command line flag {name!r}.'
-        + errors.did_you_mean(name, known)
-        + ' See python run.py --help.'
-    )
-  return {'bool': bool, 'int': int}.get(known[name].flag_type(), str)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -184,9 +145,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
     argv = [argv[0], *flags.FLAGS.read_flags_from_files(argv[1:], False)]
   except (flags.Error, ValueError) as error:
     raise errors.UserError(f'--flagfile: {error}') from error
-  path, others = _split_argv(argv)
+  path, others = arguments_lib.split(argv)
   cfg = experiment.load(_QUICKSTART if path is None else path)
-  arguments = _check_arguments(cfg, others[1:])
+  arguments = arguments_lib.check(cfg, others[1:])
   _ARGV[:] = [argv[0], f'--config={path or _QUICKSTART}', *arguments]
   try:
     name, *rest = flags.FLAGS(_ARGV)
@@ -233,9 +194,9 @@ def _check_read(command: str, has_config: bool) -> None:
   from_folder = command in ('evaluate', 'describe') and 'workdir' in given
   if from_folder:
     unread += [name for name in ('config', 'data_dir') if name in given]
-  if from_folder or command in ('evaluate', 'recommend'):
+  if from_folder or command in ('evaluate', *_OF_A_RUN):
     why = f'{command} takes everything from the run folder'
-  if command == 'recommend' and set(_PROCESSES) & set(given):
+  if command in _OF_A_RUN and set(_PROCESSES) & set(given):
     why += ', in one process'
   if fields and (from_folder or command not in ('train', 'describe')):
     unread += [f'config.{name}' for name in fields]
@@ -270,6 +231,12 @@ def main(argv: Sequence[str]) -> None:
         f'--data_dir={data_dir} is no folder; give the folder that holds one '
         'folder per data set, or leave the flag out to download public data.'
     )
+  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
+  if command == 'convert':
+    from dropoutnet_jax.easyrec import convert
+
+    print(convert.run(**own), end='')
+    return
   # These take seconds to import; a mistake in the arguments is told before.
   # pylint: disable=g-import-not-at-top
   from dropoutnet_jax import commands
@@ -277,9 +244,9 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import parallel
   from dropoutnet_jax import processes
   from dropoutnet_jax import reproduce
+  from dropoutnet_jax import serving_commands
   from dropoutnet_jax import sweeps
 
-  own: Any = {name: flags.FLAGS[name].value for name in _OWN.get(command, ())}
   if command == 'reproduce':  # which leaves the devices to its runs
     places = data_dir, _WORKDIR.value, _COMPILE_CACHE.value
     sys.exit(reproduce.run(reproduce.Request(__file__, *places, **own)))
@@ -301,6 +268,10 @@ def main(argv: Sequence[str]) -> None:
       commands.evaluate(_workdir(), **own)
     elif command == 'recommend':
       commands.recommend(_WORKDIR.value, **own)
+    elif command == 'embed':
+      serving_commands.embed(_WORKDIR.value, **own)
+    elif command == 'export':
+      serving_commands.export(_WORKDIR.value, **own)
     elif command == 'describe':
       commands.describe(cfg, _WORKDIR.value, data_dir)
     else:

@@ -12,185 +12,34 @@ import dataclasses
 from dropoutnet_jax import checks
 from dropoutnet_jax import config_data
 from dropoutnet_jax import config_dropout
+from dropoutnet_jax import config_evaluation
 from dropoutnet_jax import config_features
+from dropoutnet_jax import config_model
 from dropoutnet_jax import config_objective
 from dropoutnet_jax import config_streaming
 from dropoutnet_jax import config_train
 from dropoutnet_jax import errors
 
+BASELINES = config_evaluation.BASELINES
 DATASETS = config_data.DATASETS
+METRIC_VARIANTS = config_evaluation.METRIC_VARIANTS
 OPTIMIZERS = config_train.OPTIMIZERS
 SCHEDULES = config_train.SCHEDULES
 DataConfig = config_data.DataConfig
 DropoutConfig = config_dropout.DropoutConfig
+EvaluationConfig = config_evaluation.EvaluationConfig
 Feature = config_features.Feature
 FeaturesConfig = config_features.FeaturesConfig
+GroupsConfig = config_model.GroupsConfig
+ModelConfig = config_model.ModelConfig
 ObjectiveConfig = config_objective.ObjectiveConfig
+SparseConfig = config_model.SparseConfig
 SyntheticConfig = config_data.SyntheticConfig
 TablesConfig = config_data.TablesConfig
 TeacherConfig = config_data.TeacherConfig
 TrainConfig = config_train.TrainConfig
 
 PROFILES = ('default', 'layer6', 'easyrec')
-TOWERS = ('paper', 'modern', 'groups')
-METRIC_VARIANTS = ('recall_min', 'precision', 'pooled_recall')
-BASELINES = (
-    'random',
-    'popularity',
-    'content_knn',
-    'content_ridge',
-    'linear_content',
-    'teacher',
-)
-
-
-@dataclasses.dataclass
-class SparseConfig:
-  """The sparse part of the embeddings: content ridge, whole (decision 11)."""
-
-  enabled: bool = False
-  regularization: float = 2.0  # lambda of the ridge
-  correction_rank: int = 1000  # Woodbury rank: width of its dense part
-  smoothing: float = 3.0  # histories R + smoothing * R B (EASE); 0 is plain
-  smoothing_l2: float = 100.0
-  history_size: int = 200  # largest weights kept per smoothed history
-  # Items with more entries than the mean, such as tags, are longer by this
-  # power of their share; 0 makes all of length 1.
-  length_power: float = 0.0
-  tower_weight: float = 0.35  # of the towers' dot product beside it
-  # Items as landmarks of a second kernel, the squared cosine of the teacher's
-  # factors as content predicts them (evaluation/second_kernel.py); 0 is none.
-  landmarks: int = 0
-  second_width: int = 800  # features that are kept of it: dense columns
-  second_weight: float = 0.5  # of that kernel beside the content's
-  factor_regularization: float = 2.0  # lambda of the predictions
-
-  def validate(self) -> None:
-    checks.check_at_least(
-        'model.sparse.regularization', self.regularization, 1e-6
-    )
-    checks.check_at_least(
-        'model.sparse.correction_rank', self.correction_rank, 0
-    )
-    checks.check_at_least('model.sparse.smoothing', self.smoothing, 0)
-    checks.check_at_least('model.sparse.smoothing_l2', self.smoothing_l2, 1e-6)
-    checks.check_at_least('model.sparse.history_size', self.history_size, 1)
-    checks.check_at_least('model.sparse.tower_weight', self.tower_weight, 0)
-    checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
-    checks.check_at_least('model.sparse.second_width', self.second_width, 1)
-    power = self.length_power
-    checks.check(
-        0 <= power <= 1, 'model.sparse.length_power', power, 'in [0, 1]'
-    )
-    for field in ('second_weight', 'factor_regularization'):
-      value = getattr(self, field)
-      checks.check_at_least(f'model.sparse.{field}', value, 1e-6)
-
-
-@dataclasses.dataclass
-class ModelConfig:
-  """The two towers."""
-
-  # 'paper', 'modern' or 'groups'. Batch norm and tanh make the paper's learn
-  # faster and bear higher learning rates. The modern one wants a third of the
-  # rate; with layer norm and the residual path it then is close behind. That of
-  # EasyRec, 'groups', has a network for content, one for preference and one
-  # for both, all with batch norm.
-  tower: str = 'paper'
-  hidden: tuple[int, ...] = (512,)  # widths of the hidden layers
-  group_hidden: tuple[int, ...] = (256,)  # groups: of those before them
-  rank: int = 200  # of the dense embeddings
-  activation: str = 'gelu'  # modern, groups: 'gelu', 'relu' or 'tanh'
-  layer_norm: bool = True  # modern
-  # modern: adds a linear map of the content, which starts as the identity.
-  residual_content: bool = True
-  # modern: the same of the preference, for histories of content.
-  residual_preference: bool = False
-  # modern: users start with embeddings of 0 and no such maps, so that the first
-  # model is the sparse part: content ridge.
-  zero_users: bool = False
-  normalize: bool = False  # embeddings of norm 1
-  # 'standard' (published), 'row' (norm 1), 'unit' (entries of unit variance) or
-  # 'none'.
-  preference_scaling: str = 'standard'
-  # Of the products in towers and block losses: 'float32' or 'bfloat16'.
-  dtype: str = 'float32'
-  sparse: SparseConfig = dataclasses.field(default_factory=SparseConfig)
-
-  def validate(self) -> None:
-    checks.check_choice('model.tower', self.tower, TOWERS)
-    activations = ('gelu', 'relu', 'tanh')
-    checks.check_choice('model.activation', self.activation, activations)
-    checks.check_choice('model.dtype', self.dtype, ('float32', 'bfloat16'))
-    scalings = ('standard', 'row', 'unit', 'none')
-    checks.check_choice(
-        'model.preference_scaling', self.preference_scaling, scalings
-    )
-    checks.check_at_least('model.rank', self.rank, 1)
-    for field in ('hidden', 'group_hidden'):
-      for width in getattr(self, field):
-        checks.check_at_least(f'model.{field}', width, 1)
-    widths = self.group_hidden
-    ok = self.tower == 'groups' or widths == ModelConfig.group_hidden
-    rule = f"left alone where model.tower is {self.tower!r}; 'groups' reads it"
-    checks.check(ok, 'model.group_hidden', widths, rule)
-    ok = not self.zero_users or (self.tower == 'modern' and not self.normalize)
-    rule = "False unless model.tower is 'modern' and model.normalize is False"
-    checks.check(ok, 'model.zero_users', self.zero_users, rule)
-    self.sparse.validate()
-
-
-@dataclasses.dataclass
-class EvaluationConfig:
-  """Metrics and baselines of the tables."""
-
-  cutoffs: tuple[int, ...] = (20, 100)  # K of recall, NDCG and hit rate
-  # Variants that others publish: 'recall_min' (hits / min(K, relevant)),
-  # 'precision', 'pooled_recall' (over all users together, as in ColdRec).
-  more_metrics: tuple[str, ...] = ()
-  # Of test sets beside means (evaluation/details.py): bootstrap intervals over
-  # users from so many draws, 0 for none; means by slices of users and items;
-  # and what lists of cold and other items together hold.
-  bootstrap: int = 1000
-  slices: bool = True
-  mixed: bool = True
-  baselines: tuple[str, ...] = BASELINES
-  # Content ridge: tried on held-out training rows, the best is reported.
-  ridge_lambdas: tuple[float, ...] = (1.0, 3.0, 10.0)
-  ridge_smoothings: tuple[float, ...] = (0.0, 3.0)
-  ridge_smoothing_l2: float = 100.0
-  # Interactions of each new row that the points of the warm-up curve show.
-  warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20)
-  warm_up_users: int = 1000  # ranked at each point, drawn at random; 0 is all
-  threshold: float = 0.5  # probability, of precision and recall of labels
-  users_per_chunk: int = 512  # bounds the memory of a block of scores
-
-  def validate(self) -> None:
-    checks.check(
-        bool(self.cutoffs), 'evaluation.cutoffs', self.cutoffs, 'not empty'
-    )
-    for cutoff in self.cutoffs:
-      checks.check_at_least('evaluation.cutoffs', cutoff, 1)
-    for name in self.baselines:
-      checks.check_choice('evaluation.baselines', name, BASELINES)
-    for name in self.more_metrics:
-      checks.check_choice('evaluation.more_metrics', name, METRIC_VARIANTS)
-    checks.check_at_least('evaluation.bootstrap', self.bootstrap, 0)
-    for field in ('ridge_lambdas', 'ridge_smoothings'):
-      value = getattr(self, field)
-      checks.check(bool(value), f'evaluation.{field}', value, 'not empty')
-    for value in self.ridge_lambdas:
-      checks.check_at_least('evaluation.ridge_lambdas', value, 1e-6)
-    for value in self.ridge_smoothings:
-      checks.check_at_least('evaluation.ridge_smoothings', value, 0)
-    checks.check_at_least(
-        'evaluation.ridge_smoothing_l2', self.ridge_smoothing_l2, 1e-6
-    )
-    checks.check_rate('evaluation.threshold', self.threshold)
-    for count in self.warm_up_counts:
-      checks.check_at_least('evaluation.warm_up_counts', count, 0)
-    checks.check_at_least('evaluation.warm_up_users', self.warm_up_users, 0)
-    checks.check_at_least('evaluation.users_per_chunk', self.users_per_chunk, 1)
 
 
 @dataclasses.dataclass

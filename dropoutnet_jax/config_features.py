@@ -216,7 +216,8 @@ class FeaturesConfig:
   user: list[Feature] = dataclasses.field(default_factory=list)
   item: list[Feature] = dataclasses.field(default_factory=list)
   # 'row': each row of the dense content has norm 1. 'column': standardised
-  # over training rows and clipped at 5, as published.
+  # over training rows and clipped at 5, as published. 'none': as features make
+  # them.
   scaling: str = 'row'
   # What a row's preference is beside its features of group 'preference':
   # 'factors', the teacher's; 'history', the mean of the dense content of what a
@@ -231,7 +232,8 @@ class FeaturesConfig:
   statistics_smoothing: float = 20.0
 
   def validate(self) -> None:
-    checks.check_choice('features.scaling', self.scaling, ('row', 'column'))
+    scalings = ('row', 'column', 'none')
+    checks.check_choice('features.scaling', self.scaling, scalings)
     checks.check_choice(
         'features.preference', self.preference, ('factors', 'history', 'none')
     )

@@ -10,6 +10,7 @@ LABEL_TERMS = ('pointwise', 'pairwise', 'softmax', 'in_batch_softmax')
 PAIRWISE_KINDS = ('logistic', 'hinge', 'focal')
 PAIRWISE_WITHIN = ('batch', 'user', 'session')
 SAMPLINGS = ('replacement', 'epochs')
+DIVISORS = ('weights', 'rows')
 SHIFTS = ('consecutive', 'distinct', 'with_replacement')
 _NEGATIVES = ('num_negatives', 'num_sampled', 'num_impressions')
 
@@ -51,6 +52,10 @@ class ObjectiveConfig:
   # A row counts 1 / (interactions of its user) ** user_balance: metrics are
   # means over users, and 0 lets a few heavy users decide.
   user_balance: float = 0.5
+  # What the sum over weighted rows is divided by: their 'weights', so that the
+  # loss knows no unit of weights, or how many 'rows' have one (EasyRec), which
+  # then count as large as they are. Pairs are divided by weights.
+  divide_by: str = 'weights'
   # 'replacement', or 'epochs': every row once (with group_rows, as the first of
   # its group), then again.
   sampling: str = 'replacement'
@@ -72,6 +77,7 @@ class ObjectiveConfig:
   num_sampled: int = 0
   sampling_power: float = 0.0  # 0 is uniform, 1 by popularity
   num_hard: int = 0  # softmax: only so many, the hardest of a row; 0 is all
+  softmax_temperature: float = 0.0  # softmax: its own; 0 is `temperature`
   margin: float = 0.0  # softmax, on the scale of scores
   support_vector: float = 1.0  # softmax: the article's t; 1 is plain
   # softmax: width in which negatives become hard, on the scale of scores; 0 is
@@ -92,6 +98,8 @@ class ObjectiveConfig:
   # strong for any batch size) or the sum over them ('batch', as in EasyRec).
   embedding_regularization: float = 0.0
   embedding_regularization_by: str = 'row'
+  # L2 of the kernels of both towers, for any pairing: half the sum of squares.
+  kernel_regularization: float = 0.0
 
   def terms(self) -> tuple[str, ...]:
     """Names of the terms that count."""
@@ -129,6 +137,8 @@ class ObjectiveConfig:
     checks.check_choice(
         f'{name}_by', self.embedding_regularization_by, ('row', 'batch')
     )
+    name, value = 'objective.kernel_regularization', self.kernel_regularization
+    checks.check_at_least(name, value, 0)
 
   def learns_scale(self, normalize: bool) -> bool:
     """Whether logits have a learnt scale, for embeddings of norm 1 or not."""
@@ -148,6 +158,9 @@ class ObjectiveConfig:
         rule = f'at least 2: objective.{name} compares its rows'
         checks.check(batch_size > 1, 'train.batch_size', batch_size, rule)
     if learns_scale:
+      name, own = 'objective.softmax_temperature', self.softmax_temperature
+      rule = '0 where objective.learn_scale learns the one for all terms'
+      checks.check(own == 0, name, own, rule)
       low, high = (1 / bound for bound in reversed(self.scale_bounds))
       rule = (
           f'above {low:g} and below {high:g}: the learnt scale starts at its '
@@ -175,6 +188,7 @@ class ObjectiveConfig:
 
   def _check_labels(self) -> None:
     checks.check_rate('objective.user_balance', self.user_balance)
+    checks.check_choice('objective.divide_by', self.divide_by, DIVISORS)
     self._check_scale()
     self._check_batches()
     self._check_negatives()
@@ -197,6 +211,8 @@ class ObjectiveConfig:
   def _check_scale(self) -> None:
     temperature, bounds = self.temperature, self.scale_bounds
     checks.check_at_least('objective.temperature', temperature, 1e-4)
+    name, own = 'objective.softmax_temperature', self.softmax_temperature
+    checks.check(own == 0 or own >= 1e-4, name, own, '0 or at least 0.0001')
     name = 'objective.scale_bounds'
     ok = len(bounds) == 2 and 0 < bounds[0] < bounds[1]
     checks.check(ok, name, bounds, 'two positive numbers, the smaller first')

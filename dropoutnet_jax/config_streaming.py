@@ -64,6 +64,11 @@ def _conflicts(cfg: Any) -> list[tuple[str, str]]:
       (not objective.mask_known, 'objective.mask_known', f'False {histories}'),
       (objective.group_rows == 1, 'objective.group_rows', '1'),
       (
+          objective.divide_by == 'weights',
+          'objective.divide_by',
+          "'weights' (streamed ones have mean 1)",
+      ),
+      (
           not objective.num_impressions,
           'objective.num_impressions',
           '0 (nor is what they were shown)',

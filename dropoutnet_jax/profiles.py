@@ -33,8 +33,9 @@ SWITCHES = (
     Switch(
         'features.scaling',
         'column',
-        None,
-        'layer6 standardises each column of the content and clips it at 5.',
+        'none',
+        'layer6 standardises each column of the content and clips it at 5; '
+        'EasyRec takes numbers as they come.',
     ),
     Switch(
         'features.preference',
@@ -85,6 +86,12 @@ SWITCHES = (
         'Scores of EasyRec are cosines, those of layer6 dot products.',
     ),
     Switch(
+        'model.scale_embeddings',
+        None,
+        False,
+        'Towers of EasyRec see embeddings as they are in their tables.',
+    ),
+    Switch(
         'model.preference_scaling',
         'standard',
         'none',
@@ -131,6 +138,19 @@ SWITCHES = (
         None,
         0.0,
         'Every row of EasyRec counts alike, whoever it is of.',
+    ),
+    Switch(
+        'objective.divide_by',
+        None,
+        'rows',
+        'EasyRec divides sums of weighted losses by the number of rows, so '
+        'that twice the weights are twice the loss.',
+    ),
+    Switch(
+        'objective.sampling',
+        None,
+        'epochs',
+        'EasyRec reads every row of its files before it reads one again.',
     ),
     Switch(
         'objective.mask_known',

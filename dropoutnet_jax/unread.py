@@ -156,6 +156,11 @@ READERS = (
         _tower('modern'),
     ),
     Reader(
+        ('model.scale_embeddings',),
+        'a feature with an embedding',
+        lambda cfg: cfg.features.has_embeddings,
+    ),
+    Reader(
         ('model.preference_scaling',),
         "features.preference 'factors' or 'history'",
         lambda cfg: cfg.features.preference != 'none',
@@ -168,6 +173,7 @@ READERS = (
             'smoothing',
             'smoothing_l2',
             'history_size',
+            'history_weight',
             'tower_weight',
             'length_power',
             'landmarks',
@@ -206,6 +212,11 @@ READERS = (
         _pairing('interactions'),
     ),
     Reader(
+        ('objective.divide_by',),
+        'objective.pointwise, softmax or in_batch_softmax',
+        _term('pointwise', 'softmax', 'in_batch_softmax'),
+    ),
+    Reader(
         ('objective.temperature',),
         'a term on labels',
         _term(*config_objective.LABEL_TERMS),
@@ -232,7 +243,8 @@ READERS = (
         _term('in_batch_softmax'),
     ),
     Reader(
-        _in('objective', 'num_negatives', 'support_vector', 'margin'),
+        _in('objective', 'num_negatives', 'support_vector', 'margin')
+        + ('objective.softmax_temperature',),
         'objective.softmax',
         _term('softmax'),
     ),
@@ -331,6 +343,11 @@ READERS = (
         ),
         "evaluation.baselines with 'content_ridge'",
         lambda cfg: 'content_ridge' in cfg.evaluation.baselines,
+    ),
+    Reader(
+        ('evaluation.ease_l2',),
+        "evaluation.baselines with 'ease'",
+        lambda cfg: 'ease' in cfg.evaluation.baselines,
     ),
     Reader(
         ('evaluation.threshold',),

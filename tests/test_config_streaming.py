@@ -25,6 +25,11 @@ def test_what_streams_is_valid():
         ('objective.mask_known', True, 'config.objective.mask_known False (h'),
         ('objective.group_rows', 2, 'config.objective.group_rows 1.'),
         (
+            'objective.divide_by',
+            'rows',
+            "config.objective.divide_by 'weights' (streamed ones have mean 1).",
+        ),
+        (
             'objective.pairwise_within',
             'session',
             "config.objective.pairwise_within 'batch' or 'user'.",

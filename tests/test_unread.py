@@ -30,6 +30,7 @@ DECIDING = {
     'num_impressions',
     'num_hard',
     'embedding_regularization',
+    'kernel_regularization',
 }
 
 

@@ -13,6 +13,7 @@ Scaling of the dense content:
 * 'column': the published preprocessing. Each column is standardised over the
   training rows in which its block is not zero, and clipped at 5; zero blocks
   stay zero. Numbers are what their transform makes of them.
+* 'none': every feature as it is.
 
 The sparse content joins tags and one-hot categories; the block of each feature
 has norm 1 in each row, and then the whole row. Features with an embedding are
@@ -72,7 +73,7 @@ class Encoder:
 
   Attributes:
     side: 'user' or 'item'.
-    scaling: 'row' or 'column'.
+    scaling: 'row', 'column' or 'none'.
     features: fitted, those of the configuration that are of the group.
     num_training_rows: rows that it was fitted on.
     id_name: under which features find the ids.
@@ -188,7 +189,7 @@ def fit(
   Args:
     features: settings of all of the side; none of the group gives content
       without columns.
-    scaling: of the dense content, 'row' or 'column'.
+    scaling: of the dense content: 'row', 'column' or 'none'.
     entities: the table; only its training rows are looked at.
     train_rows: int [N], rows with training pairs, in any order.
     seed: of truncated SVDs. The same seed gives the same bits.

@@ -126,7 +126,9 @@ class Scorer:
     part, content, weight = self.sparse, self.content, self.tower_weight
     assert part is not None and content is not None
     candidates = held_out.candidates
-    items = part.embed_items(content[candidates], self._embed_items(candidates))
+    items = part.embed_items(
+        candidates, content[candidates], self._embed_items(candidates)
+    )
     users, emb = self._embed_users(held_out)
     score = jax.jit(embeddings.score)
 

@@ -115,6 +115,38 @@ def top_scored(
   return _join(top_of_chunk, num_users, users_per_chunk, k)
 
 
+def no_items(num_rows: int, k: int) -> tuple[jax.Array, jax.Array]:
+  """Scores and items [C, k] to begin `add_block` with."""
+  return _nothing(num_rows, k)
+
+
+@jax.jit
+def add_block(
+    best: tuple[jax.Array, jax.Array],
+    scores: jax.Array,
+    first: int,
+    count: int,
+    exclude: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """The best so far with those of further items, which come block by block.
+
+  Args:
+    best: scores float32 [C, k] and items int32 [C, k], of earlier blocks.
+    scores: [C, J] of this block.
+    first: number of its first item, above those of earlier blocks.
+    count: of its items; the columns behind them are padding.
+    exclude: int32 [C, L], items that a row must not get; -1 is padding.
+
+  Returns:
+    The same as `best`; ties go to the lower number.
+  """
+  is_padding = jnp.arange(scores.shape[1]) >= count
+  scores = jnp.where(is_padding[None], -jnp.inf, scores)
+  inside = (exclude >= first) & (exclude < first + count)
+  banned = jnp.where(inside, exclude - first, -1)
+  return _merge(best, _masked(scores, banned), first)
+
+
 def exclusion_lists(
     user: np.ndarray, item: np.ndarray, num_users: int
 ) -> np.ndarray:

@@ -115,18 +115,22 @@ def label_terms(
         focal_alpha=settings.focal_alpha or None,
     )
     count['pointwise'] = effective_rows.pointwise(rows.weight)
+    value['pointwise'] *= _divisor_change(settings, rows.weight)
   if settings.pairwise:
     value['pairwise'], count['pairwise'] = _pairwise(
         settings, logit.temperature, score, rows, over_rows
     )
   if settings.softmax:
+    temperature = settings.softmax_temperature or logit.temperature
     value['softmax'], count['softmax'] = _softmax(
-        settings, logit.temperature, score, batch, key, over_rows
+        settings, temperature, score, batch, key, over_rows
     )
+    value['softmax'] *= _divisor_change(settings, _positive(rows))
   if settings.in_batch_softmax:
     value['in_batch_softmax'], count['in_batch_softmax'] = _in_batch_softmax(
         settings, logit.temperature, batch, over_rows
     )
+    value['in_batch_softmax'] *= _divisor_change(settings, _positive(rows))
   return Terms(value, count)
 
 
@@ -136,6 +140,15 @@ _Term = tuple[jax.Array, jax.Array]  # value, rows
 def _positive(rows: tables_lib.LabelledRows) -> jax.Array:
   """Weight of the rows with a reaction, 0 of the others: float32 [B]."""
   return jnp.where(rows.label > 0, rows.weight, 0.0)
+
+
+def _divisor_change(
+    settings: config.ObjectiveConfig, weight: jax.Array
+) -> float | jax.Array:
+  """Makes a mean by weights [B] a sum that is divided by the rows with one."""
+  if settings.divide_by == 'weights':
+    return 1.0
+  return jnp.sum(weight) / jnp.maximum(jnp.sum(weight > 0), 1)
 
 
 def _pairwise(

@@ -10,18 +10,21 @@ share it, on one side or on both. A pooled embedding stands behind the columns
 that need none.
 """
 
+from typing import Any, NamedTuple
+
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
 from dropoutnet_jax import config
+from dropoutnet_jax import config_model
 from dropoutnet_jax.data import tokens as tokens_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import pooling
 from dropoutnet_jax.model import tower_inputs
 
-_ACTIVATIONS = {'gelu': nn.gelu, 'relu': nn.relu, 'tanh': nn.tanh}
+_ACTIVATIONS = {name: getattr(nn, name) for name in config_model.ACTIVATIONS}
 
 
 class EmbeddingTables(nn.Module):
@@ -49,9 +52,15 @@ class EmbeddingTables(nn.Module):
 
 
 class PooledTokens(nn.Module):
-  """Pooled embeddings of all features of some tokens, side by side."""
+  """Pooled embeddings of all features of some tokens, side by side.
+
+  With `scaled` times the root of their widths: rows of about norm 1 become
+  entries of about unit variance, as all that a tower sees has; narrow ones are
+  learnt sooner for it.
+  """
 
   tables: EmbeddingTables
+  scaled: bool = True
 
   @nn.compact
   def __call__(self, tokens: tokens_lib.Tokens) -> jax.Array:
@@ -68,9 +77,7 @@ class PooledTokens(nn.Module):
       emb = tables[feature.table][tokens.id[:, columns]]
       weight = tokens.weight[:, columns]
       pooled = pooling.pool(emb, weight, feature.pooling, query)
-      # Rows of about norm 1 become entries of about unit variance, as all that
-      # a tower sees has; narrow ones are learnt sooner for it.
-      parts.append(feature.width**0.5 * pooled)
+      parts.append(feature.width**0.5 * pooled if self.scaled else pooled)
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -78,6 +85,7 @@ def _parts(
     tables: EmbeddingTables,
     preference: input_dropout.Preference,
     content: tower_inputs.Content,
+    scaled: bool,
 ) -> dict[str, list[jax.Array]]:
   """Arrays [B, ...] of both inputs; the first is what residual paths read.
 
@@ -91,7 +99,7 @@ def _parts(
       ('content', content.tokens),
   ):
     if tokens is not None and tokens.features:
-      pooled = PooledTokens(tables, name=f'{name}_queries')(tokens)
+      pooled = PooledTokens(tables, scaled, name=f'{name}_queries')(tokens)
       if name == 'preference' and preference.scale is not None:
         pooled = pooled * preference.scale
       parts[name].append(pooled)
@@ -105,6 +113,7 @@ class PaperTower(nn.Module):
   rank: int
   dtype: jnp.dtype
   tables: EmbeddingTables
+  scale_embeddings: bool
 
   @nn.compact
   def __call__(
@@ -115,7 +124,7 @@ class PaperTower(nn.Module):
       train: bool,
   ) -> jax.Array:
     init = nn.initializers.truncated_normal(0.01)
-    parts = _parts(self.tables, preference, content)
+    parts = _parts(self.tables, preference, content, self.scale_embeddings)
     x = jnp.concatenate(parts['preference'] + parts['content'], axis=-1)
     for width in self.hidden:
       # No bias: batch norm would cancel it, and Adam would turn the rounding
@@ -149,6 +158,7 @@ class ModernTower(nn.Module):
   starts_at_zero: bool
   dtype: jnp.dtype
   tables: EmbeddingTables
+  scale_embeddings: bool
 
   @nn.compact
   def __call__(
@@ -159,7 +169,7 @@ class ModernTower(nn.Module):
       train: bool,
   ) -> jax.Array:
     del train  # nothing here depends on the batch
-    parts = _parts(self.tables, preference, content)
+    parts = _parts(self.tables, preference, content, self.scale_embeddings)
     paths = {}
     if not self.starts_at_zero:
       if self.residual_content and content.dense.shape[-1]:
@@ -231,21 +241,30 @@ class ModernTower(nn.Module):
     return nn.LayerNorm(dtype=self.dtype, name=name)(x)
 
 
+class Network(NamedTuple):
+  """Hidden layers of a `GroupsTower`."""
+
+  widths: tuple[int, ...]
+  batch_norm: bool
+
+
 class GroupsTower(nn.Module):
   """The network of EasyRec: one per group of inputs, joined, hidden layers.
 
-  Every layer but the last is dense, batch norm, activation. A group of width 0
-  has no network. The presence bit is not read: batch norm of the preference
-  sees the zeros of dropped and cold rows among the others, and its moving
-  moments are those of the mixture that training saw.
+  Every layer but the last is dense, batch norm unless its network has none,
+  activation. A group of width 0 has no network. The presence bit is not read:
+  batch norm of the preference sees the zeros of dropped and cold rows among the
+  others, and its moving moments are those of the mixture that training saw.
   """
 
-  group_hidden: tuple[int, ...]
-  hidden: tuple[int, ...]
+  content: Network
+  preference: Network
+  joined: Network
   rank: int
   activation: str
   dtype: jnp.dtype
   tables: EmbeddingTables
+  scale_embeddings: bool
 
   @nn.compact
   def __call__(
@@ -255,30 +274,30 @@ class GroupsTower(nn.Module):
       *,
       train: bool,
   ) -> jax.Array:
-    groups = _parts(self.tables, preference, content)
+    groups = _parts(self.tables, preference, content, self.scale_embeddings)
     parts = []
     for name in ('content', 'preference'):
       x = jnp.concatenate(groups[name], axis=-1)
       if x.shape[-1]:
-        parts.append(self._stack(x, self.group_hidden, name, train))
+        parts.append(self._stack(x, name, train))
     x = jnp.concatenate(parts, axis=-1) if parts else content.dense
-    x = self._stack(x, self.hidden, 'joined', train)
+    x = self._stack(x, 'joined', train)
     return self._dense(x, self.rank, 'output', use_bias=True)
 
-  def _stack(
-      self, x: jax.Array, widths: tuple[int, ...], name: str, train: bool
-  ) -> jax.Array:
-    """Hidden layers of these widths; none hand their input on."""
+  def _stack(self, x: jax.Array, name: str, train: bool) -> jax.Array:
+    """Hidden layers of a network; none hand their input on."""
+    widths, batch_norm = getattr(self, name)
     for number, width in enumerate(widths):
-      # No bias: see PaperTower.
-      x = self._dense(x, width, f'{name}_{number}', use_bias=False)
-      x = nn.BatchNorm(
-          not train,
-          momentum=0.99,
-          epsilon=1e-3,
-          dtype=self.dtype,
-          name=f'{name}_norm_{number}',
-      )(x)
+      # No bias before batch norm: see PaperTower.
+      x = self._dense(x, width, f'{name}_{number}', use_bias=not batch_norm)
+      if batch_norm:
+        x = nn.BatchNorm(
+            not train,
+            momentum=0.99,
+            epsilon=1e-3,
+            dtype=self.dtype,
+            name=f'{name}_norm_{number}',
+        )(x)
       x = _ACTIVATIONS[self.activation](x)
     return x
 
@@ -296,6 +315,14 @@ class GroupsTower(nn.Module):
     )(x)
 
 
+def _network(settings: config.ModelConfig, name: str) -> Network:
+  """One of config_model.NETWORKS."""
+  is_tower = name.endswith('_tower')
+  default = settings.hidden if is_tower else settings.group_hidden
+  widths = settings.groups.widths(name, tuple(default))
+  return Network(widths, name not in settings.groups.no_batch_norm)
+
+
 class TwoTower(nn.Module):
   """A user tower and an item tower of the same make and rank."""
 
@@ -303,35 +330,35 @@ class TwoTower(nn.Module):
 
   def setup(self) -> None:
     self.embeddings = EmbeddingTables()
-    self.user_tower = self._make_tower(self.settings.zero_users)
-    self.item_tower = self._make_tower(False)
+    self.user_tower = self._make_tower('user')
+    self.item_tower = self._make_tower('item')
 
-  def _make_tower(self, starts_at_zero: bool) -> nn.Module:
+  def _make_tower(self, side: str) -> nn.Module:
     s = self.settings
-    hidden, dtype = tuple(s.hidden), jnp.dtype(s.dtype)
+    common: dict[str, Any] = {
+        'rank': s.rank,
+        'dtype': jnp.dtype(s.dtype),
+        'tables': self.embeddings,
+        'scale_embeddings': s.scale_embeddings,
+    }
     if s.tower == 'paper':
-      return PaperTower(
-          hidden=hidden, rank=s.rank, dtype=dtype, tables=self.embeddings
-      )
+      return PaperTower(hidden=tuple(s.hidden), **common)
     if s.tower == 'groups':
+      content, preference, joined = (
+          _network(s, f'{side}_{part}')
+          for part in ('content', 'preference', 'tower')
+      )
       return GroupsTower(
-          group_hidden=tuple(s.group_hidden),
-          hidden=hidden,
-          rank=s.rank,
-          activation=s.activation,
-          dtype=dtype,
-          tables=self.embeddings,
+          content, preference, joined, activation=s.activation, **common
       )
     return ModernTower(
-        hidden=hidden,
-        rank=s.rank,
+        hidden=tuple(s.hidden),
         activation=s.activation,
         layer_norm=s.layer_norm,
         residual_content=s.residual_content,
         residual_preference=s.residual_preference,
-        starts_at_zero=starts_at_zero,
-        dtype=dtype,
-        tables=self.embeddings,
+        starts_at_zero=s.zero_users and side == 'user',
+        **common,
     )
 
   def embed_users(

@@ -18,6 +18,7 @@ from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embedding_penalty
 from dropoutnet_jax.model import input_dropout
+from dropoutnet_jax.model import kernel_penalty
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.model import statistics
@@ -54,6 +55,8 @@ def metric_names(cfg: config.Config) -> tuple[str, ...]:
     counted = [f'rows/{name}' for name in terms]
   if cfg.objective.embedding_regularization:
     terms += ('embedding_regularization',)
+  if cfg.objective.kernel_regularization:
+    terms += ('kernel_regularization',)
   return (
       'loss/total',
       *(f'loss/{name}' for name in terms),
@@ -143,6 +146,10 @@ def make_loss_fn(
       penalty = _embedding_penalty(cfg, params, tables, batch)
       metrics['loss/embedding_regularization'] = penalty
       loss += settings.embedding_regularization * penalty
+    if settings.kernel_regularization:
+      penalty = kernel_penalty.penalty(params)
+      metrics['loss/kernel_regularization'] = penalty
+      loss += settings.kernel_regularization * penalty
     return loss, (stats, {'loss/total': loss} | metrics)
 
   return loss_fn

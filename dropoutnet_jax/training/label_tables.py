@@ -26,7 +26,7 @@ def add(
     return _add_streamed(tables, settings, problem.split.streamed)
   num_users, num_items = len(tables.user.present), len(tables.item.present)
   pairs = training_rows(problem)
-  rows = label_rows(pairs, settings.user_balance)
+  rows = label_rows(pairs, settings.user_balance, settings.divide_by)
   if settings.pairwise_within == 'session':
     rows = dataclasses.replace(rows, session=sessions(pairs))
   if cfg.features.statistics:
@@ -129,12 +129,15 @@ def labels(rows: schema.Interactions) -> np.ndarray:
 
 
 def label_rows(
-    pairs: schema.Interactions, user_balance: float
+    pairs: schema.Interactions,
+    user_balance: float,
+    divide_by: str = 'weights',
 ) -> tables_lib.LabelledRows:
-  """Training rows with their labels and weights of mean 1.
+  """Training rows with their labels and weights.
 
   A row counts 1 / (rows of its user) ** user_balance, times its own weight;
-  rows of weight 0 are none of hers.
+  rows of weight 0 are none of hers. The mean is 1, unless sums are divided by
+  'rows' and weights count as large as they are.
   """
   counted = None if pairs.weight is None else pairs.weight > 0
   count = np.maximum(np.bincount(pairs.user, counted)[pairs.user], 1)
@@ -142,7 +145,8 @@ def label_rows(
   if pairs.weight is not None:
     weight = weight * pairs.weight
   total = weight.sum()
-  weight = weight * (len(weight) / total if total > 0 else 1.0)
+  if divide_by == 'weights' and total > 0:
+    weight = weight * (len(weight) / total)
   return tables_lib.LabelledRows(
       pairs.user.astype(np.int32),
       pairs.item.astype(np.int32),

@@ -224,7 +224,21 @@ def test_numbers_keep_their_mean_at_zero_under_column_scaling():
   np.testing.assert_allclose(dense, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize('scaling', ('row', 'column'))
+def test_numbers_stay_what_they_are_without_scaling():
+  columns = {'n': np.array([0, 5, -3], np.float32)}
+  columns |= {'v': np.array([[1, 2], [3, 4], [0, 0]], np.float32)}
+  table = schema.Entities(np.arange(3), columns)
+  encoder = features.fit(
+      [Feature('n', 'numeric', transform='none'), Feature('v', 'dense')],
+      'none',
+      table,
+      np.arange(3),
+  )
+  dense = encoder.transform(table).dense
+  np.testing.assert_array_equal(dense, [[0, 1, 2], [5, 3, 4], [-3, 0, 0]])
+
+
+@pytest.mark.parametrize('scaling', ('row', 'column', 'none'))
 def test_cold_rows_are_not_seen_in_fitting(scaling):
   items = make_world()
   train = np.arange(25)
@@ -240,7 +254,7 @@ def test_cold_rows_are_not_seen_in_fitting(scaling):
   assert_same(first.transform(items), third.transform(items))
 
 
-@pytest.mark.parametrize('scaling', ('row', 'column'))
+@pytest.mark.parametrize('scaling', ('row', 'column', 'none'))
 def test_rows_are_encoded_one_by_one(scaling):
   items = make_world()
   encoder = features.fit(ALL_KINDS, scaling, items, np.arange(30))
@@ -288,7 +302,7 @@ def test_a_row_with_nothing_known_is_zero():
   assert not content.dense.any() and not content.sparse.nnz
 
 
-@pytest.mark.parametrize('scaling', ('row', 'column'))
+@pytest.mark.parametrize('scaling', ('row', 'column', 'none'))
 def test_no_features_give_content_without_columns(scaling, tmp_path):
   people = schema.Entities(np.arange(7))
   encoder = features.fit([], scaling, people, np.zeros(0, int), side='user')
@@ -300,7 +314,7 @@ def test_no_features_give_content_without_columns(scaling, tmp_path):
     assert content.dense_names == content.sparse_names == []
 
 
-@pytest.mark.parametrize('scaling', ('row', 'column'))
+@pytest.mark.parametrize('scaling', ('row', 'column', 'none'))
 def test_loaded_encoders_are_the_saved_ones(scaling, tmp_path):
   items, people = make_world(0), make_world(1)
   first = features.fit(ALL_KINDS, scaling, items, np.arange(30))

@@ -14,7 +14,6 @@ import threading
 import numpy as np
 
 from dropoutnet_jax import errors
-from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving.index import index_files
 from dropoutnet_jax.serving.index import names as names_lib
 from dropoutnet_jax.serving.index import nearest as nearest_lib
@@ -72,7 +71,7 @@ class ItemIndex(protocol.Index):
   def upsert(
       self,
       ids: Sequence[protocol.Id] | np.ndarray,
-      embedding: embeddings.Embedding,
+      embedding: protocol.Embedded,
   ) -> None:
     """See `protocol.Index`."""
     items = vectors.of(embedding, 'the items')
@@ -94,7 +93,7 @@ class ItemIndex(protocol.Index):
 
   def search(
       self,
-      users: embeddings.Embedding,
+      users: protocol.Embedded,
       k: int,
       *,
       exclude: Sequence[Sequence[protocol.Id]] | None = None,
