@@ -148,7 +148,7 @@ def _scored(
   threads = workers.number(len(starts))
 
   def work(thread: int) -> list[tuple[np.ndarray, ...]]:
-    found = []
+    found: list[tuple[np.ndarray, ...]] = []
     for begin in starts[thread::threads]:
       part = slice(begin, begin + _AT_ONCE)
       rows, mine = grouped[group[part]], users[user[part]]

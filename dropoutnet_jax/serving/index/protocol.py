@@ -15,7 +15,7 @@ from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import embedding_files
 
 Id = int | str
-# On the device, or on the host as `embed_items` of a `facade.Recommender` gives.
+# On the device, or on the host, as a `facade.Recommender` gives them.
 Embedded = embeddings.Embedding | embedding_files.Embedded
 
 

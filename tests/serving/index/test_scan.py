@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from dropoutnet_jax.serving.index import banned as banned_lib
+from dropoutnet_jax.serving.index import kept
 from dropoutnet_jax.serving.index import maxima
 from dropoutnet_jax.serving.index import pair_scores
 from dropoutnet_jax.serving.index import scan
@@ -71,7 +73,9 @@ def test_lists_are_those_of_a_sort(
   pairs = np.argwhere(rng.random((num_items, num_users)) < 0.1)
   for allowed in (None, some, np.zeros(num_items, bool)):
     for banned in (pairs[:0], rng.permutation(pairs)):
-      found = scan.best(users, items, k, allowed, scan.make_banned(*banned.T))
+      found = scan.best(
+          users, items, k, allowed, banned_lib.make_banned(*banned.T)
+      )
       wanted = _slow(users, items, k, allowed, banned)
       width = wanted[0].shape[1]
       np.testing.assert_array_equal(found[0][:, :width], wanted[0])
@@ -108,7 +112,7 @@ def test_a_large_batch_does_not_look_at_all_blocks(monkeypatch):
 
 def test_scores_that_rise_with_the_rows_are_kept_in_bounds(monkeypatch):
   """The worst order there is: every block beats all floors."""
-  monkeypatch.setattr(scan, '_PENDING', 300)
+  monkeypatch.setattr(kept, '_PENDING', 300)
   monkeypatch.setattr(scan, '_MOST_ITEMS', 64)
   items = vectors.Vectors(np.arange(2000, dtype=np.float32)[:, None])
   users = vectors.Vectors(np.float32([[1], [-1], [0]]))
@@ -122,7 +126,7 @@ def test_both_ways_to_sort_agree(monkeypatch):
   score[:9] = [0.0, -0.0, -np.inf, np.inf, 1e-40, -1e-40, 3e38, -3e38, 0.0]
   user = rng.integers(0, 4, 500)
   expected = np.lexsort((-(score + np.float32(0)), user))
-  np.testing.assert_array_equal(scan._order(user, score), expected)
+  np.testing.assert_array_equal(kept._order(user, score), expected)
 
 
 def test_rounding_within_a_block_decides_nothing():
