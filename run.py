@@ -107,9 +107,9 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "Folder for compiled programs; '' is off.",
 )
 _SUITES = (
-    'bench: of speed, labels, accuracy, teacher, memory, streaming, search, '
+    'bench: of speed, labels, accuracy, teacher, memory, streaming, tables, '
+    'search and serve.'
 )
-_SUITES += 'serve.'
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')

@@ -347,14 +347,8 @@ def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
   return step['scale'] * total
 
 
-def _elu(x: np.ndarray) -> np.ndarray:
-  return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-  return (1 + np.tanh(x / 2)) / 2
-
-
+_elu: Any = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+_sigmoid: Any = lambda x: (1 + np.tanh(x / 2)) / 2
 _MAPS: dict[str, Any] = {
     'unit': _unit,
     'tanh': np.tanh,

@@ -42,10 +42,10 @@ class Ranker(Protocol):
 def build(
     kind: str,
     ids: Sequence[protocol.Id] | np.ndarray,
-    embedding: embeddings.Embedding,
+    embedding: protocol.Embedded,
     options: options_lib.Options | None = None,
     *,
-    queries: embeddings.Embedding | None = None,
+    queries: protocol.Embedded | None = None,
 ) -> item_index.ItemIndex:
   """An index of items, and for an approximate one its recall.
 

@@ -14,7 +14,7 @@ import threading
 import numpy as np
 
 from dropoutnet_jax import errors
-from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving.index import banned as banned_lib
 from dropoutnet_jax.serving.index import index_files
 from dropoutnet_jax.serving.index import names as names_lib
 from dropoutnet_jax.serving.index import nearest as nearest_lib
@@ -72,7 +72,7 @@ class ItemIndex(protocol.Index):
   def upsert(
       self,
       ids: Sequence[protocol.Id] | np.ndarray,
-      embedding: embeddings.Embedding,
+      embedding: protocol.Embedded,
   ) -> None:
     """See `protocol.Index`."""
     items = vectors.of(embedding, 'the items')
@@ -94,7 +94,7 @@ class ItemIndex(protocol.Index):
 
   def search(
       self,
-      users: embeddings.Embedding,
+      users: protocol.Embedded,
       k: int,
       *,
       exclude: Sequence[Sequence[protocol.Id]] | None = None,
@@ -255,7 +255,7 @@ def _search(
     nearest: nearest_lib.Nearest | None,
     users: vectors.Vectors,
     k: int,
-    banned: scan.Banned | None,
+    banned: banned_lib.Banned | None,
     only: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Rows and scores [N, k] of a snapshot.
@@ -290,7 +290,7 @@ def _search_nearest(
     users: vectors.Vectors,
     k: int,
     allowed: np.ndarray | None,
-    banned: scan.Banned | None,
+    banned: banned_lib.Banned | None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Candidates of the approximate index, and all rows that it has not."""
   covered = len(nearest)
@@ -317,13 +317,13 @@ def _search_nearest(
 
 def _banned(
     store: store_lib.Store, lists: Sequence[Iterable[protocol.Id]] | None
-) -> scan.Banned | None:
+) -> banned_lib.Banned | None:
   """The pairs of rows and users that lists of ids name."""
   if lists is None or not any(lists):
     return None
   rows = [store.rows(names) for names in lists]
   user = np.repeat(np.arange(len(rows)), [len(part) for part in rows])
-  return scan.make_banned(np.concatenate(rows), user)
+  return banned_lib.make_banned(np.concatenate(rows), user)
 
 
 def _described(widths: tuple[int, int | None]) -> str:

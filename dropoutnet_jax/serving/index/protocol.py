@@ -12,8 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import embedding_files
 
 Id = int | str
+# On the device, or on the host, as a `facade.Recommender` gives them.
+Embedded = embeddings.Embedding | embedding_files.Embedded
 
 
 class Found(NamedTuple):
@@ -59,9 +62,7 @@ class Index(Protocol):
   def __contains__(self, name: Id) -> bool:
     """Whether an item is there."""
 
-  def upsert(
-      self, ids: Sequence[Id] | np.ndarray, embedding: embeddings.Embedding
-  ) -> None:
+  def upsert(self, ids: Sequence[Id] | np.ndarray, embedding: Embedded) -> None:
     """Adds items [M], or changes those that are there; the next search sees it.
 
     Args:
@@ -78,7 +79,7 @@ class Index(Protocol):
 
   def search(
       self,
-      users: embeddings.Embedding,
+      users: Embedded,
       k: int,
       *,
       exclude: Sequence[Sequence[Id]] | None = None,

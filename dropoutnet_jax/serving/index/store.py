@@ -16,6 +16,7 @@ from dropoutnet_jax.serving.index import protocol
 from dropoutnet_jax.serving.index import vectors
 
 _LEAST_SPARE = 4096
+_ALIGNED = 64  # bytes
 _MOST_INT32 = np.iinfo(np.int32).max
 
 
@@ -45,17 +46,13 @@ class _Growing:
   def __init__(self, values: np.ndarray):
     self._size = 0
     # Memory that is not touched costs nothing, and a copy later takes time.
-    self._buffer = np.empty(
-        (_with_spare(len(values)), *values.shape[1:]), values.dtype
-    )
+    self._buffer = _empty_like(values, _with_spare(len(values)))
     self.extend(values)
 
   def extend(self, values: np.ndarray) -> None:
     size = self._size + len(values)
     if size > len(self._buffer):
-      buffer = np.empty(
-          (_with_spare(size), *self._buffer.shape[1:]), self._buffer.dtype
-      )
+      buffer = _empty_like(self._buffer, _with_spare(size))
       buffer[: self._size] = self.view()
       self._buffer = buffer
     self._buffer[self._size : size] = values
@@ -63,6 +60,17 @@ class _Growing:
 
   def view(self) -> np.ndarray:
     return self._buffer[: self._size]
+
+
+def _empty_like(values: np.ndarray, number: int) -> np.ndarray:
+  """Room for so many rows, at an address that XLA can read in place."""
+  if values.dtype == object:
+    return np.empty(number, object)
+  shape = (number, *values.shape[1:])
+  size = int(np.prod(shape)) * values.dtype.itemsize
+  memory = np.empty(size + _ALIGNED, np.uint8)
+  begin = -memory.ctypes.data % _ALIGNED
+  return memory[begin : begin + size].view(values.dtype).reshape(shape)
 
 
 def _with_spare(size: int) -> int:

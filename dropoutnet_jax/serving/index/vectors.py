@@ -2,12 +2,14 @@
 """Embeddings as arrays of the host: dense rows, and sparse ones beside them."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving.index import protocol
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,7 +41,7 @@ class Vectors:
     return Vectors(self.dense[rows], sparse)
 
 
-def of(embedding: embeddings.Embedding, what: str) -> Vectors:
+def of(embedding: protocol.Embedded, what: str) -> Vectors:
   """The arrays of an embedding, copied only where they are not there as such.
 
   Args:
@@ -56,7 +58,11 @@ def of(embedding: embeddings.Embedding, what: str) -> Vectors:
         f'The dense part of {what} has shape {dense.shape}; it must be one row '
         'for each of them, [N, R].'
     )
-  sparse = None if embedding.sparse is None else _csr(embedding.sparse)
+  sparse: Any = embedding.sparse
+  if isinstance(sparse, embeddings.SparseRows):
+    sparse = embeddings.to_matrix(sparse)
+  elif sparse is not None:
+    sparse = scipy.sparse.csr_array(sparse, dtype=np.float32)
   if sparse is not None and sparse.shape[0] < len(dense):
     raise errors.UserError(
         f'{what} have {len(dense)} dense rows and {sparse.shape[0]} sparse '
@@ -71,16 +77,3 @@ def of(embedding: embeddings.Embedding, what: str) -> Vectors:
         'them mean nothing.'
     )
   return Vectors(dense, sparse)
-
-
-def _csr(rows: embeddings.SparseRows) -> scipy.sparse.csr_array:
-  """csr_array [N, T] without the zeros that pad the list."""
-  row, column, value = (
-      np.asarray(part) for part in (rows.row, rows.column, rows.value)
-  )
-  stored = value != 0
-  return scipy.sparse.csr_array(
-      (value[stored], (row[stored], column[stored])),
-      shape=(rows.num_rows, rows.num_columns),
-      dtype=np.float32,
-  )

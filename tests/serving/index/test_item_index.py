@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.serving import embedding_files
 from dropoutnet_jax.serving.index import factory
 from dropoutnet_jax.serving.index import item_index
 from dropoutnet_jax.serving.index import nearest
@@ -87,6 +88,15 @@ def test_an_empty_index_takes_its_first_items(kind):
   index.upsert(['a'], slow_index.embedding([[2.0, 0, 0]]))
   assert index.search(users, 2).lists() == [[('a', 2.0)]]
   assert index.search(users, 2, allow=[]).lists() == [[]]
+
+
+def test_embeddings_of_the_host_are_taken_as_well():
+  rng = np.random.default_rng(0)
+  items, users = slow_index.draw(rng, 9), slow_index.draw(rng, 2)
+  of_host = lambda emb: embedding_files.on_host(np.arange(9), emb)
+  index = factory.build('exact', range(9), of_host(items))
+  slow = slow_index.SlowIndex(range(9), items)
+  assert index.search(of_host(users), 4).lists() == slow.search(users, 4)
 
 
 def test_what_comes_in_becomes_part_of_the_approximate_index():

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from dropoutnet_jax.serving.index import banned as banned_lib
+from dropoutnet_jax.serving.index import kept
+from dropoutnet_jax.serving.index import maxima
 from dropoutnet_jax.serving.index import pair_scores
 from dropoutnet_jax.serving.index import scan
 from dropoutnet_jax.serving.index import vectors
@@ -20,6 +23,12 @@ def _vectors(rng, number, is_sparse):
     sparse.data = np.ceil(sparse.data * 2)
   dense = rng.integers(-2, 3, (number, 4)).astype(np.float32)
   return vectors.Vectors(dense, sparse)
+
+
+def _use_maxima(monkeypatch):
+  """For few items too."""
+  monkeypatch.setattr(maxima, 'CHUNK', 256)
+  monkeypatch.setattr(maxima, 'LEAST', 256)
 
 
 def _slow(users, items, k, allowed, pairs):
@@ -39,7 +48,14 @@ def _slow(users, items, k, allowed, pairs):
 @pytest.mark.parametrize('is_sparse', [False, True])
 @pytest.mark.parametrize(
     'num_users, num_items, k',
-    [(1, 700, 5), (40, 700, 12), (300, 130, 3), (2, 10, 30), (3, 0, 2)],
+    [
+        (1, 700, 5),
+        (40, 700, 12),
+        (300, 130, 3),
+        (33, 5000, 3),
+        (2, 10, 30),
+        (3, 0, 2),
+    ],
 )
 def test_lists_are_those_of_a_sort(
     monkeypatch, num_users, num_items, k, is_sparse
@@ -47,6 +63,7 @@ def test_lists_are_those_of_a_sort(
   monkeypatch.setattr(scan, '_SCORES', 1 << 11)  # many blocks
   monkeypatch.setattr(scan, '_MOST_ITEMS', 96)
   monkeypatch.setattr(scan, '_SLACK', 0)
+  _use_maxima(monkeypatch)
   monkeypatch.setattr(workers, 'count', lambda: 3)
   rng = np.random.default_rng(num_users)
   users = _vectors(rng, num_users, is_sparse)
@@ -56,7 +73,9 @@ def test_lists_are_those_of_a_sort(
   pairs = np.argwhere(rng.random((num_items, num_users)) < 0.1)
   for allowed in (None, some, np.zeros(num_items, bool)):
     for banned in (pairs[:0], rng.permutation(pairs)):
-      found = scan.best(users, items, k, allowed, scan.make_banned(*banned.T))
+      found = scan.best(
+          users, items, k, allowed, banned_lib.make_banned(*banned.T)
+      )
       wanted = _slow(users, items, k, allowed, banned)
       width = wanted[0].shape[1]
       np.testing.assert_array_equal(found[0][:, :width], wanted[0])
@@ -65,9 +84,35 @@ def test_lists_are_those_of_a_sort(
       assert np.isneginf(found[1][:, width:]).all()
 
 
+def test_ties_without_end_are_left_to_blocks(monkeypatch):
+  """Users of zeros, for whom all items are equally good."""
+  _use_maxima(monkeypatch)
+  monkeypatch.setattr(scan, '_SLACK', 0)
+  rng = np.random.default_rng(0)
+  users, items = _vectors(rng, 40, False), _vectors(rng, 5000, False)
+  users.dense[:] = 0
+  end = 19 * 256
+  assert maxima.candidates(users.dense, items.dense[:end], 2, None) is None
+  rows, _ = scan.best(users, items, 2)
+  assert rows.tolist() == [[0, 1]] * 40
+
+
+def test_a_large_batch_does_not_look_at_all_blocks(monkeypatch):
+  """Of whole chunks, only what the maxima leave."""
+  _use_maxima(monkeypatch)
+  rng = np.random.default_rng(0)
+  draw = lambda number: rng.normal(size=(number, 8)).astype(np.float32)
+  seen = []
+  monkeypatch.setattr(
+      scan, '_products', lambda items, *unused: seen.append(len(items))
+  )
+  scan.best(vectors.Vectors(draw(64)), vectors.Vectors(draw(5 * 256)), 4)
+  assert not seen
+
+
 def test_scores_that_rise_with_the_rows_are_kept_in_bounds(monkeypatch):
   """The worst order there is: every block beats all floors."""
-  monkeypatch.setattr(scan, '_PENDING', 300)
+  monkeypatch.setattr(kept, '_PENDING', 300)
   monkeypatch.setattr(scan, '_MOST_ITEMS', 64)
   items = vectors.Vectors(np.arange(2000, dtype=np.float32)[:, None])
   users = vectors.Vectors(np.float32([[1], [-1], [0]]))
@@ -81,7 +126,7 @@ def test_both_ways_to_sort_agree(monkeypatch):
   score[:9] = [0.0, -0.0, -np.inf, np.inf, 1e-40, -1e-40, 3e38, -3e38, 0.0]
   user = rng.integers(0, 4, 500)
   expected = np.lexsort((-(score + np.float32(0)), user))
-  np.testing.assert_array_equal(scan._order(user, score), expected)
+  np.testing.assert_array_equal(kept._order(user, score), expected)
 
 
 def test_rounding_within_a_block_decides_nothing():
