@@ -101,7 +101,10 @@ _COMPILE_CACHE = flags.DEFINE_string(
     os.path.join(os.path.expanduser('~'), '.cache', 'dropoutnet_jax', 'xla'),
     "Folder for compiled programs; '' is off.",
 )
-_SUITES = 'bench: of speed, labels, accuracy, teacher, memory and streaming.'
+_SUITES = (
+    'bench: of speed, labels, accuracy, teacher, memory, streaming, tables and '
+    'search.'
+)
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')

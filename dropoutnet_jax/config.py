@@ -24,6 +24,7 @@ BASELINES = config_evaluation.BASELINES
 DATASETS = config_data.DATASETS
 METRIC_VARIANTS = config_evaluation.METRIC_VARIANTS
 OPTIMIZERS = config_train.OPTIMIZERS
+ROW_OPTIMIZERS = config_train.ROW_OPTIMIZERS
 SCHEDULES = config_train.SCHEDULES
 DataConfig = config_data.DataConfig
 DropoutConfig = config_dropout.DropoutConfig

@@ -19,6 +19,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import problem as problem_lib
@@ -37,6 +38,7 @@ _SCORES = 1 << 26  # of users times items at a time: 256 MB
 _CHUNK = 512  # users scored at a time, at most
 _BLOCK = 32 * _CHUNK  # users of one table, at most
 _PART = 2048  # rows embedded at a time
+_FEW = 1 << 18  # candidates that one device ranks as fast as many do
 _SIDES = ('user', 'item')
 
 
@@ -174,6 +176,7 @@ class Ranker:
     if k < 1 or (exclude is not None and exclude.shape != wanted):
       raise ValueError(f'k must be at least 1: {k}; exclude {wanted}.')
     across = self.candidates(items) if across is None else across
+    spread = self._spread(across, len(items))
     most = max(_SCORES // max(len(items), 1), 1)
     size = min(_CHUNK, most, len(_padded(users.row)))
     block = min(_BLOCK, 32 * size)
@@ -182,13 +185,28 @@ class Ranker:
       banned = None if exclude is None else exclude[part]
       yield Lists(
           part,
-          *self._rank(users.select(part), across, len(items), k, size, banned),
+          *self._rank(
+              users.select(part), across, spread, len(items), k, size, banned
+          ),
       )
+
+  def _spread(
+      self, across: embeddings.Embedding, num_items: int
+  ) -> top_k.Catalogue | None:
+    """Many candidates on all devices; None for few, or with a sparse part."""
+    mesh = parallel.local_mesh()
+    if mesh.size == 1 or num_items < _FEW or across.sparse is not None:
+      return None
+    dense = np.asarray(across.dense)[:num_items]
+    # What is not finite is counted where all scores are at hand.
+    finite = np.all(np.isfinite(dense))
+    return top_k.Catalogue(dense, mesh=mesh) if finite else None
 
   def _rank(
       self,
       users: rows_lib.Rows,
       across: embeddings.Embedding,
+      spread: top_k.Catalogue | None,
       num_items: int,
       k: int,
       size: int,
@@ -196,6 +214,10 @@ class Ranker:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Items and scores [C, k] of a block of users, `size` scored at a time."""
     tower, part = self.user_parts(users)
+    if spread is not None and np.all(np.isfinite(tower)):
+      banned = None if exclude is None else _exclusions(exclude)
+      score, item = spread.top(tower, k, users_per_chunk=size, exclude=banned)
+      return item, score
 
     def score_rows(rows: np.ndarray) -> jax.Array:
       user = self.join_users(rows, tower, part)
@@ -214,9 +236,7 @@ class Ranker:
       rows = np.arange(begin, min(begin + size, len(users)))
       banned = None
       if exclude is not None:
-        chunk = exclude[rows]
-        user = np.repeat(np.arange(len(rows)), np.diff(chunk.indptr))
-        banned = top_k.exclusion_lists(user, chunk.indices, len(rows))
+        banned = _exclusions(exclude[rows])
       score[rows], item[rows] = top_k.top_scored(
           score_rows, rows, k, users_per_chunk=size, exclude=banned
       )
@@ -260,6 +280,12 @@ class Ranker:
       part = table.select(_padded(rows))
       parts.append(embedder(side, variables, part, np.arange(len(rows))))
     return np.concatenate(parts)
+
+
+def _exclusions(stored: scipy.sparse.csr_array) -> np.ndarray:
+  """For `top_k`, what is stored for each user: [C, J] -> int32 [C, L]."""
+  user = np.repeat(np.arange(stored.shape[0]), np.diff(stored.indptr))
+  return top_k.exclusion_lists(user, stored.indices, stored.shape[0])
 
 
 @jax.jit

@@ -14,6 +14,7 @@ from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import recommender as recommender_lib
@@ -208,6 +209,27 @@ def test_chunks_change_nothing(shop, monkeypatch):
   found = _rank(model, users, items, exclude=exclude)
   np.testing.assert_array_equal(found[0], expected[0])
   np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
+
+
+def test_many_candidates_are_ranked_on_all_devices(shop, monkeypatch):
+  """With the lists of one device; scores may differ by rounding."""
+  model = _towers(shop.model)
+  users, items = model.users(), model.items()
+  exclude = model.seen(users, items)
+  expected = _rank(model, users, items, exclude=exclude)
+  monkeypatch.setattr(recommender_lib, '_FEW', 1)
+  parts, top = [], top_k.Catalogue.top
+
+  def spy(catalogue, *given, **how):
+    parts.append(catalogue._items.addressable_data(0).size)
+    return top(catalogue, *given, **how)
+
+  monkeypatch.setattr(top_k.Catalogue, 'top', spy)
+  item, score = _rank(model, users, items, exclude=exclude)
+  np.testing.assert_array_equal(item, expected[0])
+  np.testing.assert_allclose(score, expected[1], rtol=1e-5)
+  rank = model.cfg.model.rank
+  assert parts and set(parts) == {-(-len(items) // 8) * rank}
 
 
 def test_features_alone_take_no_history(shop, monkeypatch):
