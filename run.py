@@ -6,6 +6,7 @@ Commands:
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
   describe  counts what the data and the model are
+  tune      finds settings on the validation sets, then trains the winner
   convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
@@ -40,7 +41,7 @@ from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
 COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'describe')
-COMMANDS += ('convert', 'reproduce', 'bench')
+COMMANDS += ('tune', 'convert', 'reproduce', 'bench')
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
@@ -49,6 +50,7 @@ _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
+    'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
@@ -60,6 +62,7 @@ _UNREAD = {
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'tune': ('profile', *_PROCESSES),
     'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
@@ -101,6 +104,10 @@ flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+flags.DEFINE_string('space', None, 'tune: file with get_space(), if another.')
+flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
+flags.DEFINE_float('minutes', None, 'tune: in all; then no trial begins.')
+flags.DEFINE_bool('prune', True, 'tune: stop trials that do badly early.')
 for _name, _help in (
     ('easyrec', 'pipeline.config of EasyRec.'),
     ('out', 'the experiment file to write.'),
@@ -181,7 +188,7 @@ def _check_read(command: str, has_config: bool) -> None:
     why = f'{command} takes everything from the run folder'
   if command == 'recommend' and set(_PROCESSES) & set(given):
     why += ', in one process'
-  if fields and (from_folder or command not in ('train', 'describe')):
+  if fields and (from_folder or command not in ('train', 'describe', 'tune')):
     unread += [f'config.{name}' for name in fields]
   if unread:
     listed = ', '.join(f'--{name}' for name in dict.fromkeys(unread))
@@ -197,6 +204,7 @@ def _workdir() -> str:
   """The run folder: as given, or named after the experiment file."""
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   name = os.path.splitext(os.path.basename(path))[0]
+  name += '_tuning' * ('tune' in _ARGV[1:])
   return _WORKDIR.value or os.path.join('runs', name)
 
 
@@ -250,6 +258,11 @@ def main(argv: Sequence[str]) -> None:
       commands.evaluate(_workdir(), **own)
     elif command == 'recommend':
       commands.recommend(_WORKDIR.value, **own)
+    elif command == 'tune':
+      from dropoutnet_jax.tuning import tune
+
+      path = config_flags.get_config_filename(flags.FLAGS['config'])
+      tune.run(tune.Request(cfg, path, _workdir(), data_dir, **own))
     elif command == 'describe':
       commands.describe(cfg, _WORKDIR.value, data_dir)
     else:

@@ -20,6 +20,7 @@ import os
 import runpy
 
 from dropoutnet_jax import config
+from dropoutnet_jax import space
 
 _IMPRESSIONS = os.path.join(
     os.path.dirname(__file__), 'movielens_impressions.py'
@@ -36,3 +37,23 @@ def get_config() -> config.Config:
       temperature=1.0,
   )
   return cfg
+
+
+def get_space() -> list[space.Entry]:
+  return [
+      space.Float('train.learning_rate', 1e-4, 1e-2, log=True),
+      space.Choice('train.optimizer', ('adam', 'adamw')),
+      space.Float(
+          'train.weight_decay',
+          1e-3,
+          0.3,
+          log=True,
+          when=('train.optimizer', 'adamw'),
+      ),
+      space.Float('dropout.user_rate', 0.0, 0.6),
+      space.Float('dropout.item_rate', 0.1, 0.9),
+      space.Float('objective.temperature', 0.3, 3.0, log=True),
+      space.Float('objective.user_balance', 0.0, 1.0),
+      space.Choice('model.hidden', ((100,), (200,), (100, 100))),
+      space.Int('model.rank', 16, 64, step=16),
+  ]
