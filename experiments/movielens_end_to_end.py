@@ -41,6 +41,7 @@ def get_config() -> config.Config:
 
 def get_space() -> list[space.Entry]:
   return [
+      space.Int('train.num_steps', 100, 1000, log=True),
       space.Float('train.learning_rate', 1e-4, 1e-2, log=True),
       space.Choice('train.optimizer', ('adam', 'adamw')),
       space.Float(

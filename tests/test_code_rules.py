@@ -229,7 +229,7 @@ def test_what_tests_skip_without_is_installed_by_ci_or_said_to_be_left_out():
   }
   assert {'implicit', 'torch'} <= optional
   script = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
-  required = {'threadpoolctl'}  # of the package itself
+  required = {'optuna', 'threadpoolctl'}  # of .[test] and of the package
   assert all(name in script for name in optional - required)
 
 

@@ -139,7 +139,8 @@ def _importances(table: Table) -> list[document.Block]:
   caption = (
       'How much of what differs between whole trials each setting explains, '
       'with its interactions (fANOVA on a forest of regression trees). Within '
-      'this space: a setting that mattered little may do so elsewhere.'
+      'this space: a setting that mattered little may do so elsewhere. Settings '
+      'with a condition are left out.'
   )
   return [document.Figure(picture, caption)]
 

@@ -230,8 +230,11 @@ class Study:
     """Share of the variance of values that each field explains (fANOVA).
 
     Hutter, Hoos & Leyton-Brown, "An Efficient Approach for Assessing
-    Hyperparameter Importance", ICML 2014. Empty where too little is known.
+    Hyperparameter Importance", ICML 2014. Of fields that every trial has: a
+    condition would leave few trials to learn from. Empty where too little is
+    known.
     """
+    names = [entry.field for entry in self._entries if entry.when is None]
     whole = [x for x in self.trials() if x.state == self._state('COMPLETE')]
     if len(whole) < _FEWEST or len({x.value for x in whole}) == 1:
       return {}
@@ -240,11 +243,12 @@ class Study:
         n_trees=_TREES, seed=self._seed
     )
     try:
-      return dict(
-          importance.get_param_importances(self._study, evaluator=evaluator)
+      found = importance.get_param_importances(
+          self._study, evaluator=evaluator, params=names
       )
     except (RuntimeError, ValueError):  # trees that never split
       return {}
+    return {name: float(value) for name, value in found.items()}
 
   def _state(self, name: str) -> Any:
     return self._optuna.trial.TrialState[name]

@@ -240,38 +240,52 @@ def _work(
   """
   failures = 0
   while (claim := study.claim(budget, own)) is not None:
-    again = ', which a process has left' if claim.is_resumed else ''
-    commands.say(f'trial {claim.number}{again}: {spaces.shown(claim.point)}')
-    folder = table_lib.folder_of(request.workdir, claim.number)
-    try:
-      cfg = config_tree.with_values(base, claim.point)
-      ended = trials_lib.run(
-          cfg,
-          folder,
-          parts,
-          lambda step, value: study.report(claim, step, value),
+    with claim.lock:
+      failed = _try(request, study, claim, base, parts)
+    trials_lib.clear(table_lib.folder_of(request.workdir, claim.number))
+    failures = failures + 1 if failed else 0
+    if failures >= _MOST_FAILURES and study.best() is None:
+      raise errors.UserError(
+          f'The last {failures} trials failed, and none has ended well; the '
+          f'newest: {failed}'
       )
-      if ended.value is None:
-        raise errors.UserError('no evaluation gave a finite value')
-    except errors.UserError as error:
-      if isinstance(error.__cause__, OSError):
-        raise  # a full disk, a missing file: no fault of the settings
-      failures += 1
-      study.fail(claim, str(error))
-      commands.say(f'trial {claim.number} failed: {error}')
-      if study.best() is None and failures >= _MOST_FAILURES:
-        raise errors.UserError(
-            f'The last {failures} trials failed and none has ended well; the '
-            f'newest: {error}'
-        ) from error
-      trials_lib.clear(folder)
-      continue
-    if ended.pruned:
-      study.prune(claim)
-    else:
-      study.complete(claim, ended.value)
-    trials_lib.clear(folder)
-    _tell(study, claim, ended)
+
+
+def _try(
+    request: Request,
+    study: study_lib.Study,
+    claim: study_lib.Claim,
+    base: config.Config,
+    parts: prepared.Prepared,
+) -> str:
+  """Runs one trial to its end; returns why it failed, or ''.
+
+  Raises:
+    UserError: for what is no fault of its settings; it is tried again.
+  """
+  again = ', which a process has left' if claim.is_resumed else ''
+  commands.say(f'trial {claim.number}{again}: {spaces.shown(claim.point)}')
+  try:
+    ended = trials_lib.run(
+        config_tree.with_values(base, claim.point),
+        table_lib.folder_of(request.workdir, claim.number),
+        parts,
+        lambda step, value: study.report(claim, step, value),
+    )
+    if ended.value is None:
+      raise errors.UserError('No evaluation gave a finite value.')
+  except errors.UserError as error:
+    if isinstance(error.__cause__, OSError):
+      raise  # a full disk, a missing file
+    study.fail(claim, str(error))
+    commands.say(f'trial {claim.number} failed: {error}')
+    return str(error)
+  if ended.pruned:
+    study.prune(claim)
+  else:
+    study.complete(claim, ended.value)
+  _tell(study, claim, ended)
+  return ''
 
 
 def _tell(
