@@ -47,9 +47,10 @@ def _summary(table: Table, best_folder: str) -> list[document.Block]:
   rows = table['trials']
   best = rows[table['best']]
   own = None if table['own'] is None else rows[table['own']]
+  at = '' if best['step'] is None else f", at step {best['step']:,}"
   sentences = [
       f"Trial {best['number']} is the best: {table['metric']} "
-      f"{best['value']:.4f} on the validation sets, at step {best['step']:,}."
+      f"{best['value']:.4f} on the validation sets{at}."
   ]
   if own is None:
     sentences.append(
@@ -139,8 +140,8 @@ def _importances(table: Table) -> list[document.Block]:
   caption = (
       'How much of what differs between whole trials each setting explains, '
       'with its interactions (fANOVA on a forest of regression trees). Within '
-      'this space: a setting that mattered little may do so elsewhere. Settings '
-      'with a condition are left out.'
+      'this space: a setting that mattered little may do so elsewhere. '
+      'Settings with a condition are left out.'
   )
   return [document.Figure(picture, caption)]
 
@@ -224,9 +225,9 @@ def _costs(table: Table) -> list[str]:
   counts = table.get('prepared', {})
   if counts:
     found.append(
-        f'Made once and shared: {counts["problem"]} times prepared data, '
-        f'{counts["teacher"]} times a teacher, {counts["sparse"]} times a '
-        'sparse part.'
+        'Made once for all trials that share their settings: prepared data '
+        f'{counts["problem"]}, teachers {counts["teacher"]}, sparse parts '
+        f'{counts["sparse"]}.'
     )
   return found
 

@@ -32,8 +32,12 @@ def write(
   folder = os.path.dirname(os.path.abspath(path))
   relative = os.path.relpath(os.path.abspath(base_path), folder)
   before = config_tree.fields(base)
+  place = f'os.path.dirname(__file__), {relative!r}'
+  original = [f'_ORIGINAL = os.path.join({place})']
+  if len(original[0]) > 80:
+    original = ['_ORIGINAL = os.path.join(', f'    {place}', ')']
   lines = [
-      f'r"""{cfg.name}: {base.name} with the settings that `tune` found.',
+      f'r"""{base.name} with the settings that `tune` found.',
       '',
       *found,
       '',
@@ -45,9 +49,7 @@ def write(
       '',
       'from dropoutnet_jax import config',
       '',
-      '_ORIGINAL = os.path.join(',
-      f'    os.path.dirname(__file__), {relative!r}',
-      ')',
+      *original,
       '',
       '',
       'def get_config() -> config.Config:',
