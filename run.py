@@ -5,6 +5,8 @@ Commands:
   train     trains an experiment, or goes on with it, and evaluates it (default)
   evaluate  evaluates the best checkpoint of a run folder
   recommend writes the best items of each user to a file
+  embed     writes embeddings of users or items to a file
+  export    writes the model as a folder that other programs can use
   describe  counts what the data and the model are
   tune      finds settings on the validation sets, then trains the winner
   convert   makes an experiment file of a configuration of EasyRec
@@ -40,11 +42,22 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import experiment
 from dropoutnet_jax import profiles
 
-COMMANDS: tuple[str, ...] = ('train', 'evaluate', 'recommend', 'describe')
-COMMANDS += ('tune', 'convert', 'reproduce', 'bench')
+COMMANDS = (
+    'train',
+    'evaluate',
+    'recommend',
+    'embed',
+    'export',
+    'describe',
+    'tune',
+    'convert',
+    'reproduce',
+    'bench',
+)
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
+_OF_A_RUN = ('recommend', 'embed', 'export')  # commands that take a trained one
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
@@ -53,6 +66,8 @@ _OWN = {
     'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
+    'embed': ('output', 'side', 'users', 'items', 'interactions'),
+    'export': ('output',),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -61,6 +76,8 @@ _UNREAD = {
     'train': (),
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
     'tune': ('profile', *_PROCESSES),
     'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
@@ -88,13 +105,15 @@ _COMPILE_CACHE = flags.DEFINE_string(
     os.path.join(os.path.expanduser('~'), '.cache', 'dropoutnet_jax', 'xla'),
     "Folder for compiled programs; '' is off.",
 )
-_SUITES = 'bench: of speed, labels, accuracy, teacher, memory and streaming.'
+_SUITES = (
+    'bench: of speed, labels, accuracy, teacher, memory, streaming and tables.'
+)
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
 flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')
 for _name, _help in (
-    ('output', 'the lists, .csv, .parquet, ...; reproduce: the table, .md.'),
+    ('output', 'the lists, .csv, .parquet, ...; others: see the README.'),
     ('users', 'users; all of the run if not given.'),
     ('items', 'candidates; the items of the run if not given.'),
     ('interactions', 'what users met beside training.'),
@@ -103,6 +122,7 @@ for _name, _help in (
 flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
+flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
 flags.DEFINE_string('space', None, 'tune: file with get_space(), if another.')
 flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
@@ -184,9 +204,9 @@ def _check_read(command: str, has_config: bool) -> None:
   from_folder = command in ('evaluate', 'describe') and 'workdir' in given
   if from_folder:
     unread += [name for name in ('config', 'data_dir') if name in given]
-  if from_folder or command in ('evaluate', 'recommend'):
+  if from_folder or command in ('evaluate', *_OF_A_RUN):
     why = f'{command} takes everything from the run folder'
-  if command == 'recommend' and set(_PROCESSES) & set(given):
+  if command in _OF_A_RUN and set(_PROCESSES) & set(given):
     why += ', in one process'
   if fields and (from_folder or command not in ('train', 'describe', 'tune')):
     unread += [f'config.{name}' for name in fields]
@@ -235,6 +255,7 @@ def main(argv: Sequence[str]) -> None:
   from dropoutnet_jax import parallel
   from dropoutnet_jax import processes
   from dropoutnet_jax import reproduce
+  from dropoutnet_jax import serving_commands
   from dropoutnet_jax import sweeps
 
   if command == 'reproduce':  # which leaves the devices to its runs
@@ -263,6 +284,10 @@ def main(argv: Sequence[str]) -> None:
 
       path = config_flags.get_config_filename(flags.FLAGS['config'])
       tune.run(tune.Request(cfg, path, _workdir(), data_dir, **own))
+    elif command == 'embed':
+      serving_commands.embed(_WORKDIR.value, **own)
+    elif command == 'export':
+      serving_commands.export(_WORKDIR.value, **own)
     elif command == 'describe':
       commands.describe(cfg, _WORKDIR.value, data_dir)
     else:

@@ -222,9 +222,6 @@ class _Streaming:
     if int(self._state.step) != last:
       raise RuntimeError(f'Not finite at step {int(self._state.step)}.')
 
-  def embed(self, side: str, rows: np.ndarray) -> np.ndarray:
-    raise NotImplementedError
-
 
 def _first_batch(runtime: runtime_lib.Runtime, workdir: str) -> float:
   """Seconds until the batches of a first call are on the devices."""

@@ -26,13 +26,17 @@ EXPERIMENT = os.path.join('experiments', 'citeulike_a_cold.py')
 CUTOFF = 100
 
 
-class Contestant(Protocol):
-  """A model that trains and embeds, on either side of a comparison."""
+class Trained(Protocol):
+  """A model that trains, on either side of a comparison."""
 
   pairs_per_step: int
 
   def train(self, num_steps: int) -> None:
     """Does num_steps optimiser steps and waits for their end."""
+
+
+class Contestant(Trained, Protocol):
+  """One that embeds as well."""
 
   def embed(self, side: str, rows: np.ndarray) -> np.ndarray:
     """Embeddings float32 [N, R] of rows [N] of 'user' or 'item'."""

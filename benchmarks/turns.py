@@ -7,7 +7,7 @@ from benchmarks import task
 
 
 def measure(
-    sides: tuple[task.Contestant, ...], num_rounds: int, seconds: float
+    sides: tuple[task.Trained, ...], num_rounds: int, seconds: float
 ) -> list[list[float]]:
   """Pairs per second of each side in each round, [sides][rounds].
 
@@ -28,7 +28,7 @@ def measure(
   return [list(rates) for rates in zip(*rounds)]
 
 
-def pairs_per_second(side: task.Contestant, num_steps: int) -> float:
+def pairs_per_second(side: task.Trained, num_steps: int) -> float:
   """Of num_steps steps."""
   begin = time.perf_counter()
   side.train(num_steps)

@@ -21,6 +21,7 @@ from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import sources
+from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
@@ -144,6 +145,8 @@ def check_evaluation(cfg: config.Config, problem: problem_lib.Problem) -> None:
         'Nothing is held out, so that nothing could be evaluated. Raise one of '
         'config.data.cold_item_share, cold_user_share and warm_share.'
     )
+  if 'ease' in cfg.evaluation.baselines:
+    ease.check_size(*(len(rows) for rows in problem.split.train_rows()))
   names = validation.metric_names(cfg, problem)
   if cfg.train.select_by and not names:
     raise errors.UserError(

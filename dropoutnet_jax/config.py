@@ -12,6 +12,7 @@ import dataclasses
 from dropoutnet_jax import checks
 from dropoutnet_jax import config_data
 from dropoutnet_jax import config_dropout
+from dropoutnet_jax import config_evaluation
 from dropoutnet_jax import config_features
 from dropoutnet_jax import config_model
 from dropoutnet_jax import config_objective
@@ -19,11 +20,15 @@ from dropoutnet_jax import config_streaming
 from dropoutnet_jax import config_train
 from dropoutnet_jax import errors
 
+BASELINES = config_evaluation.BASELINES
 DATASETS = config_data.DATASETS
+METRIC_VARIANTS = config_evaluation.METRIC_VARIANTS
 OPTIMIZERS = config_train.OPTIMIZERS
+ROW_OPTIMIZERS = config_train.ROW_OPTIMIZERS
 SCHEDULES = config_train.SCHEDULES
 DataConfig = config_data.DataConfig
 DropoutConfig = config_dropout.DropoutConfig
+EvaluationConfig = config_evaluation.EvaluationConfig
 Feature = config_features.Feature
 FeaturesConfig = config_features.FeaturesConfig
 GroupsConfig = config_model.GroupsConfig
@@ -36,68 +41,6 @@ TeacherConfig = config_data.TeacherConfig
 TrainConfig = config_train.TrainConfig
 
 PROFILES = ('default', 'layer6', 'easyrec')
-METRIC_VARIANTS = ('recall_min', 'precision', 'pooled_recall')
-BASELINES = (
-    'random',
-    'popularity',
-    'content_knn',
-    'content_ridge',
-    'linear_content',
-    'teacher',
-)
-
-
-@dataclasses.dataclass
-class EvaluationConfig:
-  """Metrics and baselines of the tables."""
-
-  cutoffs: tuple[int, ...] = (20, 100)  # K of recall, NDCG and hit rate
-  # Variants that others publish: 'recall_min' (hits / min(K, relevant)),
-  # 'precision', 'pooled_recall' (over all users together, as in ColdRec).
-  more_metrics: tuple[str, ...] = ()
-  # Of test sets beside means (evaluation/details.py): bootstrap intervals over
-  # users from so many draws, 0 for none; means by slices of users and items;
-  # and what lists of cold and other items together hold.
-  bootstrap: int = 1000
-  slices: bool = True
-  mixed: bool = True
-  baselines: tuple[str, ...] = BASELINES
-  # Content ridge: tried on held-out training rows, the best is reported.
-  ridge_lambdas: tuple[float, ...] = (1.0, 3.0, 10.0)
-  ridge_smoothings: tuple[float, ...] = (0.0, 3.0)
-  ridge_smoothing_l2: float = 100.0
-  # Interactions of each new row that the points of the warm-up curve show.
-  warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20)
-  warm_up_users: int = 1000  # ranked at each point, drawn at random; 0 is all
-  threshold: float = 0.5  # probability, of precision and recall of labels
-  users_per_chunk: int = 512  # bounds the memory of a block of scores
-
-  def validate(self) -> None:
-    checks.check(
-        bool(self.cutoffs), 'evaluation.cutoffs', self.cutoffs, 'not empty'
-    )
-    for cutoff in self.cutoffs:
-      checks.check_at_least('evaluation.cutoffs', cutoff, 1)
-    for name in self.baselines:
-      checks.check_choice('evaluation.baselines', name, BASELINES)
-    for name in self.more_metrics:
-      checks.check_choice('evaluation.more_metrics', name, METRIC_VARIANTS)
-    checks.check_at_least('evaluation.bootstrap', self.bootstrap, 0)
-    for field in ('ridge_lambdas', 'ridge_smoothings'):
-      value = getattr(self, field)
-      checks.check(bool(value), f'evaluation.{field}', value, 'not empty')
-    for value in self.ridge_lambdas:
-      checks.check_at_least('evaluation.ridge_lambdas', value, 1e-6)
-    for value in self.ridge_smoothings:
-      checks.check_at_least('evaluation.ridge_smoothings', value, 0)
-    checks.check_at_least(
-        'evaluation.ridge_smoothing_l2', self.ridge_smoothing_l2, 1e-6
-    )
-    checks.check_rate('evaluation.threshold', self.threshold)
-    for count in self.warm_up_counts:
-      checks.check_at_least('evaluation.warm_up_counts', count, 0)
-    checks.check_at_least('evaluation.warm_up_users', self.warm_up_users, 0)
-    checks.check_at_least('evaluation.users_per_chunk', self.users_per_chunk, 1)
 
 
 @dataclasses.dataclass

@@ -31,6 +31,9 @@ class SparseConfig:
   smoothing: float = 3.0  # histories R + smoothing * R B (EASE); 0 is plain
   smoothing_l2: float = 100.0
   history_size: int = 200  # largest weights kept per smoothed history
+  # Of these weights themselves beside content ridge, for items with training
+  # pairs: what EASE says of them.
+  history_weight: float = 0.0
   # Items with more entries than the mean, such as tags, are longer by this
   # power of their share; 0 makes all of length 1.
   length_power: float = 0.0
@@ -52,6 +55,7 @@ class SparseConfig:
     checks.check_at_least('model.sparse.smoothing', self.smoothing, 0)
     checks.check_at_least('model.sparse.smoothing_l2', self.smoothing_l2, 1e-6)
     checks.check_at_least('model.sparse.history_size', self.history_size, 1)
+    checks.check_at_least('model.sparse.history_weight', self.history_weight, 0)
     checks.check_at_least('model.sparse.tower_weight', self.tower_weight, 0)
     checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
     checks.check_at_least('model.sparse.second_width', self.second_width, 1)

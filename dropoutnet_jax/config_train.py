@@ -12,6 +12,8 @@ import re
 from dropoutnet_jax import checks
 
 OPTIMIZERS = ('adam', 'adamw', 'adagrad', 'lamb', 'lion', 'rmsprop', 'sgd')
+# Of tables of embeddings alone: they move the rows that a step looks up.
+ROW_OPTIMIZERS = ('lazy_adam', 'row_adagrad')
 SCHEDULES = (
     'constant',
     'linear',
@@ -21,7 +23,7 @@ SCHEDULES = (
     'polynomial',
 )
 _WITH_DECAY = ('adamw', 'lamb', 'lion')
-_WITH_NESTEROV = ('adam', 'adamw', 'rmsprop', 'sgd')
+_WITH_NESTEROV = ('adam', 'adamw', 'lazy_adam', 'rmsprop', 'sgd')
 
 
 @dataclasses.dataclass
@@ -67,7 +69,10 @@ class TrainConfig:
   # tables of embeddings: parameters whose whole name ('embeddings/genre')
   # matches the regular expression. Rows that a batch does not look up have a
   # gradient of 0: sgd without momentum and adagrad leave them, others go on to
-  # move them for a while.
+  # move them for a while. ROW_OPTIMIZERS do not see them at all, so that a step
+  # costs what it looks up and not the size of the table: 'lazy_adam' is adam
+  # whose moments of a row decay in the steps that look it up, and whose bias
+  # correction counts all updates; 'row_adagrad' keeps one number for each row.
   embedding_optimizer: str = ''
   embedding_learning_rate: float = 0.0
   embedding_parameters: str = 'embeddings/.*'
@@ -99,6 +104,11 @@ class TrainConfig:
   def splits_embeddings(self) -> bool:
     """Whether tables of embeddings are trained in a way of their own."""
     return bool(self.embedding_optimizer or self.embedding_learning_rate)
+
+  @property
+  def touches_rows(self) -> bool:
+    """Whether steps see of tables of embeddings the rows they touch alone."""
+    return self.embedding_optimizer in ROW_OPTIMIZERS
 
   def validate(self) -> None:
     for field in (
@@ -137,8 +147,20 @@ class TrainConfig:
     checks.check_choice('train.optimizer', self.optimizer, OPTIMIZERS)
     if self.embedding_optimizer:
       checks.check_choice(
-          'train.embedding_optimizer', self.embedding_optimizer, OPTIMIZERS
+          'train.embedding_optimizer',
+          self.embedding_optimizer,
+          OPTIMIZERS + ROW_OPTIMIZERS,
       )
+    if self.touches_rows:
+      for field, value in (('ema', 0.0), ('accumulate', 1)):
+        checks.check(
+            getattr(self, field) == value,
+            f'train.{field}',
+            getattr(self, field),
+            f'{value} where train.embedding_optimizer is '
+            f'{self.embedding_optimizer!r}: it would be of all rows of a '
+            'table, in every step',
+        )
     rate = self.learning_rate
     checks.check(rate > 0, 'train.learning_rate', rate, 'positive')
     for field in (

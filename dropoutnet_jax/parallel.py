@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mesh and shardings: apart from `processes` the only file that names devices.
+"""Mesh and shardings; with `processes` and `table_shards` all that has devices.
 
 Losses, batch norm and masks are written for the global batch; here is decided
 where its rows live. Parameters are replicated, the rows of a batch are split
@@ -181,6 +181,11 @@ def place(tree: Any, mesh: Mesh) -> Any:
   """Puts host arrays on all devices of the mesh, replicated."""
   sharding = replicated(mesh)
   return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
+
+
+def place_like(x: np.ndarray, other: jax.Array) -> jax.Array:
+  """Puts a host array where another one of its shape lies."""
+  return jax.device_put(x, other.sharding)
 
 
 def place_rows(tree: Any, mesh: Mesh | None) -> Any:

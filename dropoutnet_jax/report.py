@@ -16,12 +16,14 @@ from dropoutnet_jax.data import files
 
 _ORDER = (
     'oracle',
+    'ideal_popularity',
     'model',
     'tower',
     'content_ridge',
     'linear_content',
     'content_knn',
     'teacher',
+    'ease',
     'popularity',
     'random',
 )

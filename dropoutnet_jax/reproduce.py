@@ -36,6 +36,7 @@ EXPERIMENTS = (
     'citeulike_a_cold_sparse',
     'citeulike_a_end_to_end',
     'citeulike_a_full',
+    'citeulike_a_full_warm',
     'citeulike_a_warm',
     'citeulike_a_cold_published',
     'citeulike_t_cold',

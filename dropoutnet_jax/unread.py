@@ -173,6 +173,7 @@ READERS = (
             'smoothing',
             'smoothing_l2',
             'history_size',
+            'history_weight',
             'tower_weight',
             'length_power',
             'landmarks',
@@ -288,20 +289,34 @@ READERS = (
     ),
     Reader(
         ('train.momentum',),
-        'an optimiser other than adagrad',
-        _optimizer('adam', 'adamw', 'lamb', 'lion', 'rmsprop', 'sgd'),
+        'an optimiser other than adagrad and row_adagrad',
+        _optimizer(
+            'adam', 'adamw', 'lamb', 'lazy_adam', 'lion', 'rmsprop', 'sgd'
+        ),
     ),
     Reader(
         ('train.beta2',),
-        'adam, adamw, lamb, lion or rmsprop',
-        _optimizer('adam', 'adamw', 'lamb', 'lion', 'rmsprop'),
+        'adam, adamw, lamb, lazy_adam, lion or rmsprop',
+        _optimizer('adam', 'adamw', 'lamb', 'lazy_adam', 'lion', 'rmsprop'),
     ),
     Reader(
         ('train.epsilon',),
-        'adagrad, adam, adamw, lamb or rmsprop',
-        _optimizer('adagrad', 'adam', 'adamw', 'lamb', 'rmsprop'),
+        'adagrad, adam, adamw, lamb, lazy_adam, rmsprop or row_adagrad',
+        _optimizer(
+            'adagrad',
+            'adam',
+            'adamw',
+            'lamb',
+            'lazy_adam',
+            'rmsprop',
+            'row_adagrad',
+        ),
     ),
-    Reader(('train.accumulator',), 'adagrad', _optimizer('adagrad')),
+    Reader(
+        ('train.accumulator',),
+        'adagrad or row_adagrad',
+        _optimizer('adagrad', 'row_adagrad'),
+    ),
     Reader(
         ('train.decay_every',),
         "train.schedule 'exponential' or 'piecewise'",
@@ -342,6 +357,11 @@ READERS = (
         ),
         "evaluation.baselines with 'content_ridge'",
         lambda cfg: 'content_ridge' in cfg.evaluation.baselines,
+    ),
+    Reader(
+        ('evaluation.ease_l2',),
+        "evaluation.baselines with 'ease'",
+        lambda cfg: 'ease' in cfg.evaluation.baselines,
     ),
     Reader(
         ('evaluation.threshold',),

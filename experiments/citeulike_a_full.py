@@ -42,6 +42,7 @@ def get_config() -> config.Config:
   cfg.model.sparse = config.SparseConfig(
       enabled=True,
       regularization=1.4,
+      history_weight=1.0,
       correction_rank=800,
       length_power=0.15,
       landmarks=5000,

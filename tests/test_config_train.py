@@ -15,7 +15,27 @@ from dropoutnet_jax import errors
         (
             {'embedding_optimizer': 'adgrad'},
             "embedding_optimizer is 'adgrad'; it must be one of adam, adamw, "
-            "adagrad, lamb, lion, rmsprop, sgd. Did you mean 'adagrad'?",
+            'adagrad, lamb, lion, rmsprop, sgd, lazy_adam, row_adagrad. Did '
+            "you mean 'adagrad'?",
+        ),
+        (
+            {'optimizer': 'lazy_adam'},
+            "optimizer is 'lazy_adam'; it must be one of adam, adamw, adagrad,",
+        ),
+        (
+            {'embedding_optimizer': 'lazy_adam', 'ema': 0.9},
+            'ema is 0.9; it must be 0.0 where train.embedding_optimizer is '
+            "'lazy_adam': it would be of all rows of a table, in every step.",
+        ),
+        (
+            {'embedding_optimizer': 'row_adagrad', 'accumulate': 2},
+            'accumulate is 2; it must be 1 where train.embedding_optimizer is '
+            "'row_adagrad': it would be of all rows of a table,",
+        ),
+        (
+            {'nesterov': True, 'optimizer': 'adagrad'}
+            | {'embedding_optimizer': 'row_adagrad'},
+            'nesterov is True; it must be False with adagrad and row_adagrad;',
         ),
         (
             {'embedding_learning_rate': -0.1},
@@ -47,7 +67,7 @@ from dropoutnet_jax import errors
         ),
         (
             {'nesterov': True, 'optimizer': 'lion'},
-            'nesterov is True; it must be False with lion; adam, adamw, rms',
+            'nesterov is True; it must be False with lion; adam, adamw, lazy_',
         ),
         (
             {'nesterov': True, 'momentum': 0.0},

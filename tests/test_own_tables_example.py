@@ -90,6 +90,23 @@ def test_three_files_make_a_run(tmp_path):
   assert 'items.csv changed after' in ended.out
 
 
+def _call_the_library(readme, folder):
+  """Runs the lines of the README; each call but one gives as many rows."""
+  (code,) = re.findall(
+      r'```python\n(import dropoutnet_jax\n.*?)```', readme, re.S
+  )
+  lines = code.replace("'runs/shop'", repr(folder)).splitlines()
+  names: dict = {}
+  found = []
+  for line in lines:
+    if line.startswith('model.'):
+      found.append(eval(line, names))
+    else:
+      exec(line, names)
+  assert [len(table) for table in (*found[:3], found[4])] == [10, 10, 100, 5]
+  assert found[3].ids.tolist() == ['fresh'] and found[5].without
+
+
 def test_the_config_in_the_readme_makes_a_run_and_lists(tmp_path):
   readme = (command_line.ROOT / 'README.md').read_text(encoding='utf-8')
   (code,) = re.findall(
@@ -111,6 +128,7 @@ def test_the_config_in_the_readme_makes_a_run_and_lists(tmp_path):
   rows = [line.split(',') for line in lists.read_text().splitlines()]
   assert rows[0] == ['user_id', 'rank', 'item_id', 'score']
   assert len(rows) == 1 + 10 * 400
+  _call_the_library(readme, str(folder))
   (best,) = [row for row in rows if row[:2] == ['u7', '1']]
   assert best[2].startswith('i') and float(best[3]) == max(
       float(row[3]) for row in rows[1:] if row[0] == 'u7'

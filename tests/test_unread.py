@@ -87,6 +87,12 @@ def test_profiles_are_no_mistake(name):
         ('train.power', 3.0, {}, "train.schedule 'polynomial'"),
         ('train.momentum', 0.5, {'train.optimizer': 'adagrad'}, 'an optimiser'),
         ('train.accumulator', 0.5, {}, 'adagrad'),
+        (
+            'train.epsilon',
+            0.5,
+            {'train.optimizer': 'sgd', 'train.embedding_optimizer': 'lion'},
+            'adagrad, adam, adamw, lamb, lazy_adam, rmsprop or row_adagrad',
+        ),
         ('model.layer_norm', False, {}, "model.tower 'modern'"),
         ('model.sparse.smoothing', 9.0, {}, 'model.sparse.enabled'),
         (

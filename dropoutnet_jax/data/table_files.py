@@ -217,11 +217,11 @@ def _read_file(
   with explained(shown, source.field, reader.explain):
     part = reader.read(names, wanted)
   if source.header and kind in ('csv', 'tsv'):
-    _check_first_row(part, shown, source)
+    check_first_row(part, shown, source)
   return part, names
 
 
-def _check_first_row(part: pa.Table, shown: str, source: Source) -> None:
+def check_first_row(part: pa.Table, shown: str, source: Source) -> None:
   """Raises UserError if the id of the first row is the name of its column."""
   for name, field in source.required.items():
     is_id = field.endswith(('.user_id', '.item_id'))

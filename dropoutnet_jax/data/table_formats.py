@@ -243,21 +243,22 @@ class _Arrow(_SelfDescribed):
 
   def names(self) -> list[str]:
     with self._opened() as file:
-      return _open_ipc(file).schema.names
+      return open_ipc(file).schema.names
 
   def read(
       self, names: Sequence[str], wanted: Sequence[str] | None
   ) -> pa.Table:
     with self._opened() as file:
-      table = _open_ipc(file).read_all()
+      table = open_ipc(file).read_all()
     table = table.select(list(names) if wanted is None else list(wanted))
     table.validate(full=True)
     return table
 
 
-def _open_ipc(
+def open_ipc(
     file: Any,
 ) -> ipc.RecordBatchFileReader | ipc.RecordBatchStreamReader:
+  """A reader of a file of Arrow IPC, or of a stream."""
   try:
     return ipc.open_file(file)
   except pa.ArrowInvalid:

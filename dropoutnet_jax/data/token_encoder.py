@@ -63,7 +63,7 @@ class TokenEncoder:
 
   @property
   def num_ids(self) -> int:
-    """Rows of the embedding table."""
+    """Ids are in [0, num_ids): rows of the embedding table."""
     buckets = self.hash_buckets or self.num_buckets
     return 1 + (buckets or len(self.vocabulary))
 

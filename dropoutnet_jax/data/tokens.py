@@ -14,6 +14,10 @@ from typing import Any
 import flax.struct
 import numpy as np
 
+# Tables with more rows have a multiple of it, which any usual number of devices
+# divides; others are small enough for each of them.
+_EVEN = 128
+
 
 @dataclasses.dataclass(frozen=True)
 class TokenFeature:
@@ -24,7 +28,7 @@ class TokenFeature:
     table: name of the embedding table.
     start: first of its columns of ids.
     stop: behind its last one.
-    num_ids: rows of the embedding table; ids are in [0, num_ids).
+    num_ids: ids are in [0, num_ids).
     width: of an embedding.
     pooling: 'sum', 'mean', 'max' or 'attention'; over one column all are alike
       but for weights.
@@ -39,6 +43,12 @@ class TokenFeature:
   width: int
   pooling: str
   std: float
+
+  @property
+  def num_rows(self) -> int:
+    """Rows of the table: of the ids, and a few behind them that none has."""
+    spare = -self.num_ids % _EVEN if self.num_ids > _EVEN else 0
+    return self.num_ids + spare
 
 
 @flax.struct.dataclass

@@ -10,10 +10,7 @@ from dropoutnet_jax.easyrec import rates
 # Optimiser of EasyRec, what it is here, and what changes if anything.
 _OPTIMIZERS = {
     'adam_optimizer': ('adam', ''),
-    'lazy_adam_optimizer': (
-        'adam',
-        'Adam moves rows that a batch does not look up too, for a while',
-    ),
+    'lazy_adam_optimizer': ('adam', ''),  # of tables: see _of_tables
     'adam_async_optimizer': ('adam', 'updates are synchronous'),
     'adamw_optimizer': ('adamw', ''),
     'adam_asyncw_optimizer': ('adamw', 'updates are synchronous'),
@@ -109,6 +106,9 @@ def _set_optimizers(
       for feature in (*draft.cfg.features.user, *draft.cfg.features.item)
   )
   rate = _set_one(nodes[-1], draft)
+  lazy = _of_tables(nodes[-1], nodes[-1])
+  if has_tables and lazy == 'lazy_adam' and len(nodes) == 1:
+    draft.set('train.embedding_optimizer', lazy)
   multiplier = nodes[-1].get('embedding_learning_rate_multiplier')
   if nodes[-1].has('embedding_learning_rate_multiplier') and has_tables:
     draft.set('train.embedding_learning_rate', rate * multiplier)
@@ -120,8 +120,7 @@ def _set_optimizers(
     node.refuse(note='two optimisers are there: of embeddings, and of the rest')
   if len(nodes) > 1:
     first = nodes[-2]
-    kind = first.which('kind')
-    name, _ = _OPTIMIZERS.get(kind, ('', ''))
+    kind, name = first.which('kind'), _of_tables(first, nodes[-1])
     if has_tables and name:
       draft.set('train.embedding_optimizer', name)
       base = rates.base_rate(first.node(kind).node('learning_rate'))
@@ -133,6 +132,18 @@ def _set_optimizers(
           note='options are those of the other optimiser, by default'
       )
     first.refuse(note='there is nothing that it would train')
+
+
+def _of_tables(node: ledger.Node, last: ledger.Node) -> str:
+  """What an optimiser of EasyRec is for tables of embeddings; '' for none.
+
+  A moving average, which the last one has, is of all rows in every step; there
+  Adam moves rows that a batch does not look up too, for a while.
+  """
+  kind = node.which('kind')
+  if kind == 'lazy_adam_optimizer' and not last.get('use_moving_average'):
+    return 'lazy_adam'
+  return _OPTIMIZERS.get(kind, ('', ''))[0]
 
 
 def _set_one(node: ledger.Node, draft: draft_lib.Draft) -> float:

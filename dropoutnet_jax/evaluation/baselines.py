@@ -16,6 +16,7 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.model import embeddings
 
@@ -53,6 +54,20 @@ def make_popularity(problem: problem_lib.Problem) -> protocol.Method:
     return lambda rows: np.tile(of_candidate, (len(rows), 1))
 
   return method
+
+
+def ideal_popularity(
+    quadrant: str, held_out: schema.EvaluationSet
+) -> protocol.ScoreFn:
+  """Number of held-out pairs of the candidate, which no method can know.
+
+  A bound of what one list for everybody can reach, though not a strict one:
+  the best list for a mean over users need not be in the order of the counts.
+  """
+  del quadrant
+  count = np.bincount(held_out.item, minlength=held_out.candidates.max() + 1)
+  of_candidate = count[held_out.candidates].astype(np.float32)
+  return lambda rows: np.tile(of_candidate, (len(rows), 1))
 
 
 class ContentKnn:
@@ -185,6 +200,48 @@ def make_teacher(problem: problem_lib.Problem) -> protocol.Method:
     return _dot(factors.user, factors.item[held_out.candidates])
 
   return method
+
+
+class Ease:
+  """A `protocol.Method`: EASE on the training pairs; it knows no content.
+
+  A new user counts once it is told what she met; new items get 0.
+  """
+
+  def __init__(self, problem: problem_lib.Problem, l2: float):
+    """Raises UserError where users and items are too many for it."""
+    likes = problem.likes()
+    self._own = likes
+    users, self._items = problem.split.train_rows()
+    ease.check_size(len(users), len(self._items))
+    self._likes = likes[users][:, self._items]
+    self._l2 = l2
+
+  def told(self, rows: np.ndarray, shown: scipy.sparse.csr_array) -> 'Ease':
+    """The same where new users [C] have histories [C, I] of their own."""
+    other = copy.copy(self)
+    other._own = protocol.with_rows(self._own, rows, shown)
+    return other
+
+  def __call__(
+      self, quadrant: str, held_out: schema.EvaluationSet
+  ) -> protocol.ScoreFn:
+    del quadrant
+    candidates = held_out.candidates
+    is_known = np.isin(candidates, self._items)
+    if not is_known.any():
+      return lambda rows: np.zeros((len(rows), len(candidates)), np.float32)
+    # Anew for each set, and freed with it: it may take gigabytes.
+    smoother = ease.fit(self._likes, self._l2)
+    histories = scipy.sparse.csr_array(self._own[:, self._items])
+    place = np.searchsorted(self._items, candidates[is_known])
+
+    def score(rows: np.ndarray) -> np.ndarray:
+      scores = np.zeros((len(rows), len(candidates)), np.float32)
+      scores[:, is_known] = smoother.predict(histories[rows])[:, place]
+      return scores
+
+    return score
 
 
 def make_oracle(truth: np.ndarray) -> protocol.Method:

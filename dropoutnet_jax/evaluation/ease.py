@@ -147,6 +147,19 @@ class UserSmoother:
 Smoother: TypeAlias = ItemSmoother | UserSmoother
 
 
+def check_size(
+    num_users: int, num_items: int, max_gram: int = MAX_GRAM
+) -> None:
+  """Raises UserError where both sides are too many for a Gram matrix."""
+  if min(num_users, num_items) > max_gram:
+    raise errors.UserError(
+        f'EASE of {num_users} users and {num_items} items needs a Gram matrix '
+        f'of {min(num_users, num_items)} rows; at most {max_gram} are allowed. '
+        "Set the smoothing of histories to 0, and take 'ease' out of "
+        'config.evaluation.baselines.'
+    )
+
+
 def fit(
     likes: scipy.sparse.csr_array, l2: float, *, max_gram: int = MAX_GRAM
 ) -> Smoother:
@@ -158,13 +171,7 @@ def fit(
   """
   _check(likes, l2)
   num_users, num_items = likes.shape
-  if min(likes.shape) > max_gram:
-    raise errors.UserError(
-        f'Smoothing the histories of {num_users} users over {num_items} items '
-        f'needs a Gram matrix of {min(likes.shape)} rows; at most {max_gram} '
-        'are allowed. Set the smoothing to 0, or raise max_gram where there is '
-        'memory (4 bytes x rows x rows).'
-    )
+  check_size(num_users, num_items, max_gram)
   if num_items <= num_users:
     return ItemSmoother(item_weights(likes, l2))
   # Symmetric, so this is the same matrix in C order, as sparse products want.

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax import parallel
+from dropoutnet_jax import table_shards
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import protocol
@@ -54,9 +56,14 @@ def make_embed(
 
 
 class Embedder:
-  """Embeds rows of both sides in chunks of one compiled size."""
+  """Embeds rows of both sides in chunks of one compiled size.
 
-  def __init__(self, model: towers.TwoTower):
+  With a mesh it takes variables and tables that lie there, split or not, and
+  the devices share the rows of a chunk; without one, those of a single device.
+  """
+
+  def __init__(self, model: towers.TwoTower, mesh: parallel.Mesh | None = None):
+    self._mesh = mesh
     self._embed = {
         side: make_embed(model, f'embed_{side}s') for side in ('user', 'item')
     }
@@ -73,7 +80,8 @@ class Embedder:
     for begin in range(0, len(rows), _ROWS):
       part = rows[begin : begin + _ROWS]
       padded = np.concatenate([part, np.zeros(_ROWS - len(part), part.dtype)])
-      dense = self._embed[side](variables, table, jnp.asarray(padded))
+      placed = table_shards.spread(padded, self._mesh)
+      dense = self._embed[side](variables, table, placed)
       parts.append(np.asarray(dense)[: len(part)])
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
 
@@ -126,7 +134,9 @@ class Scorer:
     part, content, weight = self.sparse, self.content, self.tower_weight
     assert part is not None and content is not None
     candidates = held_out.candidates
-    items = part.embed_items(content[candidates], self._embed_items(candidates))
+    items = part.embed_items(
+        candidates, content[candidates], self._embed_items(candidates)
+    )
     users, emb = self._embed_users(held_out)
     score = jax.jit(embeddings.score)
 

@@ -8,9 +8,12 @@ is content ridge; the towers' dense part is added to it:
   score = (sparse dot + second dot - correction dot) / divisor
           + tower_weight * tower dot,
 
-one bilinear form. The second dot, where there are landmarks, is that of
-`second_kernel.py`. The history counts as preference: a user without one has an
-empty sparse part, and the towers alone speak for her.
+one bilinear form. With `history_weight` the items of the run are columns of the
+sparse dot too, after those of the content: so many times the weight that the
+user's history gives to the item itself is added, which for an item that is not
+in the training rows is nothing. The second dot, where there are landmarks, is
+that of `second_kernel.py`. The history counts as preference: a user without one
+has an empty sparse part, and the towers alone speak for her.
 
 Content has rows of norm 1, times (entries / their mean)^length_power: what many
 tags describe is known better and liked more (after pivoted length
@@ -57,6 +60,7 @@ class SparsePart:
       and the divisor.
     lengths: of items by the number of their entries.
     second: the second kernel, or None: F is 0.
+    history_weight: of what the history says of an item itself.
   """
 
   history: scipy.sparse.csr_array
@@ -64,6 +68,7 @@ class SparsePart:
   correction: woodbury.Correction
   lengths: 'Lengths'
   second: second_kernel.SecondKernel | None = None
+  history_weight: float = 0.0
 
   def item_dense(self, content: scipy.sparse.csr_array) -> np.ndarray:
     """The items' side of `user_dense`, of any items: float32 [J, F + k]."""
@@ -98,24 +103,41 @@ class SparsePart:
     """
     divisor = np.float32(self.correction.divisor)
     dense = [-self.user_dense[rows] / divisor, np.float32(tower_weight) * tower]
-    profile = (self.history[rows] @ content) / divisor
+    history = self.history[rows]
+    profile = (history @ content) / divisor
+    if self.history_weight:
+      profile = scipy.sparse.hstack([profile, history], format='csr')
     return embeddings.Embedding(
         jnp.asarray(np.hstack(dense)), embeddings.sparse_rows(profile)
     )
 
   def embed_items(
-      self, content: scipy.sparse.csr_array, tower: np.ndarray
+      self,
+      rows: np.ndarray,
+      content: scipy.sparse.csr_array,
+      tower: np.ndarray,
   ) -> embeddings.Embedding:
     """Joins any items, old or new, with the tower's output [J, R].
 
     Args:
+      rows: int [J]; -1 for new items.
       content: csr_array float32 [J, T].
       tower: float32 [J, R].
     """
     dense = self.item_dense(content)
-    content = _scaled(content, self.lengths.of(content))
+    length = self.lengths.of(content)
+    sparse = _scaled(content, length)
+    if self.history_weight:
+      # Weights of the history hold the lengths of its items.
+      known = np.flatnonzero(rows >= 0)
+      weight = np.float32(self.history_weight) / length[known]
+      own = scipy.sparse.csr_array(
+          (weight, (known, rows[known])),
+          shape=(len(rows), self.history.shape[1]),
+      )
+      sparse = scipy.sparse.hstack([sparse, own], format='csr')
     return embeddings.Embedding(
-        jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(content)
+        jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(sparse)
     )
 
   def with_histories(
@@ -244,7 +266,14 @@ def fit(
       (history.data, train_items[history.indices], history.indptr),
       shape=(history.shape[0], len(problem.item.ids)),
   )
-  return SparsePart(everywhere, user_dense, correction, lengths, second)
+  return SparsePart(
+      everywhere,
+      user_dense,
+      correction,
+      lengths,
+      second,
+      settings.history_weight,
+  )
 
 
 def _users(
@@ -332,6 +361,7 @@ def save(part: SparsePart, workdir: str) -> None:
   arrays['weights'] = part.correction.weights
   arrays['divisor'] = np.asarray(part.correction.divisor)
   arrays['lengths'] = np.asarray([part.lengths.mean, part.lengths.power])
+  arrays['history_weight'] = np.asarray(part.history_weight)
   if part.second is not None:
     for field in dataclasses.fields(part.second):
       arrays[f'second/{field.name}'] = getattr(part.second, field.name)
@@ -364,4 +394,5 @@ def load(workdir: str) -> SparsePart:
       woodbury.Correction(arrays['weights'], float(arrays['divisor'])),
       Lengths(*arrays['lengths'].tolist()),
       second,
+      float(arrays['history_weight']),
   )

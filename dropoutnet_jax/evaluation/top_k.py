@@ -13,7 +13,76 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dropoutnet_jax import parallel
+from dropoutnet_jax import table_shards
+
 _SMALLEST_WIDTH = 8  # of exclusion lists
+
+
+class Catalogue:
+  """Embeddings of items, to be ranked for any users, split over devices.
+
+  Each device ranks its own items for the same users, and the best k of each
+  are merged: scores stay where they are.
+  """
+
+  def __init__(
+      self,
+      item_dense: jax.Array | np.ndarray,
+      items_per_chunk: int = 8192,
+      mesh: parallel.Mesh | None = None,
+  ):
+    """Places the items.
+
+    Args:
+      item_dense: [I, R].
+      items_per_chunk: the most items that a device scores together.
+      mesh: of the devices; None for one.
+    """
+    _check_positive(items_per_chunk=items_per_chunk)
+    self._num_items, self._mesh = len(item_dense), mesh
+    # Chunks of one size, the least that makes no more of them.
+    parts = 1 if mesh is None else mesh.size
+    share = -(-self._num_items // parts)
+    num_chunks = max(1, -(-share // items_per_chunk))
+    size = max(1, -(-share // num_chunks))
+    padded = _pad_rows(item_dense, parts * num_chunks * size)
+    chunks = padded.reshape(-1, size, padded.shape[1])
+    self._items = table_shards.spread(chunks, mesh)
+
+  def top(
+      self,
+      user_dense: jax.Array | np.ndarray,
+      k: int,
+      *,
+      users_per_chunk: int = 512,
+      exclude: np.ndarray | None = None,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks the items for users [U, R]; see `top_items`."""
+    num_users, rank = len(user_dense), self._items.shape[-1]
+    if user_dense.shape[1:] != (rank,):
+      raise ValueError(
+          f'user_dense {user_dense.shape} and item_dense '
+          f'{(self._num_items, rank)} must be [U, R] and [I, R].'
+      )
+    _check_positive(k=k, users_per_chunk=users_per_chunk)
+    users = jnp.asarray(_pad_rows(user_dense, users_per_chunk))
+    banned = _padded_exclusions(exclude, num_users, len(users))
+    _check_rows(banned, self._num_items)
+
+    def top_of_chunk(start: int) -> tuple[jax.Array, jax.Array]:
+      return _top_of_embeddings(
+          users,
+          start,
+          self._items,
+          self._num_items,
+          banned[start : start + users_per_chunk],
+          users_per_chunk=users_per_chunk,
+          k=k,
+          mesh=self._mesh,
+      )
+
+    return _join(top_of_chunk, num_users, users_per_chunk, k)
 
 
 def top_items(
@@ -24,6 +93,7 @@ def top_items(
     users_per_chunk: int = 512,
     items_per_chunk: int = 8192,
     exclude: np.ndarray | None = None,
+    mesh: parallel.Mesh | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Ranks items by the dot product of embeddings.
 
@@ -39,6 +109,8 @@ def top_items(
     items_per_chunk: the most items scored together.
     exclude: int [U, L], item rows that a user must not get, such as those of
       `exclusion_lists`; -1 is padding.
+    mesh: of devices that the items are split over; None for one. The lists are
+      the same, ties included.
 
   Returns:
     Scores float32 [U, k], descending, and item rows int32 [U, k]. Where a user
@@ -48,30 +120,15 @@ def top_items(
   Raises:
     ValueError: if shapes or sizes do not fit.
   """
-  num_users, num_items = len(user_dense), len(item_dense)
-  if user_dense.shape[1:] != item_dense.shape[1:] or user_dense.ndim != 2:
+  if item_dense.ndim != 2 or user_dense.shape[1:] != item_dense.shape[1:]:
     raise ValueError(
         f'user_dense {user_dense.shape} and item_dense {item_dense.shape} must '
         'be [U, R] and [I, R].'
     )
-  _check_positive(
-      k=k, users_per_chunk=users_per_chunk, items_per_chunk=items_per_chunk
+  catalogue = Catalogue(item_dense, items_per_chunk, mesh)
+  return catalogue.top(
+      user_dense, k, users_per_chunk=users_per_chunk, exclude=exclude
   )
-  users = jnp.asarray(_pad_rows(user_dense, users_per_chunk))
-  # Chunks of one size, the least that makes no more of them.
-  num_chunks = max(1, -(-num_items // items_per_chunk))
-  chunk_size = max(1, -(-num_items // num_chunks))
-  padded = _pad_rows(item_dense, chunk_size)
-  items = jnp.asarray(padded.reshape(-1, chunk_size, padded.shape[1]))
-  banned = _padded_exclusions(exclude, num_users, len(users))
-  _check_rows(banned, num_items)
-  sizes = {'users_per_chunk': users_per_chunk, 'k': k}
-
-  def top_of_chunk(start: int) -> tuple[jax.Array, jax.Array]:
-    part = banned[start : start + users_per_chunk]
-    return _top_of_embeddings(users, start, items, num_items, part, **sizes)
-
-  return _join(top_of_chunk, num_users, users_per_chunk, k)
 
 
 def top_scored(
@@ -115,6 +172,38 @@ def top_scored(
   return _join(top_of_chunk, num_users, users_per_chunk, k)
 
 
+def no_items(num_rows: int, k: int) -> tuple[jax.Array, jax.Array]:
+  """Scores and items [C, k] to begin `add_block` with."""
+  return _nothing(num_rows, k)
+
+
+@jax.jit
+def add_block(
+    best: tuple[jax.Array, jax.Array],
+    scores: jax.Array,
+    first: int,
+    count: int,
+    exclude: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """The best so far with those of further items, which come block by block.
+
+  Args:
+    best: scores float32 [C, k] and items int32 [C, k], of earlier blocks.
+    scores: [C, J] of this block.
+    first: number of its first item, above those of earlier blocks.
+    count: of its items; the columns behind them are padding.
+    exclude: int32 [C, L], items that a row must not get; -1 is padding.
+
+  Returns:
+    The same as `best`; ties go to the lower number.
+  """
+  is_padding = jnp.arange(scores.shape[1]) >= count
+  scores = jnp.where(is_padding[None], -jnp.inf, scores)
+  inside = (exclude >= first) & (exclude < first + count)
+  banned = jnp.where(inside, exclude - first, -1)
+  return _merge(best, _masked(scores, banned), first)
+
+
 def exclusion_lists(
     user: np.ndarray, item: np.ndarray, num_users: int
 ) -> np.ndarray:
@@ -136,7 +225,7 @@ def exclusion_lists(
   return lists
 
 
-@functools.partial(jax.jit, static_argnames=('users_per_chunk', 'k'))
+@functools.partial(jax.jit, static_argnames=('users_per_chunk', 'k', 'mesh'))
 def _top_of_embeddings(
     users: jax.Array,
     start: jax.Array,
@@ -146,26 +235,49 @@ def _top_of_embeddings(
     *,
     users_per_chunk: int,
     k: int,
+    mesh: parallel.Mesh | None,
 ) -> tuple[jax.Array, jax.Array]:
   """Best items of users [start, start + C) among items [chunks, size, R]."""
   users = jax.lax.dynamic_slice_in_dim(users, start, users_per_chunk)
   size = items.shape[1]
 
-  def merge_chunk(
-      best: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, jax.Array]
-  ) -> tuple[tuple[jax.Array, jax.Array], None]:
-    emb, number = chunk
-    # Accelerators round the factors of a product by default; lists are exact.
-    scores = jnp.dot(users, emb.T, precision=jax.lax.Precision.HIGHEST)
-    first = number * size
-    is_padding = first + jnp.arange(size) >= num_items
-    scores = jnp.where(is_padding[None], -jnp.inf, scores)
-    return _merge(best, _masked(scores, exclude - first), first), None
+  def top_of_part(
+      items: jax.Array,
+      first_chunk: jax.Array,
+      users: jax.Array,
+      exclude: jax.Array,
+      num_items: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    def merge_chunk(
+        best: tuple[jax.Array, jax.Array], chunk: tuple[jax.Array, jax.Array]
+    ) -> tuple[tuple[jax.Array, jax.Array], None]:
+      emb, number = chunk
+      # Accelerators round the factors of a product by default; lists are exact.
+      scores = jnp.dot(users, emb.T, precision=jax.lax.Precision.HIGHEST)
+      first = number * size
+      is_padding = first + jnp.arange(size) >= num_items
+      scores = jnp.where(is_padding[None], -jnp.inf, scores)
+      return _merge(best, _masked(scores, exclude - first), first), None
 
-  numbers = jnp.arange(items.shape[0])
-  empty = _nothing(users_per_chunk, k)
-  best, _ = jax.lax.scan(merge_chunk, empty, (items, numbers))
-  return best
+    numbers = first_chunk + jnp.arange(len(items))
+    empty = _nothing(users_per_chunk, k)
+    return jax.lax.scan(merge_chunk, empty, (items, numbers))[0]
+
+  scores, rows = table_shards.side_by_side(top_of_part, mesh)(
+      items, users, exclude, num_items
+  )
+  return (scores, rows) if mesh is None else _merge_lists(scores, rows, k)
+
+
+def _merge_lists(
+    scores: jax.Array, items: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+  """The best k of lists [C, n] side by side, each of higher rows than before.
+
+  top_k keeps the first of equals; so ties go to the lower row here as well.
+  """
+  top, place = jax.lax.top_k(scores, k)
+  return top, jnp.take_along_axis(items, place, axis=1)
 
 
 @functools.partial(jax.jit, static_argnames='k')

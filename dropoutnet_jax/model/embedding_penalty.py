@@ -6,6 +6,7 @@ every step, the rare ones most: those that are seldom pulled back.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from dropoutnet_jax.data import tokens as tokens_lib
 
 
 def penalty(
-    tables: Mapping[str, jax.Array],
+    tables: Mapping[str, Any],
     tokens: Iterable[tokens_lib.Tokens],
     by: str,
     is_real: jax.Array | None = None,
@@ -22,7 +23,7 @@ def penalty(
   """Half the sum of squares of the embeddings of a batch: float32 [].
 
   Args:
-    tables: float32 [ids, width], by name.
+    tables: float32 [ids, width] or `embedding_rows.Rows`, by name.
     tokens: of the users and of the items of the batch. Every token counts,
       whatever its weight unless that is 0; an id counts as often as it occurs.
     by: 'row', the mean over the rows [B] of each of the tokens, so that the

@@ -77,6 +77,18 @@ def sparse_rows(
   )
 
 
+def to_matrix(rows: SparseRows) -> scipy.sparse.csr_array:
+  """Sparse rows on the host: csr_array [N, T], what `sparse_rows` got."""
+  row, column, value = (
+      np.asarray(part) for part in (rows.row, rows.column, rows.value)
+  )
+  real = value != 0  # the others are padding, or add nothing
+  return scipy.sparse.csr_array(
+      (value[real], (row[real], column[real])),
+      shape=(rows.num_rows, rows.num_columns),
+  )
+
+
 def sparse_scores(user: SparseRows, item: SparseRows) -> jax.Array:
   """Dot products of all user rows with all item rows: float32 [U, I].
 

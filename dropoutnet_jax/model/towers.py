@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from dropoutnet_jax import config
 from dropoutnet_jax import config_model
 from dropoutnet_jax.data import tokens as tokens_lib
+from dropoutnet_jax.model import embedding_rows
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import pooling
@@ -28,27 +29,25 @@ _ACTIVATIONS = {name: getattr(nn, name) for name in config_model.ACTIVATIONS}
 
 
 class EmbeddingTables(nn.Module):
-  """Learnt tables [ids, width]: parameters 'embeddings/<name of the table>'."""
+  """Learnt tables [ids, width]: parameters 'embeddings/<name of the table>'.
+
+  `apply` also takes some rows of a table in its place, if the collection 'rows'
+  has their ids under the same name (`embedding_rows.Rows`).
+  """
 
   @nn.compact
-  def __call__(self, tokens: tokens_lib.Tokens) -> dict[str, jax.Array]:
-    """The tables that the tokens are of, by name.
+  def __call__(
+      self, tokens: tokens_lib.Tokens
+  ) -> dict[str, embedding_rows.Rows]:
+    """Those that the tokens are of, by name; as `embedding_rows.tables`."""
+    return embedding_rows.tables(tokens.features, self._make)
 
-    Raises:
-      ValueError: if features share a table and disagree about its shape.
-    """
-    tables: dict[str, jax.Array] = {}
-    for feature in tokens.features:
-      shape, name = (feature.num_ids, feature.width), feature.table
-      if name not in tables:
-        init = nn.initializers.normal(feature.std)
-        tables[name] = self.param(name, init, shape)
-      if tables[name].shape != shape:
-        raise ValueError(
-            f'Features of embedding table {name!r} want it to be {shape} and '
-            f'{tables[name].shape}.'
-        )
-    return tables
+  def _make(self, feature: tokens_lib.TokenFeature) -> embedding_rows.Rows:
+    name, first = feature.table, embedding_rows.first_values
+    if self.has_variable('rows', name):
+      some: Any = self.get_variable('params', name)
+      return embedding_rows.Rows(some, self.get_variable('rows', name))
+    return embedding_rows.Rows(self.param(name, first, feature))
 
 
 class PooledTokens(nn.Module):

@@ -34,7 +34,16 @@ _METHODS = {
         'matrix factorisation (ALS) of the training interactions; of what is '
         'new it knows nothing'
     ),
+    'ease': (
+        'how much one liked item speaks for another, in closed form (EASE); of '
+        'what is new it knows nothing'
+    ),
     'popularity': 'the same list for everybody: the most liked items first',
+    'ideal_popularity': (
+        'the same list for everybody, ordered by the held-out interactions '
+        'themselves: about the most that lists can do which do not depend on '
+        'the user'
+    ),
     'random': 'a random order: what chance gives',
     'model, folded in': (
         "the model where the teacher's factors of a new row are solved for "

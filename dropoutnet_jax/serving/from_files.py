@@ -144,7 +144,7 @@ def answer(workdir: str | None, request: Request) -> Answer:
 
 
 def _choose(
-    model: recommender_lib.Recommender, items: rows_lib.Rows, which: str
+    model: recommender_lib.Ranker, items: rows_lib.Rows, which: str
 ) -> rows_lib.Rows:
   """The candidates among items: all, or those with or without training pairs.
 

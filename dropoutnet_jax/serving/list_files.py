@@ -35,6 +35,11 @@ def check(path: str, inputs: Sequence[str] = ()) -> None:
     inputs: files that are read while it is written.
   """
   _writer(path)
+  check_place(path, inputs)
+
+
+def check_place(path: str, inputs: Sequence[str]) -> None:
+  """The same, whatever the format."""
   folder = os.path.dirname(path) or '.'
   if not os.path.isdir(folder):
     raise errors.UserError(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A trained run as a recommender: any users, any items, the best k of them.
+"""A trained run as a ranker: any users, any items, the best k of them.
 
 Users and items are those of the run and new ones, which the run's own encoders
 and the same towers embed. Scores are those of the evaluation: both parts of the
@@ -19,8 +19,8 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import blocks
-from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
@@ -28,9 +28,8 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import row_tables
 from dropoutnet_jax.serving import rows as rows_lib
-from dropoutnet_jax.serving import told_preference
-from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import runtime as runtime_lib
 
@@ -39,6 +38,7 @@ _SCORES = 1 << 26  # of users times items at a time: 256 MB
 _CHUNK = 512  # users scored at a time, at most
 _BLOCK = 32 * _CHUNK  # users of one table, at most
 _PART = 2048  # rows embedded at a time
+_FEW = 1 << 18  # candidates that one device ranks as fast as many do
 _SIDES = ('user', 'item')
 
 
@@ -58,7 +58,7 @@ class Lists(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Recommender:
+class Ranker:
   """A trained run on one device.
 
   Attributes:
@@ -110,25 +110,39 @@ class Recommender:
     )
     return scipy.sparse.csr_array(met @ place)
 
+  @functools.cached_property
+  def row_tables(self) -> row_tables.RowTables:
+    """What the run says of rows that are asked about."""
+    return row_tables.RowTables(
+        self.cfg, self.problem, self.scorer.tables, self.encoders, self.likes
+    )
+
   def embed_items(self, items: rows_lib.Rows) -> embeddings.Embedding:
-    """Embeddings of items, new ones included."""
-    table = self.scorer.tables.item.select(items.row)
-    table, new_content = self._encode_new('item', items, table)
-    tower = self._embed('item', table)
+    """Embeddings of items, new ones and histories of their users included."""
+    return self._embed_items(items, len(items))
+
+  def candidates(self, items: rows_lib.Rows) -> embeddings.Embedding:
+    """The same, for `recommend`: filled up with zeros to one of few sizes."""
+    return self._embed_items(items, rows_lib.padded_size(len(items)))
+
+  def _embed_items(
+      self, items: rows_lib.Rows, num_rows: int
+  ) -> embeddings.Embedding:
+    known = self.row_tables.read('item', items)
+    missing = num_rows - len(items)
+    tower = np.pad(
+        self.embed_table('item', known.table), ((0, missing), (0, 0))
+    )
     if self.scorer.sparse is None:
       return embeddings.Embedding(jnp.asarray(tower))
-    content = blocks.take_rows(self.problem.item.sparse, items.row)
-    if new_content is not None:
-      place = np.full(len(items), -1)
-      place[items.is_new()] = np.arange(len(new_content))
-      content = content + blocks.take_rows(new_content.sparse, place)
-    content = scipy.sparse.csr_array(content)
-    return self.scorer.sparse.embed_items(content, tower)
+    sparse = rows_lib.with_empty_rows(known.sparse, num_rows)
+    rows = np.append(items.row, np.full(missing, -1))
+    return self.scorer.sparse.embed_items(rows, sparse, tower)
 
   def embed_users(self, users: rows_lib.Rows) -> embeddings.Embedding:
     """Embeddings of users, new ones and histories included."""
     rows = np.arange(len(users))
-    return self._join_users(rows, *self._embed_users(users))
+    return self.join_users(rows, *self.user_parts(users))
 
   def recommend(
       self,
@@ -136,6 +150,7 @@ class Recommender:
       items: rows_lib.Rows,
       k: int,
       exclude: scipy.sparse.csr_array | None = None,
+      across: embeddings.Embedding | None = None,
   ) -> Iterator[Lists]:
     """Ranks all candidates for every user.
 
@@ -148,6 +163,7 @@ class Recommender:
       k: items of each user.
       exclude: csr_array [N, J], stored where a user must not get an item, such
         as `seen`.
+      across: what `candidates` makes of the items, for callers who keep it.
 
     Yields:
       The lists of some users after those of others, in their order.
@@ -159,7 +175,8 @@ class Recommender:
     wanted = (len(users), len(items))
     if k < 1 or (exclude is not None and exclude.shape != wanted):
       raise ValueError(f'k must be at least 1: {k}; exclude {wanted}.')
-    across = self.embed_items(items)
+    across = self.candidates(items) if across is None else across
+    spread = self._spread(across, len(items))
     most = max(_SCORES // max(len(items), 1), 1)
     size = min(_CHUNK, most, len(_padded(users.row)))
     block = min(_BLOCK, 32 * size)
@@ -167,22 +184,44 @@ class Recommender:
       part = slice(begin, min(begin + block, len(users)))
       banned = None if exclude is None else exclude[part]
       yield Lists(
-          part, *self._rank(users.select(part), across, k, size, banned)
+          part,
+          *self._rank(
+              users.select(part), across, spread, len(items), k, size, banned
+          ),
       )
+
+  def _spread(
+      self, across: embeddings.Embedding, num_items: int
+  ) -> top_k.Catalogue | None:
+    """Many candidates on all devices; None for few, or with a sparse part."""
+    mesh = parallel.local_mesh()
+    if mesh.size == 1 or num_items < _FEW or across.sparse is not None:
+      return None
+    dense = np.asarray(across.dense)[:num_items]
+    # What is not finite is counted where all scores are at hand.
+    finite = np.all(np.isfinite(dense))
+    return top_k.Catalogue(dense, mesh=mesh) if finite else None
 
   def _rank(
       self,
       users: rows_lib.Rows,
       across: embeddings.Embedding,
+      spread: top_k.Catalogue | None,
+      num_items: int,
       k: int,
       size: int,
       exclude: scipy.sparse.csr_array | None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Items and scores [C, k] of a block of users, `size` scored at a time."""
-    tower, part = self._embed_users(users)
+    tower, part = self.user_parts(users)
+    if spread is not None and np.all(np.isfinite(tower)):
+      banned = None if exclude is None else _exclusions(exclude)
+      score, item = spread.top(tower, k, users_per_chunk=size, exclude=banned)
+      return item, score
 
     def score_rows(rows: np.ndarray) -> jax.Array:
-      scores, bad = _score(self._join_users(rows, tower, part), across)
+      user = self.join_users(rows, tower, part)
+      scores, bad = _score(user, across, num_items)
       if bad:
         raise errors.UserError(
             f'{int(bad)} scores are not finite, for users from '
@@ -197,127 +236,79 @@ class Recommender:
       rows = np.arange(begin, min(begin + size, len(users)))
       banned = None
       if exclude is not None:
-        chunk = exclude[rows]
-        user = np.repeat(np.arange(len(rows)), np.diff(chunk.indptr))
-        banned = top_k.exclusion_lists(user, chunk.indices, len(rows))
+        banned = _exclusions(exclude[rows])
       score[rows], item[rows] = top_k.top_scored(
           score_rows, rows, k, users_per_chunk=size, exclude=banned
       )
     return item, score
 
-  def _embed_users(
+  def user_parts(
       self, users: rows_lib.Rows
   ) -> tuple[np.ndarray, sparse_part.SparsePart | None]:
-    """What the towers make of users [C], and the sparse part of them alone."""
-    table = self.scorer.tables.user.select(users.row)
-    table, _ = self._encode_new('user', users, table)
-    more = self._beyond_training(users)
-    if more is not None:
-      table = self._with_preference(users, table, more)
-      number = np.diff(more.indptr)
-      table = table.with_reactions(np.arange(len(users)), number)
+    """What the tower makes of users [C], and the sparse part of them alone."""
+    known = self.row_tables.read('user', users)
     part = self.scorer.sparse
     if part is not None:
       part = part.select(users.row)
-      if more is not None:
-        part = part.with_more(more, self.problem.item.sparse)
-    return self._embed('user', table), part
+      if known.more is not None:
+        part = part.with_more(known.more, self.problem.item.sparse)
+    return self.embed_table('user', known.table), part
 
-  def _join_users(
+  def join_users(
       self,
       rows: np.ndarray,
       tower: np.ndarray,
       part: sparse_part.SparsePart | None,
   ) -> embeddings.Embedding:
-    """Both parts of the embeddings of rows [C] of `_embed_users`."""
+    """Both parts of the embeddings of rows [C] of `user_parts`."""
     if part is None:
       return embeddings.Embedding(jnp.asarray(tower[rows]))
     content, weight = self.scorer.content, self.scorer.tower_weight
     return part.embed_users(rows, tower[rows], content, weight)
 
-  def _beyond_training(
-      self, users: rows_lib.Rows
-  ) -> scipy.sparse.csr_array | None:
-    """The part of the users' histories that is no training pair: [C, I]."""
-    if users.history is None or not users.history.nnz:
-      return None
-    trained = rows_lib.pattern(blocks.take_rows(self.likes, users.row))
-    told = rows_lib.pattern(users.history)
-    more = scipy.sparse.csr_array(told - told.multiply(trained))
-    more.eliminate_zeros()
-    return more if more.nnz else None
+  def embed_table(self, side: str, table: tables_lib.SideTable) -> np.ndarray:
+    """What a tower makes of all rows of a table: float32 [N, R].
 
-  def _with_preference(
-      self,
-      users: rows_lib.Rows,
-      table: tables_lib.SideTable,
-      more: scipy.sparse.csr_array,
-  ) -> tables_lib.SideTable:
-    """The table of users [C] who have more pairs [C, I] than training knew.
-
-    Features of their preference stay as they are: none of new users.
+    Args:
+      side: 'user' or 'item'.
+      table: of rows of that side, such as those of `row_tables`.
     """
-    if self.cfg.features.preference == 'none':
-      return table
-    is_told = np.diff(more.indptr) > 0
-    if self.cfg.features.preference == 'factors' and (
-        not told_preference.can_fold_in(self.cfg)
-    ):
-      is_told &= ~table.present  # factors say more than a mean
-    told = np.flatnonzero(is_told)
-    if not len(told):
-      return table
-    histories = blocks.take_rows(self.likes, users.row[told]) + more[told]
-    value, present = told_preference.preference(
-        self.cfg, self.problem, self.scorer.tables, 'user', histories
-    )
-    table = dataclasses.replace(
-        table, preference=table.preference.copy(), present=table.present.copy()
-    )
-    table.preference[told], table.present[told] = value, present
-    return table
-
-  def _encode_new(
-      self, side: str, rows: rows_lib.Rows, table: tables_lib.SideTable
-  ) -> tuple[tables_lib.SideTable, features.Content | None]:
-    """The table with the content of new rows, and that content."""
-    new = np.flatnonzero(rows.is_new())
-    if rows.entities is None or not len(new):
-      return table, None
-    encoder = self.encoders[side]
-    known = column_types.select(rows.entities, new)
-    content = encoder.transform(column_types.fill(known, encoder.columns))
-    return resident.with_content(self.cfg, table, new, content), content
-
-  def _embed(self, side: str, table: tables_lib.SideTable) -> np.ndarray:
-    """What a tower makes of all rows of a table: float32 [N, R]."""
     embedder, variables = self.scorer.embedder, self.scorer.variables
-    parts = []
-    for rows in np.split(
-        np.arange(len(table.present)),
-        range(_PART, len(table.present), _PART),
-    ):
+    parts = [np.zeros((0, self.cfg.model.rank), np.float32)]
+    for begin in range(0, len(table.present), _PART):
+      rows = np.arange(begin, min(begin + _PART, len(table.present)))
       part = table.select(_padded(rows))
       parts.append(embedder(side, variables, part, np.arange(len(rows))))
     return np.concatenate(parts)
 
 
+def _exclusions(stored: scipy.sparse.csr_array) -> np.ndarray:
+  """For `top_k`, what is stored for each user: [C, J] -> int32 [C, L]."""
+  user = np.repeat(np.arange(stored.shape[0]), np.diff(stored.indptr))
+  return top_k.exclusion_lists(user, stored.indices, stored.shape[0])
+
+
 @jax.jit
 def _score(
-    user: embeddings.Embedding, item: embeddings.Embedding
+    user: embeddings.Embedding, item: embeddings.Embedding, num_items: int
 ) -> tuple[jax.Array, jax.Array]:
-  """Scores [C, J], and how many of them are not finite."""
+  """Scores [C, J], and how many of them are not finite.
+
+  Only the first `num_items` are candidates; the others get -inf.
+  """
   scores = embeddings.score(user, item)
-  return scores, jnp.sum(~jnp.isfinite(scores))
+  is_candidate = (jnp.arange(scores.shape[1]) < num_items)[None, :]
+  bad = jnp.sum(is_candidate & ~jnp.isfinite(scores))
+  return jnp.where(is_candidate, scores, -jnp.inf), bad
 
 
 def _padded(rows: np.ndarray) -> np.ndarray:
   """Rows [N] and then -1, up to one of few sizes: each is compiled for."""
-  size = max(8, 1 << max(len(rows) - 1, 0).bit_length())
-  return np.append(rows, np.full(size - len(rows), -1))
+  missing = rows_lib.padded_size(len(rows)) - len(rows)
+  return np.append(rows, np.full(missing, -1))
 
 
-def load(workdir: str) -> Recommender:
+def load(workdir: str) -> Ranker:
   """The best checkpoint of a run folder, finished or not.
 
   It uses one device, whatever the run was trained on.
@@ -333,6 +324,4 @@ def load(workdir: str) -> Recommender:
   runtime = runtime_lib.build(cfg, problem, part, num_devices=1)
   state = runtime.restore_best(workdir)
   encoders = {side: features.load(workdir, side) for side in _SIDES}
-  return Recommender(
-      cfg, problem, runtime.scorer(state), encoders, int(state.step)
-  )
+  return Ranker(cfg, problem, runtime.scorer(state), encoders, int(state.step))

@@ -2,35 +2,28 @@
 """Files of somebody who asks for lists: users, items, and who met what.
 
 They are written as the tables that the run was trained on: the same names of
-columns, the same separators. Ids that the run knows are looked up, and their
-columns left alone; others are new, and their columns are read as the run's
-own were. What is missing or left out is said in notes, each once.
+columns, the same separators. What their columns mean is in `request_tables.py`.
+What is missing or left out is said in notes, each once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 import scipy.sparse
 
-from dropoutnet_jax import config_data
 from dropoutnet_jax import errors
-from dropoutnet_jax.data import arrow_columns
-from dropoutnet_jax.data import arrow_values
-from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import own_ids
-from dropoutnet_jax.data import own_pairs
-from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import table_files
 from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import request_tables
 from dropoutnet_jax.serving import rows as rows_lib
 
 _EXAMPLES = 3
 
 
 def read_rows(
-    path: str, side: str, model: recommender_lib.Recommender
+    path: str, side: str, model: recommender_lib.Ranker
 ) -> tuple[rows_lib.Rows, list[str]]:
   """Reads the users or items that are asked about.
 
@@ -46,128 +39,39 @@ def read_rows(
     UserError: for what is wrong with the file, such as no column of ids, an id
       that occurs twice, or a value that is not of the run's type.
   """
+  return request_tables.rows_of(read_table(path, side, model), side, model)
+
+
+def read_table(
+    path: str, side: str, model: recommender_lib.Ranker
+) -> table_files.Table:
+  """The whole table of users or items of a file.
+
+  Raises:
+    UserError: for what is wrong with the file, such as no column of ids.
+  """
+  how = request_tables.settings(model, side)
+  return table_files.read(source(path, side, model), how, None)
+
+
+def source(
+    path: str, side: str, model: recommender_lib.Ranker
+) -> table_files.Source:
+  """A file of users or items, and the columns that are read of it."""
   tables = model.cfg.data.tables
-  types = model.encoders[side].columns
-  settings = _settings(tables, types)
   name = getattr(tables, f'{side}_id')
-  source = table_files.Source(
+  return table_files.Source(
       path,
       f'--{side}s',
       {name: f'config.data.tables.{side}_id'},
-      [other for other in types if other != name],
+      [other for other in model.encoders[side].columns if other != name],
       getattr(tables, f'{side}s_header'),
   )
-  table = table_files.read(source, settings, None)
-  column = own_ids.read(table, name)
-  own_ids.check_distinct(column)
-  known = getattr(model.problem, side).ids
-  row = own_ids.find(column, known)[column.found.codes]
-  ids = _all_ids(column, known)
-  is_new = row < 0
-  notes = [
-      f'{table.name()}: {len(row):,} {side}(s), {is_new.sum():,} of them new '
-      'to the run.'
-  ]
-  if is_new.all() and len(known):
-    notes.append(
-        f'No {name} of {table.name()} (such as {ids[0]!s}) is in the run (such '
-        f'as {known[0]!s}).'
-    )
-  given = [n for n in types if n != name and n in table.data.column_names]
-  if given and not is_new.all():
-    notes.append(
-        f'{table.name()}: {table_files.listed(given)} of {side}s of the run '
-        'are not read again; these keep what they had in training.'
-    )
-  if not is_new.any():
-    return rows_lib.Rows(ids, row), notes
-  columns, more = _read_columns(table, types, settings)
-  entities = schema.Entities(ids, columns)
-  return rows_lib.Rows(ids, row, entities), notes + more
-
-
-def _settings(
-    tables: config_data.TablesConfig,
-    types: Mapping[str, column_types.ColumnType],
-) -> config_data.TablesConfig:
-  """How to read a file: as in training, but by the ending of its name."""
-  lists = lambda kind: tuple(n for n in types if types[n].kind == kind)
-  return dataclasses.replace(
-      tables,
-      format='',
-      tag_columns=lists('tags'),
-      vector_columns=lists('vectors'),
-      sequence_columns=lists('sequences'),
-  )
-
-
-def _all_ids(column: own_ids.IdColumn, known: np.ndarray) -> np.ndarray:
-  """The ids of all rows; whole numbers where those of the run are as well."""
-  if known.dtype == np.int64:
-    (column,) = own_ids.agree([column])
-  values = column.found.values
-  if known.dtype != np.int64:
-    values = values.cast(pa.string())
-  return own_ids.to_numpy(values)[column.found.codes]
-
-
-def _read_columns(
-    table: table_files.Table,
-    types: Mapping[str, column_types.ColumnType],
-    settings: config_data.TablesConfig,
-) -> tuple[dict[str, schema.Column], list[str]]:
-  """The columns that features read, as far as there are any, and notes."""
-  columns, notes = {}, []
-  for name, kind in types.items():
-    if name not in table.names:
-      near = table_files.nearest(name, table.names)
-      notes.append(
-          f'{table.name()} has no column {name!r}, which features read: it '
-          f'counts as missing.{near}'
-      )
-    elif kind.kind == 'numbered tags':
-      notes.append(
-          f'{table.name()}: {name!r} is left out; the tags of the run have no '
-          'names that they could be known by.'
-      )
-    elif name in table.data.column_names:  # else it is the id as well
-      read = _read_column(table, name, kind, settings)
-      if read is not None:
-        columns[name] = read
-  return columns, notes
-
-
-def _read_column(
-    table: table_files.Table,
-    name: str,
-    kind: column_types.ColumnType,
-    settings: config_data.TablesConfig,
-) -> schema.Column | None:
-  """A column of the type that it had in training; None if it has no value."""
-  column = table.data.column(name)
-  if column.null_count == len(column):
-    return None
-  try:
-    # What was a string in training is no number because three rows look so.
-    is_text = table.is_text and kind.kind != 'strings'
-    read, _ = arrow_columns.to_column(column, name, settings, is_text)
-    if (
-        kind.kind == 'number'
-        and isinstance(read, np.ndarray)
-        and (read.dtype == object)
-    ):
-      read = arrow_values.to_numbers(column).astype(np.float32)
-  except arrow_values.ColumnError as error:
-    place = table.name() if error.row is None else table.place(error.row)
-    raise errors.UserError(
-        f'{place}: {name}: {error}. Correct it, or leave it empty.'
-    ) from error
-  return read
 
 
 def read_history(
     path: str,
-    model: recommender_lib.Recommender,
+    model: recommender_lib.Ranker,
     users: rows_lib.Rows,
     items: rows_lib.Rows,
 ) -> tuple[rows_lib.Rows, scipy.sparse.csr_array, list[str]]:
@@ -188,9 +92,36 @@ def read_history(
     UserError: for what is wrong with the file, or if it knows none of the
       users or of the items.
   """
-  tables = dataclasses.replace(
-      model.cfg.data.tables, format='', weight='', time='', session_id=''
-  )
+  pairs = read_pairs(path, model)
+  user, item = pairs.user, pairs.item
+  run_items = model.problem.item.ids
+  user_place = own_ids.find(user, users.ids)
+  item_row = own_ids.find(item, run_items)
+  item_place = own_ids.find(item, items.ids)
+  notes = []
+  for column, is_known, whose in (
+      (user, user_place >= 0, 'the users that are asked about'),
+      (item, (item_row >= 0) | (item_place >= 0), 'the items of the run'),
+  ):
+    notes += check_known(column, is_known, whose)
+  # Also what was shown without a like is known to the user.
+  shape = (len(users), len(items))
+  met = pairs.met('user', user_place, item_place, shape)
+  shape = (len(users), len(run_items))
+  history = pairs.liked('user', user_place, item_row, shape)
+  notes += _describe_untrained(model, history, user.table.name())
+  return dataclasses.replace(users, history=history), met, notes
+
+
+def read_pairs(
+    path: str, model: recommender_lib.Ranker
+) -> request_tables.Pairs:
+  """Reads a file of who met what.
+
+  Raises:
+    UserError: for what is wrong with the file.
+  """
+  tables = request_tables.pair_settings(model)
   source = table_files.Source(
       path,
       '--interactions',
@@ -202,42 +133,11 @@ def read_history(
       tables.header if tables.interactions else (),
   )
   table = table_files.read(source, tables, None)
-  user = own_ids.read(table, tables.user_id)
-  item = own_ids.read(table, tables.item_id)
-  run_items = model.problem.item.ids
-  user_place = own_ids.find(user, users.ids)
-  item_row = own_ids.find(item, run_items)
-  item_place = own_ids.find(item, items.ids)
-  notes = []
-  for column, is_known, whose in (
-      (user, user_place >= 0, 'the users that are asked about'),
-      (item, (item_row >= 0) | (item_place >= 0), 'the items of the run'),
-  ):
-    notes += _check_known(column, is_known, whose)
-  place = user_place[user.found.codes].astype(np.int32)
-  code = item.found.codes.astype(np.int32)
-  shown, _ = own_pairs.read(table, tables, place, code, needs_like=False)
-  shape = (len(users), len(items))
-  # Also what was shown without a like is known to the user.
-  met = rows_lib.pattern(_matrix(shown, item_place, shape))
-  likes = shown if shown.label is None else shown.select(shown.label > 0)
-  shape = (len(users), len(run_items))
-  history = rows_lib.pattern(_matrix(likes, item_row, shape))
-  notes += _describe_untrained(model, history, table.name())
-  return dataclasses.replace(users, history=history), met, notes
-
-
-def _matrix(
-    pairs: schema.Interactions, place: np.ndarray, shape: tuple[int, int]
-) -> scipy.sparse.csr_array:
-  """1 at the pairs whose user is known and whose item has a place >= 0."""
-  column = place[pairs.item]
-  known = (pairs.user >= 0) & (column >= 0)
-  return schema.Interactions(pairs.user[known], column[known]).matrix(*shape)
+  return request_tables.pairs_of(table, model)
 
 
 def _describe_untrained(
-    model: recommender_lib.Recommender,
+    model: recommender_lib.Ranker,
     history: scipy.sparse.csr_array,
     name: str,
 ) -> list[str]:
@@ -253,7 +153,7 @@ def _describe_untrained(
   ]
 
 
-def _check_known(
+def check_known(
     column: own_ids.IdColumn, is_known: np.ndarray, whose: str
 ) -> list[str]:
   """A note on ids that are left out; all of them are an error."""

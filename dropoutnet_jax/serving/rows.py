@@ -9,6 +9,8 @@ import scipy.sparse
 from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import schema
 
+_FEW = 1 << 15  # rows that are padded to powers of two
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Rows:
@@ -50,4 +52,25 @@ def pattern(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
   ones = np.ones(len(matrix.data), np.float32)
   return scipy.sparse.csr_array(
       (ones, matrix.indices, matrix.indptr), shape=matrix.shape
+  )
+
+
+def padded_size(count: int) -> int:
+  """One of few sizes that holds so many rows, lest each number is compiled for.
+
+  Powers of two; of many rows eighths between them, which waste less memory.
+  """
+  power = max(8, 1 << max(count - 1, 0).bit_length())
+  step = power // 16 if power > _FEW else power
+  return -(-count // step) * step if count else power
+
+
+def with_empty_rows(
+    matrix: scipy.sparse.csr_array, num_rows: int
+) -> scipy.sparse.csr_array:
+  """csr_array [N, M] filled up to [num_rows, M]."""
+  more = np.repeat(matrix.indptr[-1:], num_rows - matrix.shape[0])
+  return scipy.sparse.csr_array(
+      (matrix.data, matrix.indices, np.append(matrix.indptr, more)),
+      shape=(num_rows, matrix.shape[1]),
   )

@@ -51,6 +51,10 @@ def preference(
     have no factors themselves says nothing.
   """
   table = getattr(tables, side)
+  count = histories.shape[0]
+  histories = rows_lib.with_empty_rows(
+      scipy.sparse.csr_array(histories), rows_lib.padded_size(count)
+  )
   if can_fold_in(cfg):
     factors = getattr(problem.factors, _OTHER[side])
     folded = teacher.fold_in(factors, histories, cfg.teacher)
@@ -60,4 +64,5 @@ def preference(
     factors = np.asarray(getattr(tables, _OTHER[side]).factors)
     met = rows_lib.pattern(histories)
     value, present = warm_up.history_means(table, met, factors)
-  return np.where(present[:, None], value, 0).astype(np.float32), present
+  value = np.where(present[:, None], value, 0).astype(np.float32)
+  return value[:count], present[:count]

@@ -5,7 +5,7 @@ A pure function of (parameters, tables, step): the batch, its dropout states and
 all other randomness come from fold_in(key(seed), step).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embedding_penalty
+from dropoutnet_jax.model import embedding_rows
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import kernel_penalty
 from dropoutnet_jax.model import objective
@@ -26,25 +27,12 @@ from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import dropout_rates
 from dropoutnet_jax.training import label_loss
+from dropoutnet_jax.training import step_batch
 
-# Apart from what the key of a step is split into, and from `label_loss`.
+# Apart from what others make of the key of a step.
 _LONE_ITEMS = 6
 Metrics = dict[str, jax.Array]
 LossFn = Callable[..., tuple[jax.Array, tuple[Any, Metrics]]]
-
-
-def batch_shape(
-    cfg: config.Config, tables: tables_lib.Tables
-) -> tuple[int, ...]:
-  """Rows in a batch: (users, items) of a block, or (pairs,)."""
-  if cfg.objective.pairing != 'blocks':
-    return (cfg.train.batch_size,)
-  return batches.block_shape(
-      cfg.train.batch_size,
-      cfg.objective.block_users,
-      len(tables.train_users),
-      len(tables.target_items),
-  )
 
 
 def metric_names(cfg: config.Config) -> tuple[str, ...]:
@@ -66,59 +54,40 @@ def metric_names(cfg: config.Config) -> tuple[str, ...]:
   )
 
 
-def batch_of_step(
-    cfg: config.Config, tables: tables_lib.Tables, step: jax.Array
-) -> batches.Block | batches.Pairs | tables_lib.LabelledRows:
-  """The rows that a step trains on."""
-  key = step_key(cfg, step)
-  if cfg.objective.pairing == 'interactions':
-    return label_loss.draw_rows(cfg, tables, key, step)
-  return draw_batch(cfg, tables, key)
-
-
-def step_key(cfg: config.Config, step: jax.Array) -> jax.Array:
-  """What all randomness of a step comes from."""
-  return jax.random.fold_in(jax.random.key(cfg.train.seed), step)
-
-
-def draw_batch(
-    cfg: config.Config, tables: tables_lib.Tables, key: jax.Array
-) -> batches.Block | batches.Pairs:
-  """The block, or the pairs, that the step of this key trains on."""
-  rows_key = jax.random.split(key, 3)[0]  # the others draw dropout states
-  shape, settings = batch_shape(cfg, tables), cfg.objective
-  if settings.pairing == 'blocks':
-    users, items = shape
-    return batches.draw_block(rows_key, tables, (users, items))
-  (size,) = shape
-  share = settings.random_items / (settings.top_items + settings.random_items)
-  return batches.draw_published_pairs(rows_key, tables, size, share)
-
-
 def make_loss_fn(
     cfg: config.Config,
     model: towers.TwoTower,
     tables: tables_lib.Tables,
     mesh: parallel.Mesh,
 ) -> LossFn:
-  """Returns (params, batch_stats, tables, step) -> (loss, (stats, metrics))."""
+  """Returns (params, batch_stats, tables, step) -> (loss, (stats, metrics)).
+
+  The function has a fifth argument, `ids`: by name of a table of embeddings,
+  which of its rows are there in place of all of them (`touched_rows`).
+  """
   rates = dropout_rates.effective_rates(cfg.dropout, tables)
   settings = cfg.objective
 
   def loss_fn(
-      params: Any, batch_stats: Any, tables: tables_lib.Tables, step: jax.Array
+      params: Any,
+      batch_stats: Any,
+      tables: tables_lib.Tables,
+      step: jax.Array,
+      ids: Mapping[str, jax.Array] | None = None,
   ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    key = step_key(cfg, step)
+    key = step_batch.step_key(cfg, step)
     dropout = cfg.dropout
     factor = input_dropout.share_of_rates(
         step, dropout.schedule, dropout.ramp_steps, dropout.start_share
     )
     scaled = jax.tree.map(lambda rate: rate * factor, rates)
-    embed = functools.partial(_embed, model, params)
+    embed = functools.partial(_embed, model, params, ids)
     given = (cfg, embed, batch_stats, tables, key, scaled)
     logit = objective_params.logit(cfg, params)
     # Drawn whole on each device, lest parts of what is drawn from travel.
-    drawn = parallel.gather_rows(batch_of_step(cfg, tables, step), mesh)
+    drawn = parallel.gather_rows(
+        step_batch.batch_of_step(cfg, tables, step), mesh
+    )
     batch = parallel.split_rows(drawn, mesh)
     if settings.pairing == 'interactions':
       terms, rows, stats = label_loss.label_loss(
@@ -143,7 +112,8 @@ def make_loss_fn(
     else:
       loss = objective.total(settings, terms)
     if settings.embedding_regularization:
-      penalty = _embedding_penalty(cfg, params, tables, batch)
+      embedded = embedding_rows.of_params(params, ids)
+      penalty = _embedding_penalty(cfg, embedded, tables, batch)
       metrics['loss/embedding_regularization'] = penalty
       loss += settings.embedding_regularization * penalty
     if settings.kernel_regularization:
@@ -157,7 +127,7 @@ def make_loss_fn(
 
 def _embedding_penalty(
     cfg: config.Config,
-    params: Any,
+    embedded: Mapping[str, embedding_rows.Rows],
     tables: tables_lib.Tables,
     batch: batches.Block | batches.Pairs | tables_lib.LabelledRows,
 ) -> jax.Array:
@@ -165,7 +135,7 @@ def _embedding_penalty(
   tokens = tower_inputs.all_tokens(tables.user, batch.user)
   tokens += tower_inputs.all_tokens(tables.item, batch.item)
   return embedding_penalty.penalty(
-      params['embeddings'],
+      embedded,
       tokens,
       cfg.objective.embedding_regularization_by,
       getattr(batch, 'is_real', None),
@@ -175,6 +145,7 @@ def _embedding_penalty(
 def _embed(
     model: towers.TwoTower,
     params: Any,
+    ids: Mapping[str, jax.Array] | None,
     stats: Any,
     method: str,
     preference: input_dropout.Preference,
@@ -182,6 +153,8 @@ def _embed(
 ) -> tuple[Any, Any]:
   """One tower in training mode: (embedding, new batch statistics)."""
   variables = {'params': params, 'batch_stats': stats}
+  if ids:
+    variables['rows'] = {'embeddings': ids}
   embedding, updated = model.apply(
       variables,
       preference,

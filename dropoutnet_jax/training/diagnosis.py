@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import errors
-from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
-from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import step_batch
 
 _SHOWN = 3  # rows of each side
 
@@ -34,7 +33,7 @@ def non_finite_error(
   loss, _ = jax.jit(runtime.loss_fn())(
       state.params, state.batch_stats, placed, state.step
   )
-  tables = parallel.local(placed)
+  tables = runtime.own(placed)
   batch = _batch_rows(runtime, tables, step)
   sizes = ' and '.join(f'{len(rows):,} {side}s' for side, rows in batch.items())
   worst = '; '.join(
@@ -57,7 +56,7 @@ def _batch_rows(
 ) -> dict[str, np.ndarray]:
   """Distinct rows of users and items in the batch of a step, ascending."""
   cfg = runtime.cfg
-  draw = jax.jit(functools.partial(batch_loss.batch_of_step, cfg))
+  draw = jax.jit(functools.partial(step_batch.batch_of_step, cfg))
   batch = draw(tables, jnp.int32(step))
   return {'user': np.unique(batch.user), 'item': np.unique(batch.item)}
 
@@ -76,7 +75,7 @@ def _largest(
   """
   # As the step embedded them: with its own parameters, not with averaged ones.
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  emb = runtime.embedder(side, parallel.local(variables), table, rows)
+  emb = runtime.embedder(side, runtime.own(variables), table, rows)
   size = _norms(emb)
   given, teacher = _table_norms(table, rows)
   order = np.lexsort((-teacher, -given, -size))[:_SHOWN]

@@ -9,7 +9,7 @@ that they share the statistics of batch norm.
 from collections.abc import Callable
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,6 @@ import jax.numpy as jnp
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
-from dropoutnet_jax.data import label_batches
-from dropoutnet_jax.data import popularity
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import batch_softmax
 from dropoutnet_jax.model import effective_rows
@@ -26,6 +24,7 @@ from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import label_objective
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import objective_params
+from dropoutnet_jax.training import step_batch
 
 Metrics = dict[str, jax.Array]
 # (rows, further items) -> (embeddings of the rows' users, of their items and
@@ -33,92 +32,11 @@ Metrics = dict[str, jax.Array]
 EmbedRows = Callable[
     [tables_lib.LabelledRows, jax.Array | None], tuple[Any, Any, Any]
 ]
-# Apart from what `batch_loss` splits the key of a step into.
-_SHIFTS, _SAMPLED, _SHOWN = 3, 4, 5
+# Apart from what others make of the key of a step.
+_SHIFTS = 3
 # Up to so many pairs of a batch, a byte each, there is one mask of all; of more
 # it is made chunk by chunk, twice in a step, which takes longer.
 _MASKED_PAIRS = 2**24
-
-
-def draw_rows(
-    cfg: config.Config,
-    tables: tables_lib.Tables,
-    key: jax.Array,
-    step: jax.Array,
-) -> tables_lib.LabelledRows:
-  """The labelled rows of a step.
-
-  Args:
-    cfg: the experiment.
-    tables: with rows: all of them, or the batches of some steps.
-    key: of the step.
-    step: int32 [], its number.
-  """
-  settings, size = cfg.objective, cfg.train.batch_size
-  rows, groups = tables.rows, tables.groups
-  assert rows is not None
-  if tables.first_step is not None:
-    pick = lambda x: jax.lax.dynamic_index_in_dim(
-        x, step - tables.first_step, keepdims=False
-    )
-    return jax.tree.map(pick, rows)
-  key = _rows_key(key)
-  if settings.sampling == 'epochs':
-    seed_key = jax.random.key(cfg.train.seed)
-    return label_batches.next_of_epoch(
-        key, seed_key, step, rows, groups, size, settings.group_rows
-    )
-  if settings.group_rows > 1:
-    assert groups is not None
-    return label_batches.draw_grouped(
-        key, rows, groups, size, settings.group_rows
-    )
-  return label_batches.draw(key, rows, size)
-
-
-def draw_places(
-    cfg: config.Config, key: jax.Array, step: jax.Array, num_rows: int
-) -> tuple[jax.Array, jax.Array | None]:
-  """Places of what `draw_rows` draws of so many rows without groups.
-
-  Args:
-    cfg: the experiment.
-    key: of the step.
-    step: int32 [], its number.
-    num_rows: of all.
-
-  Returns:
-    int32 [B], and bool [B], False for padding; None where there is none.
-  """
-  size = cfg.train.batch_size
-  if cfg.objective.sampling == 'epochs':
-    seed_key = jax.random.key(cfg.train.seed)
-    return label_batches.places_of_epoch(seed_key, step, num_rows, size)
-  return label_batches.draw_places(_rows_key(key), num_rows, size), None
-
-
-def _rows_key(key: jax.Array) -> jax.Array:
-  """What the rows of a step are drawn by, of the step's key."""
-  return jax.random.split(key, 3)[0]  # the others draw dropout states
-
-
-class _More(NamedTuple):
-  """Items beside those of the B rows; None where there are none.
-
-  Attributes:
-    shown: int32 [B, M], what each row's user was shown in vain.
-    is_real: bool [B, M], False where there are no more of these.
-    sampled: int32 [S].
-  """
-
-  shown: jax.Array | None = None
-  is_real: jax.Array | None = None
-  sampled: jax.Array | None = None
-
-  def flat(self) -> jax.Array | None:
-    """All of them, int32 [B * M + S]."""
-    parts = [x for x in (self.shown, self.sampled) if x is not None]
-    return jnp.concatenate([x.reshape(-1) for x in parts]) if parts else None
 
 
 def label_loss(
@@ -145,7 +63,7 @@ def label_loss(
     mesh = None  # every device has all rows
   across = rows
   rows = parallel.split_rows(rows, mesh)
-  more = _draw_more(cfg.objective, tables, rows, key)
+  more = step_batch.draw_more(cfg.objective, tables, rows, key)
   user_emb, item_emb, stats = embed(rows, more.flat())
   batch = _make_batch(
       cfg.objective,
@@ -176,36 +94,11 @@ def label_loss(
   return values, terms.rows, stats
 
 
-def _draw_more(
-    settings: config.ObjectiveConfig,
-    tables: tables_lib.Tables,
-    rows: tables_lib.LabelledRows,
-    key: jax.Array,
-) -> _More:
-  shown = is_real = sampled = None
-  if settings.num_impressions:
-    assert tables.shown is not None
-    shown, is_real = label_batches.draw_from_lists(
-        jax.random.fold_in(key, _SHOWN),
-        tables.shown,
-        rows.user,
-        settings.num_impressions,
-    )
-  if settings.num_sampled:
-    assert tables.popularity is not None
-    sampled = popularity.sample_items(
-        jax.random.fold_in(key, _SAMPLED),
-        tables.popularity,
-        (settings.num_sampled,),
-    )
-  return _More(shown, is_real, sampled)
-
-
 def _make_batch(
     settings: config.ObjectiveConfig,
     tables: tables_lib.Tables,
     both: tuple[tables_lib.LabelledRows, tables_lib.LabelledRows],
-    more: _More,
+    more: step_batch.More,
     user: jax.Array,
     item: jax.Array,
     mesh: parallel.Mesh | None,

@@ -138,12 +138,12 @@ def _first_state(
     checkpoints: checkpoints_lib.Checkpoints,
 ) -> tuple[state_lib.TrainState, int]:
   """The newest saved state and its step; a first one, saved, if none is."""
-  state = runtime.fresh_state()
-  found = checkpoints.restore_newest(state)
+  found = checkpoints.restore_newest(runtime.abstract_state())
   if found is None:  # so that whatever happens there is one to come back to
+    state = runtime.fresh_state()
     origin = runtime.cfg.train.warm_start
     if origin:
-      state, note = warm_start.load(origin, state, runtime.mesh)
+      state, note = warm_start.load(origin, state)
       if parallel.is_writer():
         print(note, flush=True)
     checkpoints.save(state, 0)

@@ -5,7 +5,7 @@ A new one is an entry in its table here and its name in `config_train`. Which
 parameters an optimiser changes is said by their names, '/'-joined paths.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import re
 from typing import Any
@@ -17,12 +17,14 @@ import optax
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.model import objective_params
+from dropoutnet_jax.training import row_adagrad
 from dropoutnet_jax.training import state as state_lib
 
 _SHOWN = 40  # names of parameters in a message
 # Groups of parameters that are trained in one way.
 _FROZEN, _EMBEDDING, _OTHER = 'frozen', 'embedding', 'other'
 _OBJECTIVE = objective_params.NAME
+_TABLES = 'embeddings/'
 
 
 def _constant(settings: config.TrainConfig, length: int) -> optax.Schedule:
@@ -91,7 +93,7 @@ def _decayed(params: Any) -> Any:
   It would shrink the rows that a step does not look up, and the rarest most.
   """
   names = state_lib.by_name(params)
-  decayed = [not name.startswith('embeddings/') for name in names]
+  decayed = [not name.startswith(_TABLES) for name in names]
   return jax.tree.unflatten(jax.tree.structure(params), decayed)
 
 
@@ -187,6 +189,41 @@ OPTIMIZERS: dict[
 }
 
 
+def _row_adagrad(
+    rate: optax.Schedule, s: config.TrainConfig
+) -> optax.GradientTransformation:
+  return row_adagrad.row_adagrad(rate, s.accumulator, s.epsilon or 1e-7)
+
+
+# For tables of embeddings alone, whose rows they see where a step touches them;
+# config.ROW_OPTIMIZERS has the same names.
+ROW_OPTIMIZERS: dict[
+    str,
+    Callable[
+        [optax.Schedule, config.TrainConfig], optax.GradientTransformation
+    ],
+] = {'lazy_adam': _adam, 'row_adagrad': _row_adagrad}
+
+
+def touched_tables(
+    settings: config.TrainConfig, names: Iterable[str]
+) -> list[str]:
+  """Tables of embeddings of which steps see the rows that they touch alone.
+
+  Args:
+    settings: of the optimisers.
+    names: of all parameters.
+  """
+  if not settings.touches_rows:
+    return []
+  pattern = settings.embedding_parameters
+  return [
+      name.removeprefix(_TABLES)
+      for name in names
+      if name.startswith(_TABLES) and re.fullmatch(pattern, name)
+  ]
+
+
 def make_schedule(settings: config.TrainConfig) -> optax.Schedule:
   """Learning rate as a function of the update, after a linear warm-up."""
   warmup = settings.warmup_steps
@@ -235,7 +272,8 @@ def _by_group(
     settings: config.TrainConfig, groups: '_Groups'
 ) -> optax.GradientTransformation:
   """One optimiser for all parameters, or one for each group of them."""
-  of = lambda s: OPTIMIZERS[s.optimizer](make_schedule(s), s)
+  every = OPTIMIZERS | ROW_OPTIMIZERS
+  of = lambda s: every[s.optimizer](make_schedule(s), s)
   if not (settings.freeze or settings.splits_embeddings or groups.objective):
     return of(settings)
   transforms: dict[Any, optax.GradientTransformation] = {_OTHER: of(settings)}
@@ -266,6 +304,7 @@ class _Groups:
     self._embedding = (
         settings.embedding_parameters if settings.splits_embeddings else None
     )
+    self._of_rows = settings.embedding_optimizer * settings.touches_rows
     # Whether parameters of the objective are trained in a way of their own.
     self.objective = settings.weight_decay > 0 or settings.optimizer == 'lamb'
 
@@ -275,6 +314,7 @@ class _Groups:
     found = dict.fromkeys(names, _OTHER)
     if self._embedding is not None:
       matching = _matching(self._embedding, names, 'embedding_parameters')
+      self._check_tables(matching)
       found |= dict.fromkeys(matching, _EMBEDDING)
     if self.objective:
       mine = [name for name in names if name.startswith(f'{_OBJECTIVE}/')]
@@ -288,6 +328,17 @@ class _Groups:
           f'to train. {_list_of(names)}'
       )
     return jax.tree.unflatten(jax.tree.structure(params), found.values())
+
+  def _check_tables(self, names: list[str]) -> None:
+    others = [name for name in names if not name.startswith(_TABLES)]
+    if self._of_rows and others:
+      raise errors.UserError(
+          f'config.train.embedding_optimizer is {self._of_rows!r}, which moves '
+          'rows of tables of embeddings, but config.train.embedding_parameters '
+          f'is {self._embedding!r}, which also names '
+          f'{errors.listed(others, _SHOWN)}. Let it name embeddings/... alone, '
+          f'or choose one of {", ".join(OPTIMIZERS)}.'
+      )
 
   def frozen(self, params: Any) -> Any:
     """Whether each leaf stays as it is."""

@@ -53,6 +53,8 @@ def make_baselines(
       'content_ridge': lambda: ridge_method.ContentRidge(problem, settings),
       'linear_content': lambda: baselines.make_linear_content(problem),
       'teacher': lambda: baselines.make_teacher(problem),
+      'ideal_popularity': lambda: baselines.ideal_popularity,
+      'ease': lambda: baselines.Ease(problem, settings.ease_l2),
   }
   methods = {name: make[name]() for name in settings.baselines}
   if problem.truth is not None:

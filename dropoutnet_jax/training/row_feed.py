@@ -20,14 +20,13 @@ from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import row_file
 from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.training import batch_loss
-from dropoutnet_jax.training import label_loss
+from dropoutnet_jax.training import step_batch
 
 _THREADS = 4
 _MOST_ROWS = 2**22  # that are read ahead, 17 bytes each
 
 
-# Of a step: int32 [B], and bool [B] or None; see `label_loss.draw_places`.
+# Of a step: int32 [B], and bool [B] or None; see `step_batch.draw_places`.
 Places = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 
 
@@ -35,8 +34,8 @@ def make_places(cfg: config.Config, num_rows: int) -> Places:
   """Which of so many rows a step trains on, compiled for the CPU."""
 
   def places(step: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    key = batch_loss.step_key(cfg, step)
-    return label_loss.draw_places(cfg, key, step, num_rows)
+    key = step_batch.step_key(cfg, step)
+    return step_batch.draw_places(cfg, key, step, num_rows)
 
   return parallel.on_host(places)
 

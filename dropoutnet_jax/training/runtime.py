@@ -15,6 +15,7 @@ import optax
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
+from dropoutnet_jax import table_shards
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import row_file
 from dropoutnet_jax.data import streamed_split
@@ -29,7 +30,9 @@ from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import row_feed
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import step_batch
 from dropoutnet_jax.training import steps
+from dropoutnet_jax.training import touched_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +65,26 @@ class Runtime:
     return [note] if note else []
 
   def fresh_state(self) -> state_lib.TrainState:
-    """The state before the first step, replicated over the mesh."""
+    """The state before the first step, on the devices."""
     return self._create_state(self.tables)
+
+  def abstract_state(self) -> state_lib.TrainState:
+    """Shapes of a state and where it lies: what to restore a saved one to."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=sharding
+        ),
+        self._shapes,
+        self._shardings,
+    )
 
   @functools.cached_property
   def _create_state(self) -> Callable[..., state_lib.TrainState]:
-    """Compiled once: checkpoints are restored into such a state as well."""
-    create = lambda tables: state_lib.create_state(
+    """Compiled once; no device ever holds more than its part of a table."""
+    return jax.jit(self._create, out_shardings=self._shardings)
+
+  def _create(self, tables: tables_lib.Tables) -> state_lib.TrainState:
+    return state_lib.create_state(
         self.model,
         self.optimizer,
         tables,
@@ -76,8 +92,22 @@ class Runtime:
         bool(self.cfg.train.ema),
         objective_params.create(self.cfg, tables.rows),
     )
-    sharding = parallel.replicated(self.mesh)
-    return jax.jit(create, out_shardings=sharding)
+
+  @functools.cached_property
+  def _shapes(self) -> state_lib.TrainState:
+    """Of everything in a state; nothing is computed."""
+    return jax.eval_shape(self._create, self.tables)
+
+  @functools.cached_property
+  def _shardings(self) -> state_lib.TrainState:
+    """Rows of tables of embeddings are split, all else is replicated."""
+
+    def place(path: Any, leaf: Any) -> Any:
+      if state_lib.table_of(path) is None:
+        return parallel.replicated(self.mesh)
+      return table_shards.split_rows(leaf.shape, self.mesh)
+
+    return jax.tree_util.tree_map_with_path(place, self._shapes)
 
   def restore_best(self, workdir: str) -> state_lib.TrainState:
     """The best whole checkpoint of a run folder, by validation, else newest.
@@ -87,7 +117,7 @@ class Runtime:
     """
     saved = checkpoints.Checkpoints(workdir, read_only=True)
     with contextlib.closing(saved):
-      found = saved.restore_best(self.fresh_state())
+      found = saved.restore_best(self.abstract_state())
     if found is None:
       raise errors.UserError(
           f'{workdir} has no whole checkpoint yet; train it first.'
@@ -98,18 +128,27 @@ class Runtime:
     """Moves newest checkpoints away until one is whole; see `checkpoints`."""
     keep = self.cfg.train.keep_checkpoints
     with contextlib.closing(checkpoints.Checkpoints(workdir, keep)) as saved:
-      saved.restore_newest(self.fresh_state())
+      saved.restore_newest(self.abstract_state())
 
   def scorer(self, state: state_lib.TrainState) -> model_scores.Scorer:
     """The model of a state, on this process; all processes must call this."""
     return model_scores.Scorer(
         self.embedder,
-        parallel.local(state.eval_variables()),
-        parallel.local(self.tables),
+        self.own(state.eval_variables()),
+        self.own(self.tables),
         self.sparse,
         self.problem.item.sparse,
         self.cfg.model.sparse.tower_weight,
     )
+
+  def own(self, tree: Any) -> Any:
+    """What this process has for itself, as `embedder` takes it.
+
+    That is a copy on its first device; but tables that are split over devices
+    of this process alone stay so, since they may be larger than one of them.
+    All processes must call this.
+    """
+    return tree if table_shards.are_here(self.mesh) else parallel.local(tree)
 
   def feed(self, workdir: str, step: int) -> row_feed.Feed:
     """What the steps from this one on read.
@@ -148,8 +187,16 @@ class Runtime:
   @functools.cached_property
   def _train_steps(self) -> Any:
     names = batch_loss.metric_names(self.cfg)
+    touched = optimizers.touched_tables(
+        self.cfg.train, state_lib.by_name(self._shapes.params)
+    )
     return steps.make_train_steps(
-        self.loss_fn(), self.optimizer, self.cfg.train, names
+        self.loss_fn(),
+        self.optimizer,
+        self.cfg.train,
+        names,
+        touched_rows.make_find(self.cfg, touched, self.mesh),
+        self.mesh,
     )
 
 
@@ -177,7 +224,9 @@ def build(
       tables=parallel.place_tables(tables, mesh),
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
-      embedder=model_scores.Embedder(model),
-      batch_shape=batch_loss.batch_shape(cfg, tables),
+      embedder=model_scores.Embedder(
+          model, mesh if table_shards.are_here(mesh) else None
+      ),
+      batch_shape=step_batch.batch_shape(cfg, tables),
       sparse=sparse,
   )

@@ -67,6 +67,16 @@ def by_name(tree: Any) -> dict[str, Any]:
   return {name(path): leaf for path, leaf in leaves}
 
 
+def table_of(path: tuple[Any, ...]) -> str | None:
+  """Of which table of embeddings a leaf of a state holds the rows, if of one.
+
+  Such are its parameters, their average and what the optimiser keeps of them.
+  """
+  name = jax.tree_util.keystr(path, simple=True, separator='/')
+  *_, group, table = '', *name.split('/')
+  return table if group == 'embeddings' else None
+
+
 def create_state(
     model: towers.TwoTower,
     optimizer: optax.GradientTransformation,

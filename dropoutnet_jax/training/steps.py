@@ -13,9 +13,11 @@ import jax.numpy as jnp
 import optax
 
 from dropoutnet_jax import config
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import touched_rows
 
 
 def make_train_steps(
@@ -23,6 +25,8 @@ def make_train_steps(
     optimizer: optax.GradientTransformation,
     settings: config.TrainConfig,
     names: tuple[str, ...],
+    find: touched_rows.Find = lambda tables, step: {},
+    mesh: parallel.Mesh | None = None,
 ) -> Callable[..., tuple[state_lib.TrainState, batch_loss.Metrics]]:
   """Returns jitted (state, tables, count) -> (state, metrics).
 
@@ -31,6 +35,9 @@ def make_train_steps(
     optimizer: of the parameters.
     settings: length of a dispatch and decay of the averages.
     names: of the metrics of the loss function, and 'gradient_norm'.
+    find: which rows of tables of embeddings a step touches, of those of which
+      it touches no more; see `touched_rows`.
+    mesh: of the devices.
 
   `count` steps (traced, at most train.steps_per_dispatch: one program for any
   number) run in one call; `state` is donated. Metrics are float32
@@ -46,11 +53,13 @@ def make_train_steps(
   size = min(settings.steps_per_dispatch, settings.num_steps)
 
   def one_step(
-      state: state_lib.TrainState, tables: tables_lib.Tables
+      state: state_lib.TrainState,
+      tables: tables_lib.Tables,
+      ids: touched_rows.Ids,
   ) -> tuple[state_lib.TrainState, batch_loss.Metrics]:
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
     (_, (stats, metrics)), grads = grad_fn(
-        state.params, state.batch_stats, tables, state.step
+        state.params, state.batch_stats, tables, state.step, ids
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -77,12 +86,13 @@ def make_train_steps(
 
     def body(carry: Any) -> Any:
       state, metrics, done, _ = carry
-      new, values = one_step(state, tables)
+      ids = find(tables, state.step)
+      old = touched_rows.take(state, ids, mesh)
+      new, values = one_step(old, tables, ids)
       finite = jnp.isfinite(values['loss/total'])
       finite &= jnp.isfinite(values['gradient_norm'])
-      state = jax.tree.map(
-          lambda old, new: jnp.where(finite, new, old), state, new
-      )
+      new = jax.tree.map(lambda old, new: jnp.where(finite, new, old), old, new)
+      state = touched_rows.put(state, ids, new, mesh)
       metrics = {
           name: metrics[name].at[done].set(values[name]) for name in names
       }

@@ -9,8 +9,9 @@ import operator
 import os
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
+from rich import console as rich_console
 from rich import progress as rich_progress
 
 from dropoutnet_jax import errors
@@ -127,28 +128,42 @@ class MetricsWriter:
     self._board.close()
 
 
-def is_terminal() -> bool:
-  """Whether a bar may redraw its line: never into files or a dumb terminal."""
-  return sys.stdout.isatty() and os.environ.get('TERM', 'dumb') != 'dumb'
+def is_terminal(file: TextIO | None = None) -> bool:
+  """Whether a bar may redraw its line: never into files or a dumb terminal.
+
+  Args:
+    file: that it is shown on; None is the standard output.
+  """
+  file = sys.stdout if file is None else file
+  return file.isatty() and os.environ.get('TERM', 'dumb') != 'dumb'
 
 
 class Bar:
   """A bar on a terminal; elsewhere a plain line a minute, from one process."""
 
-  def __init__(self, what: str, unit: str, total: int, start: int = 0):
+  def __init__(
+      self,
+      what: str,
+      unit: str,
+      total: int | None,
+      start: int = 0,
+      file: TextIO | None = None,
+  ):
     """Begins to show.
 
     Args:
       what: is done, beside the bar.
       unit: that is counted, for plain lines: 'step' gives 'step 3 of 10'.
-      total: number of them at the end.
+      total: number of them at the end; None where nobody knows.
       start: number of them that are done already.
+      file: to show it on; None is the standard output.
     """
     self._unit, self._total, self._start = unit, total, start
+    self._file = sys.stdout if file is None else file
     self._begin = self._last = time.monotonic()
     self._bar = None
     self._quiet = not parallel.is_writer()
-    if is_terminal() and not self._quiet:
+    if is_terminal(self._file) and not self._quiet:
       self._bar = rich_progress.Progress(
           rich_progress.TextColumn(what),
           rich_progress.BarColumn(),
@@ -156,6 +171,7 @@ class Bar:
           rich_progress.TextColumn('{task.fields[text]}'),
           rich_progress.TimeRemainingColumn(),
           transient=True,
+          console=None if file is None else rich_console.Console(file=file),
       )
       self._task = self._bar.add_task(
           what, total=total, completed=start, text=''
@@ -176,11 +192,12 @@ class Bar:
       self._bar.update(self._task, completed=done, text=text)
     elif now - self._last > _QUIET_SECONDS and not self._quiet:
       self._last = now
-      left = (self._total - done) / max(rate, 1e-9)
-      print(
-          f'{self._unit} {done} of {self._total}  {text}  {left:,.0f} s left',
-          flush=True,
-      )
+      end = ''
+      if self._total is not None:
+        left = (self._total - done) / max(rate, 1e-9)
+        text, end = f'{text}  {left:,.0f} s left', f' of {self._total}'
+      line = f'{self._unit} {done}{end}  {text}'
+      print(line, file=self._file, flush=True)
     return rate
 
   def say(self, text: str) -> None:
@@ -188,7 +205,7 @@ class Bar:
     if self._bar is not None:
       self._bar.console.print(text, highlight=False)
     elif not self._quiet:
-      print(text, flush=True)
+      print(text, file=self._file, flush=True)
 
   def close(self) -> None:
     if self._bar is not None:

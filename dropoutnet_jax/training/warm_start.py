@@ -44,7 +44,7 @@ def check(folder: str) -> None:
 
 
 def load(
-    folder: str, state: state_lib.TrainState, mesh: parallel.Mesh
+    folder: str, state: state_lib.TrainState
 ) -> tuple[state_lib.TrainState, str]:
   """Takes what fits from the best checkpoint of a run, else from its newest.
 
@@ -53,8 +53,7 @@ def load(
 
   Args:
     folder: of the other run.
-    state: a fresh state, replicated over the mesh.
-    mesh: of this run.
+    state: a fresh state, where it stays.
 
   Returns:
     The state with what was taken in parameters, statistics and both averages,
@@ -77,10 +76,10 @@ def load(
   statistics = state_lib.by_name(stats)
   state = dataclasses.replace(
       state,
-      params=_take(state.params, there, mesh),
-      batch_stats=_take(state.batch_stats, statistics, mesh),
-      ema_params=_take(state.ema_params, there, mesh),
-      ema_batch_stats=_take(state.ema_batch_stats, statistics, mesh),
+      params=_take(state.params, there),
+      batch_stats=_take(state.batch_stats, statistics),
+      ema_params=_take(state.ema_params, there),
+      ema_batch_stats=_take(state.ema_batch_stats, statistics),
   )
   kind = 'averaged parameters' if averaged else 'parameters'
   note = (
@@ -137,15 +136,15 @@ def _fits(value: Any, like: Any) -> bool:
   return value is not None and np.shape(value) == np.shape(like)
 
 
-def _take(tree: Any, values: Mapping[str, Any], mesh: parallel.Mesh) -> Any:
-  """The tree with those of the values that fit, on all devices."""
+def _take(tree: Any, values: Mapping[str, Any]) -> Any:
+  """The tree with those of the values that fit, where its own arrays were."""
 
   def pick(name: str, old: jax.Array) -> jax.Array:
     value = values.get(name)
     if not _fits(value, old):
       return old
     # A copy: steps overwrite the state, parameters and averages apart.
-    return parallel.place(np.array(value, old.dtype), mesh)
+    return parallel.place_like(np.array(value, old.dtype), old)
 
   picked = [pick(*pair) for pair in state_lib.by_name(tree).items()]
   return jax.tree.unflatten(jax.tree.structure(tree), picked)

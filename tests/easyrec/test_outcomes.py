@@ -426,6 +426,23 @@ CASES = [
     _optimizer(
         'adamw_optimizer', {'weight_decay': 0.01}, {'train.weight_decay': 0.01}
     ),
+    _optimizer(
+        'lazy_adam_optimizer',
+        {},
+        {'train.optimizer': 'adam', 'train.embedding_optimizer': 'lazy_adam'},
+    ),
+    Case(
+        'lazy Adam with averages',
+        {
+            'train_config': {
+                'optimizer_config': {
+                    'lazy_adam_optimizer': {},
+                    'use_moving_average': True,
+                }
+            }
+        },
+        {'train.embedding_optimizer': '', 'train.ema': 0.9999},
+    ),
     _optimizer('momentum_optimizer', {}, {'train.optimizer': 'sgd'}),
     _optimizer(
         'rms_prop_optimizer',

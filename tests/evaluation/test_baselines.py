@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
@@ -42,6 +43,35 @@ def test_content_knn(problem, quadrant):
   if quadrant == 'cold_user':
     expected = history[:, candidates]
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('quadrant', schema.QUADRANTS)
+def test_ideal_popularity(problem, quadrant):
+  found, _, candidates = _scores(baselines.ideal_popularity, problem, quadrant)
+  pairs = problem.split.evaluation[quadrant].item.tolist()
+  for row in found:
+    assert row.tolist() == [pairs.count(item) for item in candidates]
+
+
+@pytest.mark.parametrize('quadrant', schema.QUADRANTS)
+def test_ease(problem, quadrant):
+  method = baselines.Ease(problem, 5.0)
+  found, rows, candidates = _scores(method, problem, quadrant)
+  likes, _, _ = _parts(problem)
+  inverse = np.linalg.inv(likes[:, :30].T @ likes[:, :30] + 5.0 * np.eye(30))
+  weights = np.zeros((30, 40))
+  weights[:, :30] = np.eye(30) - inverse / np.diag(inverse)
+  expected = likes[rows][:, :30] @ weights[:, candidates]
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+  assert expected.any() == (quadrant == 'warm')
+  if quadrant == 'warm':
+    return
+  told = np.zeros((len(rows), 40), np.float32)
+  told[:, [3, 35]] = 1  # one that training knows, one that it does not
+  told = method.told(rows, scipy.sparse.csr_array(told))
+  found, _, _ = _scores(told, problem, quadrant)
+  expected = np.tile(weights[3, candidates], (len(rows), 1))
+  np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize('quadrant', schema.QUADRANTS)

@@ -250,7 +250,7 @@ def test_too_large_for_a_gram_matrix():
   ease.fit(likes, 1.0, max_gram=30)
   with pytest.raises(errors.UserError) as caught:
     ease.fit(likes, 1.0, max_gram=29)
-  assert '30 users over 40 items' in str(caught.value)
+  assert '30 users and 40 items' in str(caught.value)
   assert 'at most 29' in str(caught.value)
 
 

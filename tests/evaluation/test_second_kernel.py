@@ -127,7 +127,7 @@ def test_the_sparse_part_is_the_ridge_on_both_kernels(problem):
   content = problem.item.sparse
   tower = np.zeros((24, 1), np.float32)
   user = part.embed_users(rows, tower, content, 0.0)
-  item = part.embed_items(content[items], tower[:10])
+  item = part.embed_items(items, content[items], tower[:10])
   found = np.asarray(embeddings.score(user, item))
 
   dense = content.toarray().astype(np.float64)
@@ -154,7 +154,7 @@ def test_it_is_saved_and_added_to_like_the_rest(problem, tmp_path):
   score = lambda part, rows: np.asarray(
       embeddings.score(
           part.embed_users(rows, tower[: len(rows)], content, 0.0),
-          part.embed_items(content, tower),
+          part.embed_items(np.arange(40), content, tower),
       )
   )
   np.testing.assert_array_equal(score(part, rows), score(again, rows))

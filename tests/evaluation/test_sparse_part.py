@@ -22,7 +22,7 @@ def _embed(part, problem, rows, items, tower_weight, seed=0):
   item_tower = rng.normal(size=(len(items), 3)).astype(np.float32)
   content = problem.item.sparse
   user = part.embed_users(rows, user_tower, content, tower_weight)
-  item = part.embed_items(content[items], item_tower)
+  item = part.embed_items(items, content[items], item_tower)
   return user, item, user_tower @ item_tower.T
 
 
@@ -75,6 +75,39 @@ def test_a_user_without_history_has_the_tower_alone(problem):
   user, item, tower = _embed(part, problem, rows, items, 0.5)
   np.testing.assert_allclose(
       embeddings.score(user, item), 0.5 * tower, rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize('power', [0.0, 0.3])
+def test_known_items_have_a_weight_of_their_own(problem, power, tmp_path):
+  """What EASE says of an item is added: by itself, and not to new ones."""
+  plain, more = (
+      sparse_part.fit(
+          problem, _settings(history_weight=w, length_power=power), seed=0
+      )
+      for w in (0.0, 0.7)
+  )
+  rows, items = np.arange(30), np.arange(40)
+  before, after = (
+      np.asarray(embeddings.score(*_embed(x, problem, rows, items, 0.5)[:2]))
+      for x in (plain, more)
+  )
+  own = more.history.toarray() / more.lengths.of(problem.item.sparse)[None, :]
+  assert own[:24, :30].any() and not own[:, 30:].any()
+  np.testing.assert_allclose(
+      after - before, 0.7 * own[rows][:, items], rtol=1e-4, atol=2e-5
+  )
+  user, item, _ = _embed(more, problem, rows, items, 0.5)
+  as_new = more.embed_items(
+      np.full(40, -1), problem.item.sparse, np.asarray(item.dense[:, -3:])
+  )
+  np.testing.assert_allclose(
+      embeddings.score(user, as_new), before, rtol=1e-4, atol=2e-5
+  )
+  sparse_part.save(more, str(tmp_path))
+  again = sparse_part.load(str(tmp_path))
+  np.testing.assert_array_equal(
+      embeddings.score(*_embed(again, problem, rows, items, 0.5)[:2]), after
   )
 
 
@@ -141,7 +174,7 @@ def test_users_with_more_than_they_were_fitted_on(problem):
   assert not part.select(rows).history[[1, 2]].nnz
   every = np.arange(3)
   user = told.embed_users(every, np.zeros((3, 2), np.float32), content, 1.0)
-  item = part.embed_items(content, np.zeros((40, 2), np.float32))
+  item = part.embed_items(np.arange(40), content, np.zeros((40, 2), np.float32))
   score = np.asarray(embeddings.score(user, item))
   replaced = part.with_histories(cold, more, content)
   user = replaced.embed_users(cold, np.zeros((3, 2), np.float32), content, 1.0)

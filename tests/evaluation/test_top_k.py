@@ -9,7 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropoutnet_jax import parallel
 from dropoutnet_jax.evaluation import top_k
+from tests import collectives
 
 
 def integer_embeddings(seed, num_users, num_items, rank=3):
@@ -71,6 +73,42 @@ def test_excluded_items_never_appear(items_per_chunk, seed):
   check(found, full_sort(user @ item.T, 15, exclude))
   for banned_user, banned_item in zip(*pairs):
     assert banned_item not in found[1][banned_user]
+
+
+@pytest.mark.parametrize('num_items, k', [(1003, 20), (64, 9), (5, 12)])
+def test_lists_of_split_items_are_those_of_one_device(num_items, k):
+  """Ties over the edges of parts, and parts of padding alone."""
+  user, item = integer_embeddings(3, 30, num_items)
+  exclude = np.random.default_rng(1).integers(-1, num_items, (30, 6))
+  catalogue = top_k.Catalogue(item, 60, parallel.local_mesh())
+  for banned in (None, exclude):
+    found = catalogue.top(user, k, users_per_chunk=16, exclude=banned)
+    check(found, full_sort(user @ item.T, k, () if banned is None else banned))
+
+
+def test_of_split_items_k_of_each_device_travel():
+  user, item = integer_embeddings(3, 16, 1003)
+  mesh, k = parallel.local_mesh(), 5
+  catalogue = top_k.Catalogue(item, 4096, mesh)
+  text = (
+      top_k._top_of_embeddings.lower(
+          jnp.asarray(user),
+          0,
+          catalogue._items,
+          1003,
+          np.full((16, 0), -1, np.int32),
+          users_per_chunk=16,
+          k=k,
+          mesh=mesh,
+      )
+      .compile()
+      .as_text()
+  )
+  sent = collectives.collectives(text)
+  shapes = [array.shape for one in sent for array in one.arrays]
+  assert {one.kind for one in sent} == {'all-gather'}
+  assert shapes and all(np.prod(x) == 16 * 8 * k for x in shapes)
+  assert catalogue._items.addressable_data(0).shape == (1, 126, 3)
 
 
 def test_seen_and_banned_items_of_ten():

@@ -126,7 +126,7 @@ class Shop:
   """The folder of the tables, and the run folder in it."""
 
   folder: pathlib.Path
-  model: recommender_lib.Recommender
+  model: recommender_lib.Ranker
 
   @property
   def run(self) -> str:

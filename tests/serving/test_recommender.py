@@ -14,6 +14,7 @@ from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import recommender as recommender_lib
@@ -71,11 +72,27 @@ def test_lists_have_the_recall_of_the_results(shop, split, method):
   assert (np.diff(score, axis=1) <= 0).all()
 
 
-def _warm_up(model):
-  plan = warm_up.plan(model.problem, 'user', most=2, seed=0)
+def _warm_up(model, side='user'):
+  plan = warm_up.plan(model.problem, side, most=2, seed=0)
   items = model.items().select(plan.held_out.candidates)
-  exclude = _pairs(plan.likes, plan.rows)[:, plan.held_out.candidates]
+  users = plan.rows if side == 'user' else np.unique(plan.held_out.user)
+  exclude = _pairs(plan.likes, users)[:, plan.held_out.candidates]
   return plan, items, exclude
+
+
+def _told_recall(model, plan):
+  """What the evaluation finds where two pairs of each new row are folded in."""
+  methods = warm_up.make_methods(
+      model.problem, model.scorer, model.cfg, plan, 2
+  )
+  found = protocol.evaluate(
+      methods['model, folded in'](f'cold_{plan.side}', plan.held_out),
+      plan.held_out,
+      plan.likes,
+      model.cfg.evaluation,
+      'the model',
+  )
+  return found['recall@5']
 
 
 @pytest.mark.parametrize('method', ['model', 'tower'])
@@ -88,21 +105,26 @@ def test_histories_have_the_recall_of_the_warm_up_curve(shop, method):
   )
   item, _ = _rank(model, users, items, exclude=exclude)
   recall = _recall(plan.held_out, plan.rows, item)
-  methods = warm_up.make_methods(
-      model.problem, model.scorer, model.cfg, plan, 2
-  )
-  expected = protocol.evaluate(
-      methods['model, folded in']('cold_user', plan.held_out),
-      plan.held_out,
-      plan.likes,
-      model.cfg.evaluation,
-      'the model',
-  )
-  assert recall == pytest.approx(expected['recall@5'], abs=1e-6)
+  assert recall == pytest.approx(_told_recall(model, plan), abs=1e-6)
   cold, _ = _rank(
       model, model.users().select(plan.rows), items, exclude=exclude
   )
   assert (cold != item).any()
+
+
+@pytest.mark.parametrize('method', ['model', 'tower'])
+def test_new_items_warm_up_as_in_the_evaluation(shop, method):
+  """By two of the users who will like each, with or without a sparse part."""
+  model = shop.model if method == 'model' else _towers(shop.model)
+  plan, items, exclude = _warm_up(model, 'item')
+  place = np.searchsorted(plan.rows, items.row)
+  told = dataclasses.replace(items, history=plan.shown(2)[place])
+  users = model.users().select(np.unique(plan.held_out.user))
+  lists, _ = _rank(model, users, told, exclude=exclude)
+  recall = _recall(plan.held_out, users.row, lists)
+  assert recall == pytest.approx(_told_recall(model, plan), abs=1e-6)
+  cold, _ = _rank(model, users, items, exclude=exclude)
+  assert (cold != lists).any()
 
 
 @pytest.fixture(name='dataset', scope='module')
@@ -186,6 +208,27 @@ def test_chunks_change_nothing(shop, monkeypatch):
   found = _rank(model, users, items, exclude=exclude)
   np.testing.assert_array_equal(found[0], expected[0])
   np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
+
+
+def test_many_candidates_are_ranked_on_all_devices(shop, monkeypatch):
+  """With the lists of one device; scores may differ by rounding."""
+  model = _towers(shop.model)
+  users, items = model.users(), model.items()
+  exclude = model.seen(users, items)
+  expected = _rank(model, users, items, exclude=exclude)
+  monkeypatch.setattr(recommender_lib, '_FEW', 1)
+  parts, top = [], top_k.Catalogue.top
+
+  def spy(catalogue, *given, **how):
+    parts.append(catalogue._items.addressable_data(0).size)
+    return top(catalogue, *given, **how)
+
+  monkeypatch.setattr(top_k.Catalogue, 'top', spy)
+  item, score = _rank(model, users, items, exclude=exclude)
+  np.testing.assert_array_equal(item, expected[0])
+  np.testing.assert_allclose(score, expected[1], rtol=1e-5)
+  rank = model.cfg.model.rank
+  assert parts and set(parts) == {-(-len(items) // 8) * rank}
 
 
 def test_features_alone_take_no_history(shop, monkeypatch):

@@ -109,7 +109,7 @@ def test_known_users_move_where_the_run_can_say_how(
   users = model.users().select(np.array([known, cold]))
   users = dataclasses.replace(users, history=scipy.sparse.csr_array(more))
   before = tables.user.select(users.row)
-  after = model._with_preference(users, before, model._beyond_training(users))
+  after = model.row_tables.read('user', users).table
   assert before.present.tolist() == [True, False]
   assert after.present.tolist() == [True, True]
   assert after.preference[1].any()
@@ -119,4 +119,4 @@ def test_known_users_move_where_the_run_can_say_how(
   old = dataclasses.replace(
       users, history=scipy.sparse.csr_array(model.likes[users.row])
   )
-  assert model._beyond_training(old) is None
+  assert model.row_tables.read('user', old).more is None

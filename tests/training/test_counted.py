@@ -20,6 +20,7 @@ from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import counted
 from dropoutnet_jax.training import resident
+from dropoutnet_jax.training import step_batch
 from tests import tiny_run
 
 DAY = 86_400
@@ -81,7 +82,7 @@ def look(cfg, world):
   mesh = parallel.make_mesh(config.MeshConfig(), 1)
   loss_fn = batch_loss.make_loss_fn(cfg, spy, tables, mesh)
   loss_fn({}, {}, tables, jnp.int32(3))
-  batch = batch_loss.batch_of_step(cfg, tables, jnp.int32(3))
+  batch = step_batch.batch_of_step(cfg, tables, jnp.int32(3))
   return tables, *jax.device_get((batch, *spy.seen))
 
 

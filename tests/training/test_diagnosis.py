@@ -13,7 +13,7 @@ import pytest
 from dropoutnet_jax.training import diagnosis
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
-from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import step_batch
 from tests import tiny_run
 
 STEP = 5
@@ -40,7 +40,7 @@ def bad(request, problem):
 def _batch(runtime, state):
   """Distinct rows of a step, taken where the step itself draws them."""
   seen = []
-  draw = batch_loss.draw_batch
+  draw = step_batch.draw_batch
 
   def spy(*arguments):
     seen.append(draw(*arguments))
@@ -52,7 +52,7 @@ def _batch(runtime, state):
     return seen[0]
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(batch_loss, 'draw_batch', spy)
+    patch.setattr(step_batch, 'draw_batch', spy)
     batch = rows(state, runtime.tables)
   return {side: np.unique(getattr(batch, side)) for side in ('user', 'item')}
 

@@ -23,6 +23,7 @@ from dropoutnet_jax.model import rolled
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import batch_loss
+from dropoutnet_jax.training import step_batch
 from tests.model import slow_losses
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -248,8 +249,8 @@ def test_the_loss_of_a_step_is_that_of_loops(world, step):
   total, (_, metrics) = loss(
       params, variables['batch_stats'], tables, jnp.int32(step)
   )
-  rows = batch_loss.batch_of_step(cfg, tables, jnp.int32(step))
-  key = batch_loss.step_key(cfg, jnp.int32(step))
+  rows = step_batch.batch_of_step(cfg, tables, jnp.int32(step))
+  key = step_batch.step_key(cfg, jnp.int32(step))
   terms, depths = _slow_loss(cfg, params, tables, rows, key)
   assert depths == {
       'user': {'content': 1, 'preference': 2, 'tower': 2},

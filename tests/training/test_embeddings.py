@@ -20,6 +20,7 @@ from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import diagnosis
 from dropoutnet_jax.training import dropout_rates
 from dropoutnet_jax.training import resident
+from dropoutnet_jax.training import step_batch
 from tests import tiny_run
 from tests import toy_tokens
 
@@ -105,7 +106,7 @@ def fixture_step(request, world):
   def take(tables, params):
     number = jnp.int32(STEP)
     _, (_, metrics) = loss_fn(params, {}, tables, number)
-    batch = batch_loss.batch_of_step(cfg, tables, number)
+    batch = step_batch.batch_of_step(cfg, tables, number)
     tokens = [
         *tower_inputs.all_tokens(tables.user, batch.user),
         *tower_inputs.all_tokens(tables.item, batch.item),

@@ -21,6 +21,7 @@ from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import runtime as runtime_lib
+from dropoutnet_jax.training import step_batch
 from tests import tiny_run
 
 TERMS = ('pointwise', 'pairwise', 'softmax', 'in_batch_softmax')
@@ -136,7 +137,7 @@ def test_histories_leave_out_the_row_that_is_trained_on(problem):
   loss_fn = batch_loss.make_loss_fn(cfg, model, tables, mesh)
   _, (_, metrics) = loss_fn({}, {}, tables, jnp.int32(3))
   assert set(metrics) | {'gradient_norm'} == set(batch_loss.metric_names(cfg))
-  rows = batch_loss.batch_of_step(cfg, tables, jnp.int32(3))
+  rows = step_batch.batch_of_step(cfg, tables, jnp.int32(3))
   likes = problem.likes().toarray() > 0
   content = {'user': problem.user.dense, 'item': problem.item.dense}
   (user, _), (item, _) = model.seen

@@ -23,6 +23,7 @@ from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import signals
 from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import step_batch
 from dropoutnet_jax.training import telemetry
 from dropoutnet_jax.training import validation
 from tests import stop_after
@@ -125,7 +126,7 @@ def test_a_run_that_was_cut_is_the_uninterrupted_one(
 
 def test_the_last_batch_of_an_epoch_has_fewer_rows(runtime):
   """120 groups of two rows each, the first of which are of the epoch."""
-  draw = jax.jit(functools.partial(batch_loss.batch_of_step, runtime.cfg))
+  draw = jax.jit(functools.partial(step_batch.batch_of_step, runtime.cfg))
   size = len(runtime.tables.rows.user)
   last, left = divmod(size, 120)
   assert left

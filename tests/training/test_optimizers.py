@@ -103,7 +103,33 @@ def test_schedules(settings, expected):
 
 def test_every_name_of_the_config_is_made_and_no_other():
   assert set(optimizers.OPTIMIZERS) == set(config.OPTIMIZERS)
+  assert set(optimizers.ROW_OPTIMIZERS) == set(config.ROW_OPTIMIZERS)
   assert set(optimizers.SCHEDULES) == set(config.SCHEDULES)
+
+
+def test_which_tables_are_touched_by_row():
+  names = ['embeddings/genre', 'embeddings/maker', 'item_tower/embeddings/x']
+  find = lambda **train: optimizers.touched_tables(
+      config.TrainConfig(**train), names
+  )
+  assert find() == find(embedding_optimizer='adagrad') == []
+  assert find(embedding_optimizer='lazy_adam') == ['genre', 'maker']
+  some = {'embedding_parameters': 'embeddings/m.*'}
+  assert find(embedding_optimizer='row_adagrad', **some) == ['maker']
+
+
+def test_adagrad_of_rows_is_adagrad_where_they_are_narrow():
+  gradients = jnp.float32(np.random.default_rng(0).normal(size=(5, 3, 1)))
+  gradients = gradients.at[:, 1].set(0.0)  # a row that nothing looks up
+  start = {'embeddings': {'x': jnp.ones((3, 1))}, 'tower': jnp.ones((3, 1))}
+  both = {'embeddings': {'x': gradients}, 'tower': gradients}
+  settings = config.TrainConfig(
+      optimizer='adagrad', embedding_optimizer='row_adagrad', accumulator=0.2
+  )
+  path = descent.descend(settings, both, start)
+  found = path['embeddings']['x']
+  np.testing.assert_allclose(found, path['tower'], rtol=1e-6)
+  np.testing.assert_array_equal(found[:, 1], np.ones((5, 1)))
 
 
 def update(gradient, **settings):

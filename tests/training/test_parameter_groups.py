@@ -274,6 +274,17 @@ def test_groups_move_as_if_each_were_alone(labels, accumulate):
             "config.train.embedding_parameters is 'table.*', which is the "
             f'whole name of no parameter. There are {NAMES}.',
         ),
+        (
+            {
+                'embedding_optimizer': 'row_adagrad',
+                'embedding_parameters': 'embeddings/.*|.*/bias',
+            },
+            "config.train.embedding_optimizer is 'row_adagrad', which moves "
+            'rows of tables of embeddings, but '
+            "config.train.embedding_parameters is 'embeddings/.*|.*/bias', "
+            'which also names item_tower/output/bias, user_tower/output/bias. '
+            'Let it name embeddings/... alone, or choose one of adam, adamw, ',
+        ),
     ],
 )
 def test_patterns_that_name_nothing_or_everything(settings, message):

@@ -22,7 +22,7 @@ NAMES = batch_loss.metric_names(config.Config())
 START = np.array([3.0, -4.0], np.float32)
 
 
-def bowl(params, batch_stats, tables, step):
+def bowl(params, batch_stats, tables, step, ids):
   """A loss with gradient 2 (params - target), infinite at one step."""
   loss = jnp.sum((params['x'] - tables['target']) ** 2)
   loss = jnp.where(step == tables['bad_step'], jnp.inf, loss)
@@ -131,7 +131,8 @@ def test_a_bad_loss_stops_before_the_bad_step(bad_step):
 
 
 def test_a_gradient_that_is_not_finite_stops_as_well():
-  def loss_fn(params, batch_stats, tables, step):
+  def loss_fn(params, batch_stats, tables, step, ids):
+    assert not ids
     del tables, step
     loss = jnp.sum(jnp.sqrt(jnp.abs(params)))  # no slope at 0
     return loss, (batch_stats, {'loss/total': loss, 'loss/teacher': loss})

@@ -20,6 +20,7 @@ from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import dropout_rates
+from dropoutnet_jax.training import step_batch
 from tests import tiny_run
 
 USERS, ITEMS, WIDTH, SIZE = 6, 7, 2, 36
@@ -84,7 +85,7 @@ def _look(tables, key, pairing, dropout):
       dropout=config.DropoutConfig(**dict(dropout)),
   )
   rates = dropout_rates.effective_rates(cfg.dropout, tables)
-  batch = batch_loss.draw_batch(cfg, tables, key)
+  batch = step_batch.draw_batch(cfg, tables, key)
   given = (cfg, embed, {}, tables, key, rates, batch)
   if pairing == 'blocks':
     mesh = parallel.make_mesh(config.MeshConfig(), 1)

@@ -16,13 +16,13 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import row_file
-from dropoutnet_jax.training import batch_loss
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import row_feed
 from dropoutnet_jax.training import runtime as runtime_lib
+from dropoutnet_jax.training import step_batch
 from dropoutnet_jax.training import telemetry
 from tests import stop_after
 from tests import streamed_tables as toy
@@ -63,7 +63,7 @@ def runtimes(tables, kept):
 
 
 def batch_of(runtime, tables, step):
-  draw = functools.partial(batch_loss.batch_of_step, runtime.cfg)
+  draw = functools.partial(step_batch.batch_of_step, runtime.cfg)
   return jax.device_get(jax.jit(draw)(tables, jnp.int32(step)))
 
 

@@ -155,6 +155,16 @@ def test_anything_can_be_counted(monkeypatch, capsys):
   assert out == 'user 2000 of 5000  20 users/s  150 s left\n'
 
 
+def test_a_number_that_nobody_knows_has_no_end(monkeypatch, capsys):
+  clock = Clock(monkeypatch)
+  bar = telemetry.Bar('embed', 'user', None, file=sys.stderr)
+  clock.now += 100
+  bar.show(2000, lambda rate: f'{rate:.0f} users/s')
+  bar.close()
+  told = capsys.readouterr()
+  assert (told.out, told.err) == ('', 'user 2000  20 users/s\n')
+
+
 def test_evaluations_are_lines_of_their_own(monkeypatch, capsys):
   Clock(monkeypatch)
   progress = telemetry.Progress(100, 0, 10)

@@ -89,7 +89,7 @@ def test_averages_are_taken_where_there_are_some(
   folder = save(tmp_path, make_state(1.0, averages=theirs, step=40))
   mesh = make_mesh(num_devices)
   fresh = parallel.place(make_state(5.0, averages=mine), mesh)
-  state, note = warm_start.load(folder, fresh, mesh)
+  state, note = warm_start.load(folder, fresh)
   value = 101.0 if theirs else 1.0
   assert_full(state.params, value)
   assert_full(state.batch_stats, value + 0.1)
@@ -118,7 +118,7 @@ def test_the_best_checkpoint_counts_else_the_newest(tmp_path):
       ('newest', None, 3),
   ):
     folder = save(tmp_path / name, *states, values=values)
-    state, note = warm_start.load(folder, make_state(7.0), make_mesh())
+    state, note = warm_start.load(folder, make_state(7.0))
     assert_full(state.params, expected)
     assert f'checkpoint {expected} of' in note
 
@@ -127,7 +127,7 @@ def test_what_has_another_shape_or_name_stays_fresh_and_is_named(tmp_path):
   folder = save(tmp_path, make_state(1.0, averages=False, step=2))
   shapes = {'tower/bias': (2,), 'tower/kernel': (4, 2), 'extra/bias': (2,)}
   fresh = make_state(5.0, shapes, {'norm/mean': (3,), 'norm/var': (2,)})
-  state, note = warm_start.load(folder, fresh, make_mesh())
+  state, note = warm_start.load(folder, fresh)
   found, averages = flat(state.params), flat(state.ema_params)
   np.testing.assert_array_equal(found.pop('tower/bias'), [1.0, 1.0])
   np.testing.assert_array_equal(averages.pop('tower/bias'), [1.0, 1.0])
@@ -143,7 +143,7 @@ def test_what_has_another_shape_or_name_stays_fresh_and_is_named(tmp_path):
 def test_a_note_names_no_more_than_eight(tmp_path):
   folder = save(tmp_path, make_state(1.0))
   shapes = SHAPES | {f'new{n}': (1,) for n in range(10)}
-  _, note = warm_start.load(folder, make_state(5.0, shapes), make_mesh())
+  _, note = warm_start.load(folder, make_state(5.0, shapes))
   assert note.endswith('new7 (not there) and 2 more.')
 
 
@@ -164,9 +164,9 @@ def test_any_fresh_state_takes_what_is_equal_and_nothing_else(origin, shapes):
   same = {name for name, shape in shapes.items() if SHAPES.get(name) == shape}
   if not same:
     with pytest.raises(errors.UserError, match='no array of checkpoint 3'):
-      warm_start.load(origin, fresh, make_mesh())
+      warm_start.load(origin, fresh)
     return
-  state, note = warm_start.load(origin, fresh, make_mesh())
+  state, note = warm_start.load(origin, fresh)
   for name, array in flat(state.params).items():
     assert array.shape == shapes[name]
     np.testing.assert_array_equal(array, 1.0 if name in same else 5.0)
@@ -176,7 +176,7 @@ def test_any_fresh_state_takes_what_is_equal_and_nothing_else(origin, shapes):
 def test_nothing_that_fits_is_refused_with_both_lists(origin):
   fresh = make_state(5.0, {'tower/kernel': (4, 2), 'other': (2,)})
   with pytest.raises(errors.UserError) as caught:
-    warm_start.load(origin, fresh, make_mesh())
+    warm_start.load(origin, fresh)
   assert str(caught.value) == (
       f'config.train.warm_start: no array of checkpoint 3 of {origin} has name '
       'and shape of a parameter here. Here: other [2], tower/kernel [4, 2]. '
@@ -195,7 +195,7 @@ def test_a_folder_without_a_checkpoint_is_refused(tmp_path, kind):
     (folder / 'checkpoints' / '3.orbax-checkpoint-tmp').mkdir(parents=True)
   for function in (
       lambda: warm_start.check(str(folder)),
-      lambda: warm_start.load(str(folder), make_state(5.0), make_mesh()),
+      lambda: warm_start.load(str(folder), make_state(5.0)),
   ):
     with pytest.raises(errors.UserError) as caught:
       function()
@@ -223,7 +223,7 @@ def test_a_damaged_checkpoint_is_told_with_its_folder(tmp_path, damage):
       if path.is_file():
         path.write_bytes(bytes(len(path.read_bytes())))
   with pytest.raises(errors.UserError) as caught:
-    warm_start.load(folder, make_state(5.0), make_mesh())
+    warm_start.load(folder, make_state(5.0))
   message = str(caught.value)
   assert f'checkpoint 3 of {folder} cannot be read: ' in message
   assert message.endswith(

@@ -1,0 +1,395 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A model that `run.py export` wrote, on NumPy and SciPy alone.
+
+A copy of this file lies in every export, and needs nothing else of the package:
+
+  import numpy_runtime
+  model = numpy_runtime.load('.')
+  someone = model.embed('user', [{'age': 31}], histories=[['i4', 'i9']])
+  scores = model.score(someone, model.items)  # [1, I]
+
+`model.users` and `model.items` are the embeddings of the run. Others come from
+raw rows (dicts, which `numpy_encoders.py` beside this file reads), from encoded
+arrays as the manifest names them, and from histories: of a user ids of items,
+of an item ids of users, of the run.
+"""
+
+from collections.abc import Mapping, Sequence
+import functools
+import importlib.util
+import json
+import os
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+_TYPES = {'BOOL': np.bool_, 'U8': np.uint8, 'I32': np.int32, 'I64': np.int64}
+_TYPES |= {'F32': np.float32, 'F64': np.float64}
+_CLIP = 5.0  # standard deviations
+_OTHER = {'user': 'item', 'item': 'user'}
+Arrays = dict[str, np.ndarray]
+
+
+class Embeddings(NamedTuple):
+  """Embeddings of N users or items.
+
+  Attributes:
+    ids: N of the run; None for others.
+    dense: float32 [N, R].
+    sparse: csr_array float32 [N, T]; None without a sparse part.
+  """
+
+  ids: list[Any] | None
+  dense: np.ndarray
+  sparse: Any
+
+
+def load(folder: str) -> 'Model':
+  """The model of the folder of an export."""
+  return Model(folder)
+
+
+def read_safetensors(path: str) -> Arrays:
+  """Named arrays of a file, mapped into memory."""
+  data = np.memmap(path, np.uint8, 'r')
+  start = 8 + int.from_bytes(data[:8].tobytes(), 'little')
+  header = json.loads(data[8:start].tobytes())
+  header.pop('__metadata__', None)
+  found = {}
+  for name, about in header.items():
+    begin, end = (start + x for x in about['data_offsets'])
+    values: Any = np.frombuffer(data[begin:end], _TYPES[about['dtype']])
+    found[name] = values.reshape(about['shape'])
+  return found
+
+
+def sparse_of(arrays: Mapping[str, np.ndarray], name: str) -> Any:
+  """csr_array of the arrays NAME/indptr, /indices, /data and /shape."""
+  parts = tuple(arrays[f'{name}/{x}'] for x in ('data', 'indices', 'indptr'))
+  return scipy.sparse.csr_array(parts, shape=tuple(arrays[f'{name}/shape']))
+
+
+class Model:
+  """An export; `manifest` is what its manifest.json says."""
+
+  def __init__(self, folder: str):
+    self._folder = folder
+    with open(os.path.join(folder, 'manifest.json'), encoding='utf-8') as file:
+      self.manifest = json.load(file)
+    self._weights = self._arrays_of('towers')
+    self._arrays = self._arrays_of('model')
+
+  def _arrays_of(self, name: str) -> Arrays:
+    return read_safetensors(os.path.join(self._folder, f'{name}.safetensors'))
+
+  @functools.cached_property
+  def users(self) -> Embeddings:
+    """Of all users of the run."""
+    return self._read('user')
+
+  @functools.cached_property
+  def items(self) -> Embeddings:
+    """Of all items of the run."""
+    return self._read('item')
+
+  def _read(self, side: str) -> Embeddings:
+    arrays = self._arrays_of(f'{side}s')
+    is_text = 'ids_json' in arrays  # strings are no type of the format
+    ids = json.loads(arrays['ids_json'].tobytes()) if is_text else arrays['ids']
+    has_sparse = bool(self.manifest['sparse'])
+    sparse = sparse_of(arrays, 'sparse') if has_sparse else None
+    return Embeddings(list(ids), arrays['dense'], sparse)
+
+  def embed(
+      self,
+      side: str,
+      rows: Sequence[Mapping[str, Any]] | None = None,
+      histories: Sequence[Sequence[Any]] | None = None,
+  ) -> Embeddings:
+    """Embeddings of users or items, whether the run knows them or not.
+
+    Args:
+      side: 'user' or 'item'.
+      rows: raw values of each by the name of the column; None where nothing is
+        known. What is missing is left out.
+      histories: ids of the other side that each has met, of which those of the
+        run count; None for none.
+    """
+    number = len(histories or ()) if rows is None else len(rows)
+    if histories is not None and len(histories) != number:
+      raise ValueError(f'{number} rows, but {len(histories)} histories.')
+    inputs = {
+        name: np.zeros((number, *about['shape'][1:]), about['dtype'])
+        for name, about in self.manifest['sides'][side]['inputs'].items()
+    }
+    width = self.manifest['sides'][side]['sparse_width']
+    sparse = scipy.sparse.csr_array((number, width), dtype=np.float32)
+    if rows is not None:
+      content, sparse = self._encoders.encode(side, rows)
+      inputs |= content
+    met = self.history(side, histories or [()] * number)
+    return self.embed_encoded(side, self.told(side, inputs, met), sparse, met)
+
+  def embed_encoded(
+      self, side: str, inputs: Arrays, sparse: Any = None, met: Any = None
+  ) -> Embeddings:
+    """Embeddings of encoded rows.
+
+    Args:
+      side: 'user' or 'item'.
+      inputs: arrays [N, ...], as manifest['sides'][side]['inputs'] names them.
+      sparse: of items, csr_array [N, T]: sparse content, rows of norm 1 or 0.
+      met: of users, csr_array [N, I] of 1s: the items of their histories.
+    """
+    tower, about = self.tower(side, inputs), self.manifest['sparse']
+    if not about:
+      return Embeddings(None, tower, None)
+    if side == 'item':
+      dense = [self._correction(sparse), tower]
+      sparse = sparse.multiply(self._lengths(sparse)[:, None])
+      own = scipy.sparse.csr_array((len(tower), about['own_columns']))
+    else:
+      items = sparse_of(self._arrays, 'item_content')
+      taken = met @ self._item_dense
+      taken[:, : about['second_width']] *= -1
+      dense = [-taken / about['divisor'], about['tower_weight'] * tower]
+      longer = met.multiply(self._lengths(items)[None, :]).tocsr()
+      sparse = (longer @ items) / about['divisor']
+      own = longer[:, : about['own_columns']]
+    # After the content, a column of each item of the run: none of new ones.
+    sparse = scipy.sparse.hstack([sparse, own], format='csr', dtype=np.float32)
+    return Embeddings(None, np.hstack(dense).astype(np.float32), sparse)
+
+  def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:
+    """Scores float32 [U, I]."""
+    scores = users.dense @ items.dense.T
+    if users.sparse is None:
+      return scores
+    return scores + (users.sparse @ items.sparse.T).toarray()
+
+  @functools.cached_property
+  def _encoders(self) -> Any:
+    """The file beside this one, which raw rows alone need."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    path = os.path.join(folder, 'numpy_encoders.py')
+    spec = importlib.util.spec_from_file_location('numpy_encoders', path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.load(self._folder)
+
+  @functools.cached_property
+  def _item_dense(self) -> np.ndarray:
+    return self._correction(sparse_of(self._arrays, 'item_content'))
+
+  def _lengths(self, content: Any) -> np.ndarray:
+    """Lengths [N] of items by how much content they have."""
+    about = self.manifest['sparse']
+    entries = np.maximum(np.diff(content.indptr), 1)
+    return (entries / about['length_mean']) ** about['length_power']
+
+  def _correction(self, content: Any) -> np.ndarray:
+    """The items' side of what the sparse part subtracts: [N, F + k]."""
+    length, size = self._lengths(content)[:, None], content.shape[1]
+    weights = self._arrays['correction']
+    scaled = content.multiply(length).tocsr()
+    if 'second/root' not in self._arrays:
+      return scaled @ weights
+    predicted = _unit(content @ self._arrays['second/predictor'])
+    cosine = predicted @ self._arrays['second/landmarks'].T
+    kernel = np.square(np.maximum(cosine, 0)) @ self._arrays['second/root']
+    second = length * kernel
+    both = scaled @ weights[:size] + second @ weights[size:]
+    return np.hstack([second, both])
+
+  @functools.cached_property
+  def _numbers(self) -> dict[str, dict[Any, int]]:
+    ids = {side: self._read(side).ids or [] for side in _OTHER}
+    return {side: {x: n for n, x in enumerate(ids[side])} for side in ids}
+
+  def history(self, side: str, histories: Sequence[Sequence[Any]]) -> Any:
+    """Histories as csr_array [N, M] of 1s; ids that nobody knows are none."""
+    number_of = self._numbers[_OTHER[side]]
+    pairs = {
+        (row, number_of[one])
+        for row, met in enumerate(histories)
+        for one in met
+        if one in number_of
+    }
+    row, column = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+    return scipy.sparse.csr_array(
+        (np.ones(len(row), np.float32), (row, column)),
+        shape=(len(histories), len(number_of)),
+    )
+
+  def told(self, side: str, inputs: Arrays, met: Any) -> Arrays:
+    """Inputs of rows that met others of the run [N, M], and no one else."""
+    inputs, about = dict(inputs), self.manifest['sides'][side]
+    present, fold_in = inputs['present'], self.manifest['fold_in']
+    if self.manifest['preference'] != 'none':
+      factors = self._arrays[f'{side}/met_factors'].astype(np.float64)
+      value, kind = _fold_in(factors, met, **(fold_in or {})), 'preference'
+      found = np.any(value != 0, axis=1)
+      if not fold_in:
+        count = met @ np.any(factors != 0, axis=1).astype(np.float64)
+        value = (met @ factors) / np.maximum(count, 1)[:, None]
+        found, kind = count > 0, 'history'
+      value = self._scaled(side, kind, value)
+      value = np.where(found[:, None], value, 0).astype(np.float32)
+      inputs['preference'], present = value, present | found
+    if about['counts']:
+      number = np.diff(met.indptr)
+      counted = _counted(number, **about['counts'])
+      columns = inputs['preference_columns'].copy()
+      columns[:, columns.shape[1] - counted.shape[1] :] = counted
+      inputs['preference_columns'] = columns
+      present = present | (number > 0)
+    inputs['present'] = present
+    return inputs
+
+  def _scaled(self, side: str, kind: str, value: np.ndarray) -> np.ndarray:
+    """Preferences [N, P], scaled as those of the run."""
+    how = self.manifest['sides'][side]['scaling']
+    if how == 'standard':
+      mean, scale = (
+          self._arrays[f'{side}/{kind}_{x}'] for x in ('mean', 'scale')
+      )
+      return np.clip((value - mean) / scale, -_CLIP, _CLIP)
+    size = value.shape[1] ** 0.5 if how == 'unit' else 1.0
+    return value if how == 'none' else _unit(value) * size
+
+  def tower(self, side: str, inputs: Arrays) -> np.ndarray:
+    """What a tower makes of encoded arrays: float32 [N, R]."""
+    found: Arrays = dict(inputs)
+    for step in self.manifest['sides'][side]['steps']:
+      arrays = [found[name] for name in step['of']]
+      weights = [self._weights[name] for name in step.get('weights', ())]
+      found[step['to']] = _STEPS[step['do']](arrays, weights, step)
+    return found['embedding'].astype(np.float32)
+
+
+def _fold_in(
+    factors: np.ndarray,
+    met: Any,
+    confidence: float = 0.0,
+    regularization: float = 1.0,
+) -> np.ndarray:
+  """One half-step of implicit ALS for histories [N, M]: [N, P]."""
+  gram = factors.T @ factors + regularization * np.eye(factors.shape[1])
+  value = np.zeros((met.shape[0], factors.shape[1]))
+  for row in range(met.shape[0]):
+    own = factors[met.indices[met.indptr[row] : met.indptr[row + 1]]]
+    if own.any():
+      right = (1 + confidence) * own.sum(axis=0)
+      value[row] = np.linalg.solve(gram + confidence * own.T @ own, right)
+  return value
+
+
+def _counted(
+    number: np.ndarray,
+    mean: list[float],
+    std: list[float],
+    prior: list[float],
+    rate_std: list[float],
+    smoothing: float,
+    has_rates: bool,
+) -> np.ndarray:
+  """Statistics of rows with so many reactions [N], all of now, alone."""
+  usual, size = np.array(prior), (len(number), len(mean))
+  reacted = np.broadcast_to(number[:, None], size).astype(np.float64)
+  shown = np.round(reacted / usual) if has_rates else reacted
+  parts = [(np.log1p(shown) - np.array(mean)) / np.array(std)]
+  if has_rates:
+    hits = reacted + smoothing * usual
+    misses = np.maximum(shown - reacted, 0) + smoothing * (1 - usual)
+    rate = np.log(hits / misses) - np.log(usual / (1 - usual))
+    parts.append(rate / np.array(rate_std))
+  value = np.clip(np.hstack(parts), -_CLIP, _CLIP)
+  return np.where(number[:, None] > 0, value, 0).astype(np.float32)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+  norm = np.linalg.norm(x, axis=1, keepdims=True)
+  return x / np.where(norm > 0, norm, 1)
+
+
+def _dense(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
+  return x[0] @ weights[0] + (weights[1] if len(weights) > 1 else 0)
+
+
+def _batch_norm(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
+  scale, bias, mean, var = weights
+  return (x[0] - mean) / np.sqrt(var + step['epsilon']) * scale + bias
+
+
+def _layer_norm(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
+  gap = x[0] - x[0].mean(axis=1, keepdims=True)
+  var = np.mean(gap * gap, axis=1, keepdims=True)
+  return gap / np.sqrt(var + step['epsilon']) * weights[0] + weights[1]
+
+
+def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
+  """Embeddings of tokens, pooled; nothing of a row that has none."""
+  columns = slice(*step['columns'])
+  weight, emb = x[1][:, columns], weights[0][x[0][:, columns]]
+  width, there = emb.shape[2], weight > 0
+  if step['pooling'] == 'max':
+    value = np.where(there[..., None], emb, -np.inf).max(
+        axis=1, initial=-np.inf
+    )
+    return width**0.5 * np.where(there.any(axis=1)[:, None], value, 0)
+  if step['pooling'] == 'attention':
+    logit = emb @ weights[1] / width**0.5
+    logit = np.where(there, logit, -np.inf)
+    largest = logit.max(axis=1, initial=-1e30, keepdims=True)
+    weight = weight * np.where(there, np.exp(logit - largest), 0)
+  total = np.sum(weight[..., None] * emb, axis=1)
+  if step['pooling'] != 'sum':
+    size = weight.sum(axis=1, keepdims=True)
+    total = total / np.where(size > 0, size, 1)
+  return width**0.5 * total
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+  return x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+_STEPS: dict[str, Any] = {
+    'join': lambda x, weights, step: np.concatenate(x, axis=1),
+    'add': lambda x, weights, step: sum(x),
+    'column': lambda x, weights, step: x[0].astype(np.float32)[:, None],
+    'unit': lambda x, weights, step: _unit(x[0]),
+    'tanh': lambda x, weights, step: np.tanh(x[0]),
+    'relu': lambda x, weights, step: np.maximum(x[0], 0),
+    'gelu': lambda x, weights, step: _gelu(x[0]),
+    'dense': _dense,
+    'batch_norm': _batch_norm,
+    'layer_norm': _layer_norm,
+    'pool': _pool,
+}
+
+
+def _check(folder: str, output: str) -> None:
+  """Towers and scores of the rows that the export is checked with, as npz."""
+  model, rows = load(folder), read_safetensors(f'{folder}/check.safetensors')
+  found, known, told = {}, {}, {}
+  for side, every in (('user', model.users), ('item', model.items)):
+    names = model.manifest['sides'][side]['inputs']
+    inputs = {name: rows[f'{side}/inputs/{name}'] for name in names}
+    found[side] = model.tower(side, inputs)
+    row, met = rows[f'{side}/rows'], sparse_of(rows, f'{side}/met')
+    part = every.sparse if every.sparse is None else every.sparse[row]
+    known[side] = Embeddings(None, every.dense[row], part)
+    ids = (model.items if side == 'user' else model.users).ids or []
+    lists = np.split(met.indices, met.indptr[1:-1])
+    told[side] = model.embed(side, None, [[ids[n] for n in x] for x in lists])
+  found['known'] = model.score(known['user'], known['item'])
+  found['told_users'] = model.score(told['user'], known['item'])
+  found['told_items'] = model.score(known['user'], told['item'])
+  np.savez(output, **found)  # type: ignore[arg-type]
+
+
+if __name__ == '__main__':
+  _check(*sys.argv[1:])

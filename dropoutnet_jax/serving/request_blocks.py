@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables of requests in blocks, for files that are larger than memory.
+
+What a column holds is known from the run, so that every format can be read in
+parts: unlike in training, no value waits for the end of the file to be a number
+or a word. A JSON object may lack a key that others have; blocks of such a file
+have different columns.
+"""
+
+from collections.abc import Callable, Iterator
+import io
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import ipc
+from pyarrow import json as arrow_json
+from pyarrow import parquet
+
+from dropoutnet_jax import config_data
+from dropoutnet_jax import errors
+from dropoutnet_jax.data import table_files
+from dropoutnet_jax.data import table_formats
+
+_BYTES = 1 << 24  # of a delimited file or of JSON that are parsed at a time
+_Opened = Callable[[], Any]
+
+
+def read(
+    source: table_files.Source,
+    settings: config_data.TablesConfig,
+    num_rows: int,
+) -> Iterator[table_files.Table]:
+  """Reads a table in blocks, file by file, each in its order.
+
+  Args:
+    source: the table; `optional` names columns.
+    settings: separator.
+    num_rows: of a block at most.
+
+  Yields:
+    A block, whose `place` says the file and the row in it.
+
+  Raises:
+    UserError: as `table_files.read`.
+  """
+  system, paths = table_files.find(source, None)
+  found = False
+  for path, shown in paths:
+    opened = lambda path=path: system.open(path, 'rb', compression='infer')
+    for block in _read_file(opened, shown, source, settings, num_rows):
+      found = True
+      yield block
+  if not found:
+    raise errors.UserError(
+        f'{paths[0][1]}: no rows. Name a table with rows in {source.field}.'
+    )
+
+
+def count_rows(source: table_files.Source) -> int | None:
+  """Rows of all files, where the format says so without being read; or None.
+
+  Raises:
+    UserError: if nothing is there, or a file cannot be read.
+  """
+  system, paths = table_files.find(source, None)
+  total = 0
+  for path, shown in paths:
+    if table_files.format_of(shown, source.field) != 'parquet':
+      return None
+    with (
+        table_files.explained(shown, source.field, lambda error: ''),
+        system.open(path, 'rb', compression='infer') as file,
+    ):
+      total += parquet.ParquetFile(file).metadata.num_rows
+  return total
+
+
+def _read_file(
+    opened: _Opened,
+    shown: str,
+    source: table_files.Source,
+    settings: config_data.TablesConfig,
+    num_rows: int,
+) -> Iterator[table_files.Table]:
+  """Blocks of one file."""
+  kind = table_files.format_of(shown, source.field)
+  separator = settings.separator or ('\t' if kind == 'tsv' else ',')
+  reader = table_formats.READERS[kind](opened, separator, source.header)
+  with table_files.explained(shown, source.field, reader.explain):
+    table_formats.check_start(opened, shown, kind)
+    # Which keys a JSON object has is known when it is read.
+    names = [] if kind == 'json' else reader.names()
+  is_text = kind in ('csv', 'tsv')
+  if kind == 'json':
+    parts = _json(opened)
+  else:
+    table_files.check_columns(shown, names, source, reader.hint(names))
+    if is_text:
+      wanted = _wanted(source, names)
+      parts = _delimited(opened, separator, source.header, wanted)
+    else:
+      parts = _BATCHES[kind](opened, _wanted(source, names), num_rows)
+  begin = 0
+  while True:
+    with table_files.explained(shown, source.field, reader.explain):
+      data = next(parts, None)
+    if data is None:
+      return
+    if kind == 'json':
+      names = data.column_names
+      table_files.check_columns(shown, names, source, '')
+      data = data.select(_wanted(source, names))
+    if not begin and is_text and source.header:
+      table_files.check_first_row(data, shown, source)
+    for start in range(0, data.num_rows, num_rows):
+      part = data.slice(start, num_rows)
+      starts = np.array([-begin, part.num_rows])
+      yield table_files.Table(part, tuple(names), (shown,), starts, is_text)
+      begin += part.num_rows
+
+
+def _wanted(source: table_files.Source, names: list[str]) -> list[str]:
+  """The columns to read among those of a file."""
+  every = (*source.required, *(source.optional or ()))
+  return [name for name in every if name in names]
+
+
+def _delimited(
+    opened: _Opened,
+    separator: str,
+    header: tuple[str, ...],
+    wanted: list[str],
+) -> Iterator[pa.Table]:
+  """Strings, each a dictionary value; '' is missing."""
+  with opened() as file:
+    reader = arrow_csv.open_csv(
+        file,
+        arrow_csv.ReadOptions(
+            # One thread counts rows for the message of an error.
+            use_threads=False,
+            block_size=_BYTES,
+            column_names=list(header) or None,
+        ),
+        arrow_csv.ParseOptions(delimiter=separator, newlines_in_values=True),
+        arrow_csv.ConvertOptions(
+            column_types=dict.fromkeys(wanted, pa.string()),
+            include_columns=wanted,
+            null_values=[''],
+            strings_can_be_null=True,
+        ),
+    )
+    for batch in reader:
+      yield pa.Table.from_batches([batch])
+
+
+def _json(opened: _Opened) -> Iterator[pa.Table]:
+  """Whole lines, as many as fit."""
+  with opened() as file:
+    rest = b''
+    while True:
+      data = file.read(_BYTES)
+      lines, newline, rest = (rest + data).rpartition(b'\n')
+      if not data:
+        lines, rest = rest, b''
+      if (lines + newline).strip():
+        options = arrow_json.ReadOptions(block_size=len(lines) + 1)
+        table = arrow_json.read_json(io.BytesIO(lines + newline), options)
+        table.validate(full=True)  # strings are UTF-8
+        yield table
+      if not data:
+        return
+
+
+def _parquet(
+    opened: _Opened, wanted: list[str], num_rows: int
+) -> Iterator[pa.Table]:
+  with opened() as file:
+    for batch in parquet.ParquetFile(file).iter_batches(
+        num_rows, columns=wanted
+    ):
+      table = pa.Table.from_batches([batch])
+      table.validate(full=True)
+      yield table.select(wanted)
+
+
+def _arrow(
+    opened: _Opened, wanted: list[str], num_rows: int
+) -> Iterator[pa.Table]:
+  """The record batches that were written."""
+  del num_rows
+  with opened() as file:
+    reader = table_formats.open_ipc(file)
+    if isinstance(reader, ipc.RecordBatchFileReader):
+      batches = map(reader.get_batch, range(reader.num_record_batches))
+    else:
+      batches = iter(reader)
+    for batch in batches:
+      table = pa.Table.from_batches([batch]).select(wanted)
+      table.validate(full=True)
+      yield table
+
+
+_BATCHES = {'parquet': _parquet, 'arrow': _arrow}

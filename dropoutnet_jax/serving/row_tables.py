@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Users and items that are asked about, as the tables that the towers read.
+
+A row of the run has its content and preference of the training; a new one what
+the run's encoders make of its columns. What somebody has met beyond training
+becomes preference on both sides alike: of a user the items, of an item the
+users who met it.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax.data import blocks
+from dropoutnet_jax.data import column_types
+from dropoutnet_jax.data import features
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving import told_preference
+from dropoutnet_jax.training import resident
+
+
+class Known(NamedTuple):
+  """What is known of N users or items.
+
+  Attributes:
+    table: what the towers read, of NumPy arrays.
+    sparse: csr_array float32 [N, T], their sparse content.
+    more: csr_array float32 [N, M], 1 where their histories have a pair that is
+      none of training; None where no history has any.
+  """
+
+  table: tables_lib.SideTable
+  sparse: scipy.sparse.csr_array
+  more: scipy.sparse.csr_array | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RowTables:
+  """A run, as far as it says what is known of rows.
+
+  Attributes:
+    cfg: its configuration.
+    problem: its data.
+    tables: of its rows.
+    encoders: fitted, of 'user' and 'item'.
+    likes: csr_array [U, I], its training pairs with their weights.
+  """
+
+  cfg: config.Config
+  problem: problem_lib.Problem
+  tables: tables_lib.Tables
+  encoders: Mapping[str, features.Encoder]
+  likes: scipy.sparse.csr_array
+
+  @functools.cached_property
+  def _liked_by(self) -> scipy.sparse.csr_array:
+    return self.likes.T.tocsr()
+
+  def training_pairs(
+      self, side: str, row: np.ndarray
+  ) -> scipy.sparse.csr_array:
+    """What rows [C] of 'user' or 'item' met in training: [C, M]; -1 nothing."""
+    pairs = self.likes if side == 'user' else self._liked_by
+    return blocks.take_rows(pairs, row)
+
+  def read(self, side: str, rows: rows_lib.Rows) -> Known:
+    """All that is known of users or items, old and new."""
+    table = getattr(self.tables, side).select(rows.row)
+    sparse = blocks.take_rows(getattr(self.problem, side).sparse, rows.row)
+    new = np.flatnonzero(rows.is_new())
+    if rows.entities is not None and len(new):
+      encoder = self.encoders[side]
+      entities = column_types.select(rows.entities, new)
+      content = encoder.transform(column_types.fill(entities, encoder.columns))
+      table = resident.with_content(self.cfg, table, new, content)
+      place = np.full(len(rows), -1)
+      place[new] = np.arange(len(new))
+      sparse = sparse + blocks.take_rows(content.sparse, place)
+    more = self._beyond_training(side, rows)
+    if more is not None:
+      table = self._with_preference(side, rows, table, more)
+      number = np.diff(more.indptr)
+      table = table.with_reactions(np.arange(len(rows)), number)
+    return Known(table, scipy.sparse.csr_array(sparse), more)
+
+  def _beyond_training(
+      self, side: str, rows: rows_lib.Rows
+  ) -> scipy.sparse.csr_array | None:
+    """The part of the histories that is no training pair: [N, M]."""
+    if rows.history is None or not rows.history.nnz:
+      return None
+    trained = rows_lib.pattern(self.training_pairs(side, rows.row))
+    told = rows_lib.pattern(rows.history)
+    more = scipy.sparse.csr_array(told - told.multiply(trained))
+    more.eliminate_zeros()
+    return more if more.nnz else None
+
+  def _with_preference(
+      self,
+      side: str,
+      rows: rows_lib.Rows,
+      table: tables_lib.SideTable,
+      more: scipy.sparse.csr_array,
+  ) -> tables_lib.SideTable:
+    """The table of rows [N] that have more pairs [N, M] than training knew.
+
+    Features of their preference stay as they are: none of new rows.
+    """
+    if self.cfg.features.preference == 'none':
+      return table
+    is_told = np.diff(more.indptr) > 0
+    if self.cfg.features.preference == 'factors' and (
+        not told_preference.can_fold_in(self.cfg)
+    ):
+      is_told &= ~table.present  # factors say more than a mean
+    told = np.flatnonzero(is_told)
+    if not len(told):
+      return table
+    histories = self.training_pairs(side, rows.row[told]) + more[told]
+    value, present = told_preference.preference(
+        self.cfg, self.problem, self.tables, side, histories
+    )
+    table = dataclasses.replace(
+        table, preference=table.preference.copy(), present=table.present.copy()
+    )
+    table.preference[told], table.present[told] = value, present
+    return table

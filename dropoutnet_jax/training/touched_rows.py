@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Steps that touch a few rows of large tables of embeddings, and no others.
+
+Before the loss is computed it is known which ids a step looks up. Their rows of
+the table, and those of what the optimiser keeps of it, are taken out; the step
+works on these as if there were no more; then they are put back. So the cost of
+a step is that of its batch, whatever the size of the table.
+
+What is touched are the tokens of all users and items that a step embeds,
+whether or not input dropout takes them away: with Adam those move on by their
+mean gradient. A row that no step touches stays as it is, bit for bit.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dropoutnet_jax import config
+from dropoutnet_jax import parallel
+from dropoutnet_jax import table_shards
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.data import tokens as tokens_lib
+from dropoutnet_jax.model import tower_inputs
+from dropoutnet_jax.training import state as state_lib
+from dropoutnet_jax.training import step_batch
+
+# By name of a table: int32 [n], ascending and distinct ids; what is left of n
+# has the number of the table's rows.
+Ids = dict[str, jax.Array]
+# (tables, step) -> Ids
+Find = Callable[[tables_lib.Tables, jax.Array], Ids]
+
+
+def make_find(
+    cfg: config.Config, names: Iterable[str], mesh: parallel.Mesh | None
+) -> Find:
+  """Returns what finds the ids that a step looks up.
+
+  Args:
+    cfg: the experiment.
+    names: of tables of embeddings whose rows are touched alone.
+    mesh: of the devices, each of which gets all of the ids.
+  """
+  names = tuple(names)
+
+  def find(tables: tables_lib.Tables, step: jax.Array) -> Ids:
+    if not names:
+      return {}
+    users, items = parallel.gather_rows(
+        step_batch.rows_of_step(cfg, tables, step), mesh
+    )
+    tokens = tower_inputs.all_tokens(tables.user, users)
+    tokens += tower_inputs.all_tokens(tables.item, items)
+    found = {name: _ids(name, tokens) for name in names}
+    return parallel.gather_rows(found, mesh)
+
+  return find
+
+
+def _ids(name: str, tokens: list[tokens_lib.Tokens]) -> jax.Array:
+  """Distinct ids of one table among tokens, and 0."""
+  found, num_rows = [jnp.zeros(1, jnp.int32)], 0  # what is dropped becomes 0
+  for one in tokens:
+    for feature in one.features:
+      if feature.table == name:
+        found.append(one.id[:, feature.start : feature.stop].reshape(-1))
+        num_rows = feature.num_rows
+  together = jnp.concatenate(found)
+  size = min(len(together), num_rows)
+  return jnp.unique(together, size=size, fill_value=num_rows)
+
+
+def take(
+    state: state_lib.TrainState, ids: Ids, mesh: parallel.Mesh | None
+) -> state_lib.TrainState:
+  """The state with only these rows of their tables, on every device."""
+
+  def pick(leaf: jax.Array, rows: jax.Array | None) -> jax.Array:
+    return leaf if rows is None else table_shards.take(leaf, rows, mesh)
+
+  return _map(pick, ids, state)
+
+
+def put(
+    state: state_lib.TrainState,
+    ids: Ids,
+    new: state_lib.TrainState,
+    mesh: parallel.Mesh | None,
+) -> state_lib.TrainState:
+  """`new`, a state of these rows alone, with all rows of `state`."""
+
+  def write(
+      leaf: jax.Array, rows: jax.Array | None, values: jax.Array
+  ) -> jax.Array:
+    if rows is None:
+      return values
+    return table_shards.put(leaf, rows, values, mesh)
+
+  return _map(write, ids, state, new)
+
+
+def _map(
+    function: Callable[..., Any], ids: Mapping[str, Any], state: Any, *more: Any
+) -> Any:
+  """Maps (leaf, ids of its table or None, more leaves) to a leaf."""
+
+  def apply(path: Any, leaf: jax.Array, *others: jax.Array) -> Any:
+    table = state_lib.table_of(path)
+    rows = None if table is None else ids.get(table)
+    return function(leaf, rows, *others)
+
+  return jax.tree_util.tree_map_with_path(apply, state, *more)

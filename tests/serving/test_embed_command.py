@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python run.py embed`: embeddings in blocks, or one message and no file."""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import ipc
+from pyarrow import parquet
+import pytest
+
+from dropoutnet_jax.serving import embed_files
+from dropoutnet_jax.serving import facade
+from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import request_blocks
+from tests import command_line
+
+_ROWS = [
+    {
+        'item_id': f'n{n}',
+        'tags': [f'word{n % 20}', f'word{(3 * n) % 20}'],
+        'image': [float(n % 3), 1.0, -0.5],
+    }
+    for n in range(40)
+]
+
+
+@pytest.fixture(name='here')
+def fixture_here(shop, tmp_path, monkeypatch):
+  """The current folder, with run/; the model of it is loaded once for all."""
+  (tmp_path / 'run').symlink_to(shop.run)
+  monkeypatch.chdir(tmp_path)
+  real = recommender_lib.load
+  load = lambda workdir: shop.model if workdir == 'run' else real(workdir)
+  monkeypatch.setattr(recommender_lib, 'load', load)
+  return tmp_path
+
+
+def _embed(*flags: str) -> command_line.Ended:
+  return command_line.call('embed', '--workdir=run', *flags)
+
+
+def _check(path, expected):
+  """Checks a file against what the library gives."""
+  table = parquet.read_table(path)
+  width = expected.dense.shape[1]
+  kind = table.schema.field('dense').type
+  assert pa.types.is_fixed_size_list(kind) and kind.list_size == width
+  assert table.column(0).to_pylist() == expected.ids.tolist()
+  dense = table.column('dense').combine_chunks().flatten().to_numpy()
+  np.testing.assert_allclose(
+      dense.reshape(-1, width), expected.dense, rtol=1e-5, atol=1e-6
+  )
+  sparse = expected.sparse
+  row = np.repeat(np.arange(len(table)), np.diff(sparse.indptr))
+  found = np.zeros(sparse.shape, np.float32)
+  for name, values in (('sparse_indices', None), ('sparse_values', found)):
+    lists = table.column(name).to_pylist()
+    flat = [value for one in lists for value in one]
+    if values is None:
+      column = np.array(flat)
+      assert [len(one) for one in lists] == np.diff(sparse.indptr).tolist()
+    else:
+      values[row, column] = flat
+  np.testing.assert_allclose(found, sparse.toarray(), rtol=1e-6)
+  return table
+
+
+def test_all_of_the_run(shop, here):
+  ended = _embed('--output=users.parquet', '--side=user')
+  assert (ended.status, ended.err) == (0, '')
+  table = _check(
+      'users.parquet', facade.Recommender(shop.model).embed_users(None)
+  )
+  assert table.column_names[0] == 'user_id'
+  about = json.loads(
+      parquet.read_schema('users.parquet').metadata[b'dropoutnet_jax']
+  )
+  assert about == {
+      'side': 'user',
+      'step': 2,
+      'run': 'shop',
+      'dense_width': 7,
+      'sparse_width': 19,
+  }
+  assert ended.out.splitlines() == [
+      '36 embeddings of users, dense numbers: 7 and sparse ones of 19, by the '
+      'model after step 2.',
+      'Written to users.parquet',
+  ]
+
+
+def _write(path, kind):
+  """The rows as a file, in a format whose parts do not say all types."""
+  table = pa.Table.from_pylist(_ROWS)
+  if kind == 'parquet':
+    parquet.write_table(table, path, row_group_size=13)
+  elif kind == 'arrow':
+    with ipc.new_stream(path, table.schema) as writer:
+      writer.write_table(table, 11)
+  elif kind == 'jsonl':
+    # Some lack a key: not those of the first block.
+    lines = [json.dumps(row) for row in _ROWS]
+    path.write_text('\n'.join(lines))
+  else:
+    flat = {
+        'item_id': table.column('item_id'),
+        'tags': ['|'.join(row['tags']) for row in _ROWS],
+        'image': ['|'.join(map(str, row['image'])) for row in _ROWS],
+    }
+    with open(path, 'wb') as file:
+      options = arrow_csv.WriteOptions(delimiter='\t' if kind == 'tsv' else ',')
+      arrow_csv.write_csv(pa.table(flat), file, options)
+
+
+@pytest.mark.parametrize('kind', ['parquet', 'arrow', 'jsonl', 'csv', 'tsv'])
+def test_blocks_of_files_are_the_whole(shop, here, monkeypatch, kind):
+  monkeypatch.setattr(embed_files, '_BLOCK', 16)
+  monkeypatch.setattr(request_blocks, '_BYTES', 512)
+  _write(here / f'items.{kind}', kind)
+  sizes = []
+  real = recommender_lib.Ranker.embed_items
+  monkeypatch.setattr(
+      recommender_lib.Ranker,
+      'embed_items',
+      lambda self, rows: sizes.append(len(rows)) or real(self, rows),
+  )
+  (here / 'met.csv').write_text('user_id,item_id\nu1,n3\nu2,n3\nu4,i2\n')
+  ended = _embed(
+      f'--items=items.{kind}', '--output=out', '--interactions=met.csv'
+  )
+  assert (ended.status, ended.err) == (0, ''), ended.err
+  assert len(sizes) >= 3 and max(sizes) <= 16 and sum(sizes) == 40
+  assert (here / 'out' / 'items.parquet').exists()
+  expected = facade.Recommender(shop.model).embed_items(
+      _ROWS, {'n3': ['u1', 'u2']}
+  )
+  _check('out/items.parquet', expected)
+  assert ended.out.splitlines()[0] == (
+      f'items.{kind}: 40 item(s), 40 of them new to the run.'
+  )
+  assert ended.out.splitlines()[-1] == 'Written to out/items.parquet'
+
+
+def test_an_id_may_come_twice_and_keys_late(shop, here, monkeypatch):
+  """Rows of the file are rows of the output; blocks differ in their columns."""
+  monkeypatch.setattr(request_blocks, '_BYTES', 64)
+  (here / 'users.jsonl').write_text(
+      '{"user_id": "n", "age": 30}\n\n'
+      + '{"user_id": "u3", "region": null}\n' * 3
+      + '{"user_id": "n", "age": 30, "about": "loud music", "regio": "x"}'
+  )
+  (here / 'met.csv').write_text('user_id,item_id\nn,i3\nn,i4\nx,i2\nn,i99\n')
+  ended = _embed(
+      '--users=users.jsonl', '--output=u.parquet', '--interactions=met.csv'
+  )
+  assert (ended.status, ended.err) == (0, ''), ended.err
+  library = facade.Recommender(shop.model)
+  told = {'n': ['i3', 'i4']}
+  first, last = (
+      library.embed_users([{'user_id': 'n', 'age': 30, **more}], told)
+      for more in ({}, {'about': 'loud music'})
+  )
+  known = library.embed_users(['u3'])
+  dense = np.concatenate([first.dense, *3 * [known.dense], last.dense])
+  table = parquet.read_table('u.parquet')
+  assert table.column('user_id').to_pylist() == ['n', *3 * ['u3'], 'n']
+  found = table.column('dense').combine_chunks().flatten().to_numpy()
+  np.testing.assert_allclose(found.reshape(5, -1), dense, rtol=1e-5, atol=1e-6)
+  assert ended.out.splitlines()[:3] == [
+      'users.jsonl: 5 user(s), 2 of them new to the run.',
+      "users.jsonl has no column 'visits', which features read: it counts as "
+      'missing.',
+      'met.csv: 1 row(s) are left out, whose item_id (1 of them, such as i99) '
+      'is not among the items of the run.',
+  ]
+
+
+class Case(NamedTuple):
+  """A mistake: the flags, and what must be said of it."""
+
+  name: str
+  flags: str
+  message: str
+
+
+_RUN = '--workdir=run --output=e.parquet'
+CASES = [
+    Case(
+        'no flags', '', 'embed needs a run and a place for its embeddings; wr'
+    ),
+    Case('no run', '--output=e.parquet', 'write python run.py embed --workdi'),
+    Case(
+        'no side', _RUN, 'embed got neither --users nor --items; say with --s'
+    ),
+    Case(
+        'both sides',
+        f'{_RUN} --users=u.csv --items=i.csv',
+        'embed got both files; say with --side=user or --side=item whose',
+    ),
+    Case(
+        'another side',
+        f'{_RUN} --side=users',
+        "--side=users: it must be one of user, item. Did you mean 'user'?",
+    ),
+    Case(
+        'the other file',
+        f'{_RUN} --side=user --items=i.csv',
+        '--items names items, but --side=user asks for users; leave out one',
+    ),
+    Case('empty', f'{_RUN} --side=', '--side is empty; give it a value.'),
+    Case(
+        'a format',
+        '--workdir=run --output=e.csv --side=user',
+        '--output=e.csv: embeddings are written as Parquet; let the name end i',
+    ),
+    Case(
+        'no folder',
+        '--workdir=run --output=no/e.parquet --side=user',
+        '--output=no/e.parquet: there is no folder no. Make it, or correct',
+    ),
+    Case(
+        'no folder of a folder',
+        '--workdir=run --output=no/more --side=user',
+        '--output=no/more: there is no folder no. Make it, or correct the pat',
+    ),
+    Case(
+        'over the input',
+        '--workdir=run --output=p.parquet --users=p.parquet',
+        '--output=p.parquet is a file that is read; name another one.',
+    ),
+    Case(
+        'no file', f'{_RUN} --users=no.csv', "--users is 'no.csv', where there"
+    ),
+    Case(
+        'no ids',
+        '--workdir=run --output=new --users=i.csv',
+        "i.csv: there is no column 'user_id', which config.data.tables.user_id",
+    ),
+    Case(
+        'no ids in JSON',
+        f'{_RUN} --items=bad.jsonl',
+        "bad.jsonl: there is no column 'item_id', which config.data.tables.it",
+    ),
+    Case('no rows', f'{_RUN} --users=none.csv', 'none.csv: no rows.'),
+    Case(
+        'a broken line', f'{_RUN} --items=broken.jsonl', 'broken.jsonl:2: Expec'
+    ),
+    Case(
+        'a value, far behind',
+        '--workdir=run --output=new --users=old.csv',
+        "old.csv, row 3: age: 'old' is not a number. Correct it, or leave it",
+    ),
+    Case(
+        'interactions of others',
+        '--workdir=run --output=new --users=u.csv --interactions=c.csv',
+        'c.csv: no user_id (1 of them, such as z) is among the users that are',
+    ),
+    Case(
+        'interactions without items',
+        f'{_RUN} --side=user --interactions=d.csv',
+        'd.csv: no item_id (1 of them, such as j) is among the items of the r',
+    ),
+    Case(
+        'other settings',
+        f'{_RUN} --side=user --k=3 --data_dir=.',
+        'embed takes everything from the run folder; leave out --data_dir, --k',
+    ),
+]
+
+
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+def test_mistakes(case, here, monkeypatch):
+  monkeypatch.setattr(request_blocks, '_BYTES', 30)
+  command_line.write(
+      here,
+      {
+          'u.csv': 'user_id\nu1\nu1\n',
+          'i.csv': 'item_id\ni1\n',
+          'none.csv': 'user_id\n',
+          'old.csv': 'user_id,age\nn,30\nm,31\no,old\n',
+          'c.csv': 'user_id,item_id\nz,i1\n',
+          'd.csv': 'user_id,item_id\nu1,j\n',
+          'bad.jsonl': '{"item": 3}\n',
+          'broken.jsonl': '{"item_id": "a"}\n{"item_id" "b"}\n',
+          'p.parquet': 'PAR1',
+      },
+  )
+  before = command_line.snapshot(here)
+  ended = command_line.call('embed', *case.flags.split())
+  command_line.check(ended, 2, case.message)
+  assert command_line.snapshot(here) == before

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a score is made of: sums that are exact, and what is missed if gone."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.sparse
+
+from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.serving import explain as explain_lib
+from dropoutnet_jax.serving import facade
+from dropoutnet_jax.serving import told_preference
+
+_SPARSE = dict(history_size=3, length_power=0.5)
+
+
+@pytest.fixture(name='model', scope='module', params=['one', 'second'])
+def fixture_model(shop, request):
+  """Histories cut to three items; with and without a second kernel."""
+  ranker = shop.model
+  settings = dataclasses.replace(
+      ranker.cfg.model.sparse,
+      **_SPARSE,
+      landmarks=6 if request.param == 'second' else 0,
+      history_weight=0.4 if request.param == 'second' else 0.0,
+  )
+  part = sparse_part.fit(ranker.problem, settings, seed=0)
+  scorer = dataclasses.replace(ranker.scorer, sparse=part)
+  return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
+
+
+def _score(model, user, item, history=None):
+  found = model.recommend(
+      [user], 1, candidates=[item], history=history, exclude_seen=False
+  )
+  return found.column('score')[0].as_py()
+
+
+@pytest.mark.parametrize(
+    'user, history',
+    [
+        ('u1', None),
+        ('u1', {'u1': ['i2', 'i9']}),
+        ({'user_id': 'n', 'age': 30}, {'n': ['i3', 'i4']}),
+    ],
+)
+def test_parts_sum_to_the_score(model, user, history):
+  item = {'item_id': 'fresh', 'tags': ['word1', 'word2', 'word3']}
+  for one in ('i5', item):
+    found = model.explain(user, one, history)
+    score = _score(model, user, one, history)
+    assert found.score == pytest.approx(score, rel=1e-4, abs=1e-5)
+    assert found.score == pytest.approx(sum(found.parts.values()))
+    itself = {'itself'} if model.ranker.scorer.sparse.history_weight else set()
+    assert set(found.parts) == {'towers', 'tags', 'correction', *itself}
+    tags = sum(value for _, value in found.tags)
+    assert tags == pytest.approx(found.parts['tags'], rel=1e-5, abs=1e-7)
+    assert any(value for _, value in found.tags)
+    shares = sum(share.value for share in found.history)
+    sparse = sum(found.parts.values()) - found.parts['towers']
+    assert shares + found.rest == pytest.approx(sparse, rel=1e-5, abs=1e-6)
+    is_told = isinstance(user, dict)
+    # Of what is told nothing is cut; of smoothed histories something is.
+    assert (abs(found.rest) < 1e-6) == is_told
+    if is_told:
+      assert {share.item for share in found.history} == {'i3', 'i4'}
+      assert all(share.met for share in found.history)
+
+
+def test_tags_and_items_by_the_definition(shop, model):
+  """Of a user with a told history: products of contents, tag by tag."""
+  ranker = model.ranker
+  part = ranker.scorer.sparse
+  content = ranker.problem.item.sparse.toarray().astype(np.float64)
+  length = part.lengths.of(ranker.problem.item.sparse)
+  found = model.explain({'user_id': 'n'}, 'i5', {'n': ['i3', 'i4']})
+  profile = length[3] * content[3] + length[4] * content[4]
+  by_tag = profile * length[5] * content[5] / part.correction.divisor
+  names = ranker.encoders['item'].sparse_names
+  tags = dict(found.tags)
+  for name, value, own in zip(names, by_tag, content[5]):
+    assert (name in tags) == (own > 0)
+    assert tags.get(name, 0) == pytest.approx(value, rel=1e-4, abs=1e-7)
+  dense = part.item_dense(ranker.problem.item.sparse)
+  sign = np.full(dense.shape[1], -1.0)
+  sign[: 0 if part.second is None else part.second.width] = 1
+  for share in found.history:
+    other = int(share.item[1:])
+    dot = length[other] * content[other] @ (length[5] * content[5])
+    dot += (sign * dense[other]) @ dense[5]
+    value = dot / part.correction.divisor
+    assert share.value == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+def _loss(found, side, kind, name):
+  (loss,) = [
+      loss.value
+      for loss in found.without
+      if (loss.side, loss.kind, loss.name) == (side, kind, name)
+  ]
+  return loss
+
+
+def test_features_that_are_missed(model):
+  """As if the user or item had come without the column."""
+  user = {
+      'user_id': 'n',
+      'region': 'north',
+      'age': 30,
+      'about': 'loud music',
+      'visits': ['word1', 'word2'],
+  }
+  item = {'item_id': 'x', 'tags': ['word1', 'word4'], 'image': [1.0, 0, 2]}
+  found = model.explain(user, item)
+  assert {loss.name for loss in found.without if loss.side == 'user'} == {
+      *user
+  } - {'user_id'}
+  towers = found.parts['towers']
+  for side, row in (('user', user), ('item', item)):
+    for name in {*row} - {f'{side}_id'}:
+      pair = {'user': user, 'item': item}
+      pair[side] = {key: row[key] for key in row if key != name}
+      without = model.explain(pair['user'], pair['item']).parts['towers']
+      loss = _loss(found, side, 'feature', name)
+      assert loss == pytest.approx(towers - without, rel=1e-3, abs=1e-4)
+  values = [abs(loss.value) for loss in found.without]
+  assert values == sorted(values, reverse=True)
+
+
+def _towers_when_told(model, row, met):
+  """The towers' score of a cold user and i5 by the way of the evaluation."""
+  ranker, number = model.ranker, len(model.ranker.problem.item.ids)
+  cold = np.array([row])
+
+  def score(known):
+    history = scipy.sparse.csr_array(
+        np.isin(np.arange(number), known)[None].astype(np.float32)
+    )
+    value, present = told_preference.preference(
+        ranker.cfg, ranker.problem, ranker.scorer.tables, 'user', history
+    )
+    told = ranker.scorer.with_reactions('user', cold, np.array([len(met)]))
+    emb = told.with_preference('user', cold, value, present).all_embeddings()
+    return ranker.scorer.tower_weight * (emb['user'][row] @ emb['item'][5])
+
+  return score
+
+
+def test_items_of_a_history_that_are_missed(model, monkeypatch):
+  row = int(model.ranker.problem.split.evaluation['cold_user'].user[0])
+  user = model.ranker.problem.user.ids[row].item()
+  trained = model.ranker.problem.split.train_rows()[1]
+  cold = model.ranker.problem.split.evaluation['cold_item'].candidates[0]
+  met = [*trained[:3].tolist(), int(cold)]
+  found = model.explain(user, 'i5', {user: [f'i{n}' for n in met]})
+  score = _towers_when_told(model, row, met)
+  for item in met:
+    loss = _loss(found, 'user', 'history', f'i{item}')
+    without = score([n for n in met if n != item])
+    assert loss == pytest.approx(score(met) - without, rel=1e-3, abs=1e-5)
+  # The teacher knows nothing of an item that nobody met in training.
+  assert _loss(found, 'user', 'history', f'i{cold}') == 0
+  monkeypatch.setattr(explain_lib, '_MOST', 2)
+  few = model.explain(user, 'i5', {user: [f'i{n}' for n in met]})
+  kept = [loss.name for loss in few.without if loss.kind == 'history']
+  own = model.embed_items(None).dense[:, -4:]
+  order = sorted(met, key=lambda n: -(own[n] @ own[5]))
+  assert {*kept} == {f'i{n}' for n in order[:2]}
+
+
+@pytest.mark.parametrize('preference', ['none', 'file'])
+def test_without_a_teacher_of_its_own_no_item_is_missed(shop, preference):
+  """Factors from elsewhere are of no history, and features have none."""
+  ranker = shop.model
+  kind = 'none' if preference == 'none' else 'factors'
+  cfg = dataclasses.replace(
+      ranker.cfg,
+      features=dataclasses.replace(ranker.cfg.features, preference=kind),
+      teacher=dataclasses.replace(ranker.cfg.teacher, source='file'),
+  )
+  model = facade.Recommender(dataclasses.replace(ranker, cfg=cfg))
+  assert not [
+      x for x in model.explain('u1', 'i5').without if x.kind == 'history'
+  ]
+  told = model.explain({'user_id': 'n'}, 'i5', {'n': ['i3']}).without
+  kinds = [loss for loss in told if loss.kind == 'history']
+  assert bool(kinds) == (preference == 'file')  # of whom they know nothing
+
+
+def test_towers_alone(shop):
+  """No sparse part, and nothing that could be said of it."""
+  scorer = dataclasses.replace(shop.model.scorer, sparse=None)
+  model = facade.Recommender(dataclasses.replace(shop.model, scorer=scorer))
+  found = model.explain('u1', 'i5')
+  assert (found.user, found.item) == ('u1', 'i5')
+  assert found.score == pytest.approx(_score(model, 'u1', 'i5'), rel=1e-4)
+  assert (found.tags, found.history, found.rest) == ([], [], 0)
+  assert found.parts == {'towers': found.score} and found.without
