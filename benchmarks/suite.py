@@ -32,6 +32,7 @@ SUITES = (
     'memory',
     'streaming',
     'tables',
+    'search',
 )
 _MODULES = {'tables': 'large_tables'}  # of another name than the suite
 FOLDER = os.path.join('runs', 'bench')

@@ -247,7 +247,8 @@ def test_what_tests_skip_without_is_installed_by_ci_or_said_to_be_left_out():
   }
   assert {'implicit', 'torch'} <= optional
   script = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
-  required = {'optuna', 'threadpoolctl'}  # of .[test] and of the package
+  # Of the package, and of `test`.
+  required = {'threadpoolctl', 'faiss', 'optuna'}
   assert all(name in script for name in optional - required)
 
 

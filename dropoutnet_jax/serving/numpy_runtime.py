@@ -28,6 +28,8 @@ import scipy.sparse
 _TYPES = {'BOOL': np.bool_, 'U8': np.uint8, 'I32': np.int32, 'I64': np.int64}
 _TYPES |= {'F32': np.float32, 'F64': np.float64}
 _CLIP = 5.0  # standard deviations
+_GELU = (8 / np.pi) ** 0.5
+_SELU = (1.0507009873554805, 1.6732632423543772)
 _OTHER = {'user': 'item', 'item': 'user'}
 Arrays = dict[str, np.ndarray]
 
@@ -230,9 +232,10 @@ class Model:
     present, fold_in = inputs['present'], self.manifest['fold_in']
     if self.manifest['preference'] != 'none':
       factors = self._arrays[f'{side}/met_factors'].astype(np.float64)
-      value, kind = _fold_in(factors, met, **(fold_in or {})), 'preference'
-      found = np.any(value != 0, axis=1)
-      if not fold_in:
+      if fold_in:
+        value, kind = _fold_in(factors, met, **fold_in), 'preference'
+        found = np.any(value != 0, axis=1)
+      else:
         count = met @ np.any(factors != 0, axis=1).astype(np.float64)
         value = (met @ factors) / np.maximum(count, 1)[:, None]
         found, kind = count > 0, 'history'
@@ -241,7 +244,7 @@ class Model:
       inputs['preference'], present = value, present | found
     if about['counts']:
       number = np.diff(met.indptr)
-      counted = _counted(number, **about['counts'])
+      counted = _counted(number, about['counts'])
       columns = inputs['preference_columns'].copy()
       columns[:, columns.shape[1] - counted.shape[1] :] = counted
       inputs['preference_columns'] = columns
@@ -271,10 +274,7 @@ class Model:
 
 
 def _fold_in(
-    factors: np.ndarray,
-    met: Any,
-    confidence: float = 0.0,
-    regularization: float = 1.0,
+    factors: np.ndarray, met: Any, confidence: float, regularization: float
 ) -> np.ndarray:
   """One half-step of implicit ALS for histories [N, M]: [N, P]."""
   gram = factors.T @ factors + regularization * np.eye(factors.shape[1])
@@ -287,25 +287,20 @@ def _fold_in(
   return value
 
 
-def _counted(
-    number: np.ndarray,
-    mean: list[float],
-    std: list[float],
-    prior: list[float],
-    rate_std: list[float],
-    smoothing: float,
-    has_rates: bool,
-) -> np.ndarray:
+def _counted(number: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
   """Statistics of rows with so many reactions [N], all of now, alone."""
-  usual, size = np.array(prior), (len(number), len(mean))
-  reacted = np.broadcast_to(number[:, None], size).astype(np.float64)
-  shown = np.round(reacted / usual) if has_rates else reacted
-  parts = [(np.log1p(shown) - np.array(mean)) / np.array(std)]
-  if has_rates:
+  mean, std, usual, rate_std = (
+      np.array(about[name]) for name in ('mean', 'std', 'prior', 'rate_std')
+  )
+  reacted = np.repeat(number[:, None].astype(np.float64), len(mean), axis=1)
+  shown = np.round(reacted / usual) if about['has_rates'] else reacted
+  parts = [(np.log1p(shown) - mean) / std]
+  if about['has_rates']:
+    smoothing = about['smoothing']
     hits = reacted + smoothing * usual
     misses = np.maximum(shown - reacted, 0) + smoothing * (1 - usual)
     rate = np.log(hits / misses) - np.log(usual / (1 - usual))
-    parts.append(rate / np.array(rate_std))
+    parts.append(rate / rate_std)
   value = np.clip(np.hstack(parts), -_CLIP, _CLIP)
   return np.where(number[:, None] > 0, value, 0).astype(np.float32)
 
@@ -334,14 +329,14 @@ def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
   """Embeddings of tokens, pooled; nothing of a row that has none."""
   columns = slice(*step['columns'])
   weight, emb = x[1][:, columns], weights[0][x[0][:, columns]]
-  width, there = emb.shape[2], weight > 0
+  there = weight > 0
   if step['pooling'] == 'max':
     value = np.where(there[..., None], emb, -np.inf).max(
         axis=1, initial=-np.inf
     )
-    return width**0.5 * np.where(there.any(axis=1)[:, None], value, 0)
+    return step['scale'] * np.where(there.any(axis=1)[:, None], value, 0)
   if step['pooling'] == 'attention':
-    logit = emb @ weights[1] / width**0.5
+    logit = emb @ weights[1] / emb.shape[2] ** 0.5
     logit = np.where(there, logit, -np.inf)
     largest = logit.max(axis=1, initial=-1e30, keepdims=True)
     weight = weight * np.where(there, np.exp(logit - largest), 0)
@@ -349,21 +344,26 @@ def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
   if step['pooling'] != 'sum':
     size = weight.sum(axis=1, keepdims=True)
     total = total / np.where(size > 0, size, 1)
-  return width**0.5 * total
+  return step['scale'] * total
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
-  return x / 2 * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
-
-
+_elu: Any = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+_sigmoid: Any = lambda x: (1 + np.tanh(x / 2)) / 2
+_MAPS: dict[str, Any] = {
+    'unit': _unit,
+    'tanh': np.tanh,
+    'relu': lambda x: np.maximum(x, 0),
+    'gelu': lambda x: x * _sigmoid(_GELU * (x + 0.044715 * x**3)),
+    'elu': _elu,
+    'selu': lambda x: _SELU[0] * np.where(x > 0, x, _SELU[1] * _elu(x)),
+    'silu': lambda x: x * _sigmoid(x),
+    'sigmoid': _sigmoid,
+}
 _STEPS: dict[str, Any] = {
     'join': lambda x, weights, step: np.concatenate(x, axis=1),
     'add': lambda x, weights, step: sum(x),
     'column': lambda x, weights, step: x[0].astype(np.float32)[:, None],
-    'unit': lambda x, weights, step: _unit(x[0]),
-    'tanh': lambda x, weights, step: np.tanh(x[0]),
-    'relu': lambda x, weights, step: np.maximum(x[0], 0),
-    'gelu': lambda x, weights, step: _gelu(x[0]),
+    'map': lambda x, weights, step: _MAPS[step['by']](x[0]),
     'dense': _dense,
     'batch_norm': _batch_norm,
     'layer_norm': _layer_norm,

@@ -74,7 +74,7 @@ class _Steps:
     return self.add(kind, [of], self.widths[of], paths, epsilon=epsilon)
 
   def act(self, of: str, kind: str) -> str:
-    return self.add(kind, [of], self.widths[of])
+    return self.add('map', [of], self.widths[of], by=kind)
 
   def total(self, parts: Sequence[str]) -> str:
     if len(parts) == 1:
@@ -100,7 +100,7 @@ def of_tower(
   """
   widths = {name: x.shape[1] for name, x in inputs.items() if x.ndim == 2}
   steps = _Steps(f'{side}_tower', weights, [], widths)
-  parts = _parts(steps, features)
+  parts = _parts(steps, features, settings.scale_embeddings)
   make = {'paper': _paper, 'modern': _modern, 'groups': _groups}
   last = make[settings.tower](steps, settings, side, parts)
   if settings.normalize:
@@ -112,7 +112,9 @@ def of_tower(
 
 
 def _parts(
-    steps: _Steps, features: Mapping[str, Sequence[tokens_lib.TokenFeature]]
+    steps: _Steps,
+    features: Mapping[str, Sequence[tokens_lib.TokenFeature]],
+    scaled: bool,
 ) -> dict[str, list[str]]:
   """Values of both inputs in the order of `towers._parts`."""
   parts = {'preference': ['preference'], 'content': ['content']}
@@ -133,6 +135,7 @@ def _parts(
               paths,
               columns=[feature.start, feature.stop],
               pooling=feature.pooling,
+              scale=feature.width**0.5 if scaled else 1.0,
           )
       )
     parts[name] += pooled
@@ -159,12 +162,15 @@ def _groups(
     side: str,
     parts: dict[str, list[str]],
 ) -> str:
-  del side
 
-  def stack(x: str, widths: Sequence[int], name: str) -> str:
+  def stack(x: str, name: str) -> str:
+    own = f'{side}_{"tower" if name == "joined" else name}'
+    default = settings.hidden if name == 'joined' else settings.group_hidden
+    widths = settings.groups.widths(own, tuple(default))
     for number in range(len(widths)):
       x = steps.dense(x, f'{name}_{number}')
-      x = steps.norm(x, f'{name}_norm_{number}', 'batch_norm')
+      if own not in settings.groups.no_batch_norm:
+        x = steps.norm(x, f'{name}_norm_{number}', 'batch_norm')
       x = steps.act(x, settings.activation)
     return x
 
@@ -172,9 +178,9 @@ def _groups(
   for name in ('content', 'preference'):
     if any(steps.widths[part] for part in parts[name]):
       x = steps.join(parts[name])
-      found.append(stack(x, settings.group_hidden, name))
+      found.append(stack(x, name))
   x = steps.join(found) if found else 'content'
-  return steps.dense(stack(x, settings.hidden, 'joined'), 'output')
+  return steps.dense(stack(x, 'joined'), 'output')
 
 
 def _modern(

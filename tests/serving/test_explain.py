@@ -12,20 +12,20 @@ from dropoutnet_jax.serving import explain as explain_lib
 from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import told_preference
 
-_SPARSE = dict(history_size=3, length_power=0.5)
 
-
-@pytest.fixture(name='model', scope='module', params=['one', 'second'])
-def fixture_model(shop, request):
-  """Histories cut to three items; with and without a second kernel."""
+@pytest.fixture(name='model', scope='module')
+def fixture_model(shop):
+  """Histories cut to three items, and a second kernel."""
   ranker = shop.model
   settings = dataclasses.replace(
       ranker.cfg.model.sparse,
-      **_SPARSE,
-      landmarks=6 if request.param == 'second' else 0,
-      history_weight=0.4 if request.param == 'second' else 0.0,
+      history_size=3,
+      length_power=0.5,
+      landmarks=6,
+      history_weight=0.4,
   )
   part = sparse_part.fit(ranker.problem, settings, seed=0)
+  assert part.second is not None and part.second.width
   scorer = dataclasses.replace(ranker.scorer, sparse=part)
   return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
 
@@ -83,8 +83,7 @@ def test_tags_and_items_by_the_definition(shop, model):
     assert (name in tags) == (own > 0)
     assert tags.get(name, 0) == pytest.approx(value, rel=1e-4, abs=1e-7)
   dense = part.item_dense(ranker.problem.item.sparse)
-  sign = np.full(dense.shape[1], -1.0)
-  sign[: 0 if part.second is None else part.second.width] = 1
+  sign = np.where(np.arange(dense.shape[1]) < part.second.width, 1.0, -1.0)
   for share in found.history:
     other = int(share.item[1:])
     dot = length[other] * content[other] @ (length[5] * content[5])

@@ -253,6 +253,9 @@ def _gives_nan(script, folder, more):
 
 
 def _fails(script, folder, more):
+  """The real process, on a file that is damaged."""
+  if script.name == 'stablehlo_reload.py':
+    return _in_this_process(script, folder, more)
   pathlib.Path(folder, 'towers.safetensors').write_bytes(b'')
   return _run(script, folder, more)
 
@@ -268,7 +271,7 @@ _run = export_check._run
             'The export differs from the model: stablehlo towers',
         ),
         (_gives_nan, 'stablehlo towers by inf, numpy towers by inf'),
-        (_fails, 'The export cannot be loaded by stablehlo_reload.py: '),
+        (_fails, 'The export cannot be loaded by numpy_runtime.py: '),
     ],
 )
 def test_an_export_that_is_not_the_model_is_none(

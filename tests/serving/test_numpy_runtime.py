@@ -50,15 +50,10 @@ def test_statistics_of_told_rows(has_labels):
   number = np.array([0, 1, 2, 7])
   cold = counts.select(np.full(4, -1)).with_reactions(np.arange(4), number)
   expected = model_statistics.features(cold, np.arange(4)).value
-  found = numpy_runtime._counted(
-      number,
-      *(
-          np.asarray(getattr(counts, name)).tolist()
-          for name in ('mean', 'std', 'prior', 'rate_std')
-      ),
-      smoothing=20.0,
-      has_rates=has_labels,
-  )
+  names = ('mean', 'std', 'prior', 'rate_std')
+  about = {name: np.asarray(getattr(counts, name)).tolist() for name in names}
+  about |= {'smoothing': 20.0, 'has_rates': has_labels}
+  found = numpy_runtime._counted(number, about)
   assert found.shape == (4, 4 if has_labels else 2)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 

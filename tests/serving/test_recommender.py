@@ -19,6 +19,7 @@ from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving.index import factory
 
 K = 5
 
@@ -341,3 +342,18 @@ def test_encoders_of_a_run_know_its_columns(shop):
   again = features.load(shop.run, 'item').columns
   assert again == shop.model.encoders['item'].columns
   assert again['image'].width == 3
+
+
+def test_an_index_of_a_run_gives_its_lists(shop):
+  model = shop.model
+  users, items = model.users(), model.items()
+  _, score = _rank(model, users, items)
+  found = factory.of_run('exact', model).search(model.embed_users(users), K)
+  np.testing.assert_allclose(found.scores, score, atol=1e-5)
+  some = items.select(np.arange(7))
+  item, _ = _rank(model, users, some)
+  found = factory.of_run('exact', model, some).search(
+      model.embed_users(users), K
+  )
+  # Scores that are equal but for rounding may change places.
+  assert (found.ids == some.ids[item]).mean() > 0.98

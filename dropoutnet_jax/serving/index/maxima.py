@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows that may be among a user's best, by the maxima of groups of rows.
+
+The best `wanted` items of a user lie in the `wanted` groups of the highest
+maxima. So one compiled pass makes products and maxima, a sixteenth of the
+scores, and only the groups that matter are scored a second time: for a large
+batch the fewest instructions there are, and no thread waits for another's
+block longer than a product takes.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving.index import workers
+
+CHUNK = 1 << 14  # rows of one call
+LEAST = 1 << 16  # rows that are worth the compilation
+_BLOCK = 1 << 10  # rows of a product: what it gives stays in the cache
+GROUP = 16
+_AT_ONCE = 2048  # groups scored again at a time
+_MANY_TIMES = 8  # hits per item asked for: more of them are ties without end
+_ROUNDING = 1e-5  # of the largest score
+_ALIGNED = 64  # bytes, where XLA reads NumPy's memory in place
+
+
+def candidates(
+    users: np.ndarray,
+    items: np.ndarray,
+    wanted: int,
+    allowed: np.ndarray | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+  """All rows of whole chunks that are as good as a user's `wanted` best.
+
+  Args:
+    users: float32 [N, R].
+    items: float32 [J, R], whole chunks.
+    wanted: of each user.
+    allowed: bool [J], rows that may be found; None: all.
+
+  Returns:
+    Users and rows int64 [C], rows ascending, and float32 scores [C]; None where
+    far too many are equally good.
+  """
+  width = max(1 << (len(users) - 1).bit_length(), 1)  # few programs
+  padded = np.zeros((width, users.shape[1]), np.float32)
+  padded[: len(users)] = users
+  asked = jnp.asarray(padded)
+  made = []
+  for begin in range(0, len(items), CHUNK):
+    hidden = None
+    part = slice(begin, begin + CHUNK)
+    if allowed is not None and not allowed[part].all():
+      hidden = jnp.where(jnp.asarray(allowed[part]), 0.0, -jnp.inf)
+    made.append(_group_maxima(asked, _on_device(items[part]), hidden))
+  maxima = [np.asarray(part)[:, : len(users)] for part in made]
+  floor = np.nextafter(_floor(maxima, wanted), np.float32(-np.inf))
+  hits = [np.flatnonzero(part > floor) for part in maxima]
+  if sum(map(len, hits)) > _MANY_TIMES * wanted * len(users):
+    return None
+  pairs = [np.divmod(part, len(users)) for part in hits]
+  groups = CHUNK // GROUP
+  group = np.concatenate([n * groups + part[0] for n, part in enumerate(pairs)])
+  user = np.concatenate([part[1] for part in pairs])
+  number, place, score = _scored(users, items, group, user, floor)
+  row = group[number] * GROUP + place
+  user = user[number]
+  if allowed is not None:
+    kept = allowed[row]
+    user, row, score = user[kept], row[kept], score[kept]
+  order = np.argsort(row, kind='stable')
+  return user[order], row[order], score[order]
+
+
+def _on_device(items: np.ndarray) -> jax.Array:
+  """The same memory where XLA can read it, else a copy."""
+  is_aligned = not items.ctypes.data % _ALIGNED
+  if is_aligned and items.flags.writeable and jax.default_backend() == 'cpu':
+    return jnp.from_dlpack(items)
+  return jnp.asarray(items)
+
+
+@jax.jit
+def _group_maxima(
+    users: jax.Array, items: jax.Array, hidden: jax.Array | None
+) -> jax.Array:
+  """Highest scores of groups of rows of a chunk: float32 [CHUNK / G, N].
+
+  Args:
+    users: [N, R].
+    items: [CHUNK, R].
+    hidden: [CHUNK], 0 or -inf, added to the scores of a row; or None.
+  """
+  size = min(_BLOCK, len(items))
+
+  def of_block(
+      _: None, block: tuple[jax.Array, jax.Array | None]
+  ) -> tuple[None, jax.Array]:
+    rows, less = block
+    score = embeddings.dense_scores(rows, users)
+    if less is not None:
+      score = score + less[:, None]
+    score = score.reshape(size // GROUP, GROUP, -1)
+    highest = score[:, 0]
+    for place in range(1, GROUP):  # XLA's own reduction takes twice as long
+      highest = jnp.maximum(highest, score[:, place])
+    return None, highest
+
+  blocks = items.reshape(-1, size, items.shape[1])
+  less = None if hidden is None else hidden.reshape(-1, size)
+  _, highest = jax.lax.scan(of_block, None, (blocks, less))
+  return highest.reshape(-1, len(users))
+
+
+def _floor(maxima: list[np.ndarray], wanted: int) -> np.ndarray:
+  """float32 [N], at most the `wanted`-th highest of all maxima.
+
+  It is that of the maxima of sixteen maxima each, where these are enough: each
+  is the score of an item of its own.
+  """
+  if sum(map(len, maxima)) >= GROUP * wanted:
+    maxima = [
+        np.maximum.reduce(part.reshape(-1, GROUP, part.shape[1]), axis=1)
+        for part in maxima
+    ]
+  whole = np.concatenate(maxima)
+  place = len(whole) - wanted
+  if place < 0:
+    return np.full(whole.shape[1], -np.inf, np.float32)
+  return np.partition(whole.T, place, axis=1)[:, place]
+
+
+def _scored(
+    users: np.ndarray,
+    items: np.ndarray,
+    group: np.ndarray,
+    user: np.ndarray,
+    floor: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Rows of groups [H] of users [H] that are above their floors.
+
+  Returns:
+    For each of C rows: which of H, its place in the group, its score.
+  """
+  grouped = items.reshape(-1, GROUP, items.shape[1])
+  starts = range(0, len(group), _AT_ONCE)
+  threads = workers.number(len(starts))
+
+  def work(thread: int) -> list[tuple[np.ndarray, ...]]:
+    found: list[tuple[np.ndarray, ...]] = []
+    for begin in starts[thread::threads]:
+      part = slice(begin, begin + _AT_ONCE)
+      rows, mine = grouped[group[part]], users[user[part]]
+      score = np.matmul(rows, mine[:, :, None])[:, :, 0]
+      # A sum in another order may end a little lower.
+      least = floor[user[part]] - _ROUNDING * np.abs(score).max(initial=0)
+      number, place = np.nonzero(score > least[:, None])
+      found.append((number + begin, place, score[number, place]))
+    return found
+
+  parts = [part for found in workers.share(work, threads) for part in found]
+  empty = (
+      np.empty(0, np.int64),
+      np.empty(0, np.int64),
+      np.empty(0, np.float32),
+  )
+  number, place, score = (np.concatenate(part) for part in zip(empty, *parts))
+  return number, place, score

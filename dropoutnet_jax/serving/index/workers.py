@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Threads that share a search, each with products of its own.
+
+A BLAS that splits each small product over all cores has them wait for one
+another after every block, and on a busy machine for whoever else runs there: by
+ten times and more. So each thread has blocks of its own, and BLAS one thread
+while any search is on.
+"""
+
+from collections.abc import Callable, Iterator
+import concurrent.futures
+import contextlib
+import functools
+import os
+import threading
+from typing import Any
+
+import threadpoolctl
+
+_lock = threading.Lock()
+_active: dict[str, Any] = {'searches': 0, 'limit': None}
+
+
+def count() -> int:
+  """Cores that this process may use."""
+  return (
+      len(os.sched_getaffinity(0))
+      if hasattr(os, 'sched_getaffinity')
+      else os.cpu_count() or 1
+  )
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+  return concurrent.futures.ThreadPoolExecutor(count(), 'index-search')
+
+
+@functools.cache
+def _controller() -> threadpoolctl.ThreadpoolController:
+  return threadpoolctl.ThreadpoolController()
+
+
+@contextlib.contextmanager
+def _one_thread_of_blas() -> Iterator[None]:
+  """The first search that enters sets the limit, the last one lifts it."""
+  with _lock:
+    if not _active['searches']:
+      _active['limit'] = _controller().limit(limits=1, user_api='blas')
+    _active['searches'] += 1
+  try:
+    yield
+  finally:
+    with _lock:
+      _active['searches'] -= 1
+      if not _active['searches']:
+        _active['limit'].restore_original_limits()
+
+
+def number(most: int) -> int:
+  """Threads that share work of at most so many parts."""
+  return max(min(count(), most), 1)
+
+
+def share(work: Callable[[int], Any], threads: int) -> list[Any]:
+  """What work(0), work(1), ... return, in threads."""
+  with _one_thread_of_blas():
+    rest = [_pool().submit(work, part) for part in range(1, threads)]
+    # The caller works too: a full pool delays it, and never stops it.
+    first = work(0)
+    return [first, *(future.result() for future in rest)]
