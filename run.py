@@ -8,6 +8,7 @@ Commands:
   embed     writes embeddings of users or items to a file
   export    writes the model as a folder that other programs can use
   describe  counts what the data and the model are
+  tune      finds settings on the validation sets, then trains the winner
   convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
@@ -48,6 +49,7 @@ COMMANDS = (
     'embed',
     'export',
     'describe',
+    'tune',
     'convert',
     'reproduce',
     'bench',
@@ -61,6 +63,7 @@ _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
+    'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
@@ -76,6 +79,7 @@ _UNREAD = {
     'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
     'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'tune': ('profile', *_PROCESSES),
     'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
@@ -121,6 +125,10 @@ flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+flags.DEFINE_string('space', None, 'tune: file with get_space(), if another.')
+flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
+flags.DEFINE_float('minutes', None, 'tune: in all; then no trial begins.')
+flags.DEFINE_bool('prune', True, 'tune: stop trials that do badly early.')
 for _name, _help in (
     ('easyrec', 'pipeline.config of EasyRec.'),
     ('out', 'the experiment file to write.'),
@@ -201,7 +209,7 @@ def _check_read(command: str, has_config: bool) -> None:
     why = f'{command} takes everything from the run folder'
   if command in _OF_A_RUN and set(_PROCESSES) & set(given):
     why += ', in one process'
-  if fields and (from_folder or command not in ('train', 'describe')):
+  if fields and (from_folder or command not in ('train', 'describe', 'tune')):
     unread += [f'config.{name}' for name in fields]
   if unread:
     listed = ', '.join(f'--{name}' for name in dict.fromkeys(unread))
@@ -217,6 +225,7 @@ def _workdir() -> str:
   """The run folder: as given, or named after the experiment file."""
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   name = os.path.splitext(os.path.basename(path))[0]
+  name += '_tuning' * ('tune' in _ARGV[1:])
   return _WORKDIR.value or os.path.join('runs', name)
 
 
@@ -271,6 +280,11 @@ def main(argv: Sequence[str]) -> None:
       commands.evaluate(_workdir(), **own)
     elif command == 'recommend':
       commands.recommend(_WORKDIR.value, **own)
+    elif command == 'tune':
+      from dropoutnet_jax.tuning import tune
+
+      path = config_flags.get_config_filename(flags.FLAGS['config'])
+      tune.run(tune.Request(cfg, path, _workdir(), data_dir, **own))
     elif command == 'embed':
       serving_commands.embed(_WORKDIR.value, **own)
     elif command == 'export':
