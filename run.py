@@ -7,6 +7,7 @@ Commands:
   recommend writes the best items of each user to a file
   embed     writes embeddings of users or items to a file
   export    writes the model as a folder that other programs can use
+  serve     answers requests over HTTP until it is stopped
   describe  counts what the data and the model are
   tune      finds settings on the validation sets, then trains the winner
   convert   makes an experiment file of a configuration of EasyRec
@@ -48,6 +49,7 @@ COMMANDS = (
     'recommend',
     'embed',
     'export',
+    'serve',
     'describe',
     'tune',
     'convert',
@@ -57,7 +59,8 @@ COMMANDS = (
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
-_OF_A_RUN = ('recommend', 'embed', 'export')  # commands that take a trained one
+# Commands that take a trained one.
+_OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 # Flags that one command looks at, or two, and no other.
 _OWN = {
     'evaluate': ('against',),
@@ -68,6 +71,7 @@ _OWN = {
     + ('user_id', 'item_id'),
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
     'export': ('output',),
+    'serve': ('host', 'port', 'state', 'api_key', 'index'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -78,6 +82,7 @@ _UNREAD = {
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
     'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
     'export': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'serve': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
     'tune': ('profile', *_PROCESSES),
     'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
@@ -106,8 +111,8 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "Folder for compiled programs; '' is off.",
 )
 _SUITES = (
-    'bench: of speed, labels, accuracy, teacher, memory, streaming, tables and '
-    'search.'
+    'bench: of speed, labels, accuracy, teacher, memory, streaming, tables, '
+    'search and serve.'
 )
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
@@ -124,6 +129,11 @@ flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
+flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
+flags.DEFINE_integer('port', 8000, 'serve: 0 takes any that is free.')
+flags.DEFINE_string('state', None, 'serve: RUN/service.sqlite if not given.')
+flags.DEFINE_string('api_key', None, 'serve: that each request must bring.')
+flags.DEFINE_string('index', 'exact', 'serve: of the items.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
 flags.DEFINE_string('space', None, 'tune: file with get_space(), if another.')
 flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
@@ -289,6 +299,8 @@ def main(argv: Sequence[str]) -> None:
       serving_commands.embed(_WORKDIR.value, **own)
     elif command == 'export':
       serving_commands.export(_WORKDIR.value, **own)
+    elif command == 'serve':
+      serving_commands.serve(_WORKDIR.value, **own)
     elif command == 'describe':
       commands.describe(cfg, _WORKDIR.value, data_dir)
     else:

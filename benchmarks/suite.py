@@ -33,6 +33,7 @@ SUITES = (
     'streaming',
     'tables',
     'search',
+    'serve',
 )
 _MODULES = {'tables': 'large_tables'}  # of another name than the suite
 FOLDER = os.path.join('runs', 'bench')

@@ -8,6 +8,9 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.serving import embed_files
 from dropoutnet_jax.serving import export as export_lib
 
+# Packages of the extra `serve`, which nothing else needs.
+_OF_SERVE = ('fastapi', 'prometheus_client', 'pydantic', 'starlette', 'uvicorn')
+
 
 def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
   """Embeds users or items with the best checkpoint of a run folder.
@@ -62,3 +65,27 @@ def export(workdir: str | None, output: str | None) -> None:
       f'after step {found.step}.'
   )
   commands.say(f'Written to {output}')
+
+
+def serve(workdir: str | None, **asked: Any) -> None:
+  """Answers requests over HTTP until a signal comes.
+
+  Args:
+    workdir: the run folder, of a training that is finished or not.
+    **asked: fields of `server.Settings`.
+
+  Raises:
+    UserError: for whatever the user can mend.
+    Interrupted: when it was stopped, having answered what was asked.
+  """
+  try:
+    # pylint: disable-next=g-import-not-at-top
+    from dropoutnet_jax.serving.service import server
+  except ModuleNotFoundError as error:
+    if error.name not in _OF_SERVE:
+      raise
+    raise errors.UserError(
+        f'serve needs the package {error.name}, which is not installed. Run: '
+        "pip install '.[serve]'"
+    ) from error
+  server.run(workdir, server.Settings(**asked), commands.say)

@@ -28,7 +28,7 @@ from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
-_ROWS = 2048  # embedded at once; one compiled program per side
+_ROWS = 2048  # embedded at once, at most
 
 
 def make_embed(
@@ -56,7 +56,7 @@ def make_embed(
 
 
 class Embedder:
-  """Embeds rows of both sides in chunks of one compiled size.
+  """Embeds rows of both sides in chunks of one compiled size for each table.
 
   With a mesh it takes variables and tables that lie there, split or not, and
   the devices share the rows of a chunk; without one, those of a single device.
@@ -77,9 +77,12 @@ class Embedder:
   ) -> np.ndarray:
     """Dense embeddings float32 [N, R] of rows [N] of 'user' or 'item'."""
     parts = []
-    for begin in range(0, len(rows), _ROWS):
-      part = rows[begin : begin + _ROWS]
-      padded = np.concatenate([part, np.zeros(_ROWS - len(part), part.dtype)])
+    size = _ROWS
+    if self._mesh is None:  # a small table needs no large chunks
+      size = max(min(_ROWS, len(table.present)), 1)
+    for begin in range(0, len(rows), size):
+      part = rows[begin : begin + size]
+      padded = np.concatenate([part, np.zeros(size - len(part), part.dtype)])
       placed = table_shards.spread(padded, self._mesh)
       dense = self._embed[side](variables, table, placed)
       parts.append(np.asarray(dense)[: len(part)])

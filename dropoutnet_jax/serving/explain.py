@@ -326,8 +326,8 @@ def _without_items(
       scipy.sparse.vstack([met] * (len(items) + 1))
   )
   histories[1 + np.arange(len(items)), items] = 0
-  value, present = told_preference.preference(
-      cfg, model.problem, tables, 'user', scipy.sparse.csr_array(histories)
+  value, present = model.row_tables.preference(
+      'user', scipy.sparse.csr_array(histories)
   )
   changed = table.select(np.zeros(len(value), np.int64))
   changed.preference[:], changed.present[:] = value, present

@@ -249,7 +249,7 @@ class Ranker:
     known = self.row_tables.read('user', users)
     part = self.scorer.sparse
     if part is not None:
-      part = part.select(users.row)
+      part = part.select(users.preference_row())
       if known.more is not None:
         part = part.with_more(known.more, self.problem.item.sparse)
     return self.embed_table('user', known.table), part

@@ -21,6 +21,7 @@ from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving import told_preference
 from dropoutnet_jax.training import resident
@@ -72,16 +73,25 @@ class RowTables:
 
   def read(self, side: str, rows: rows_lib.Rows) -> Known:
     """All that is known of users or items, old and new."""
-    table = getattr(self.tables, side).select(rows.row)
-    sparse = blocks.take_rows(getattr(self.problem, side).sparse, rows.row)
-    new = np.flatnonzero(rows.is_new())
-    if rows.entities is not None and len(new):
+    own = getattr(self.tables, side)
+    table = own.select(rows.preference_row())
+    if rows.forgotten is not None:
+      whole = own.select(rows.row)
+      table = dataclasses.replace(
+          table, content=whole.content, tokens=whole.tokens
+      )
+    is_read = rows.is_read()
+    sparse = blocks.take_rows(
+        getattr(self.problem, side).sparse, np.where(is_read, -1, rows.row)
+    )
+    read = np.flatnonzero(is_read)
+    if rows.entities is not None and len(read):
       encoder = self.encoders[side]
-      entities = column_types.select(rows.entities, new)
+      entities = column_types.select(rows.entities, read)
       content = encoder.transform(column_types.fill(entities, encoder.columns))
-      table = resident.with_content(self.cfg, table, new, content)
+      table = resident.with_content(self.cfg, table, read, content)
       place = np.full(len(rows), -1)
-      place[new] = np.arange(len(new))
+      place[read] = np.arange(len(read))
       sparse = sparse + blocks.take_rows(content.sparse, place)
     more = self._beyond_training(side, rows)
     if more is not None:
@@ -90,13 +100,32 @@ class RowTables:
       table = table.with_reactions(np.arange(len(rows)), number)
     return Known(table, scipy.sparse.csr_array(sparse), more)
 
+  def preference(
+      self, side: str, histories: scipy.sparse.csr_array
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """As `told_preference.preference`, quick for few rows."""
+    fold = None
+    if told_preference.can_fold_in(self.cfg):
+      fold = self._user_fold if side == 'user' else self._item_fold
+    return told_preference.preference(
+        self.cfg, self.problem, self.tables, side, histories, fold
+    )
+
+  @functools.cached_property
+  def _user_fold(self) -> fold_in.FoldIn:
+    return fold_in.make(self.problem.factors.item, self.cfg.teacher)
+
+  @functools.cached_property
+  def _item_fold(self) -> fold_in.FoldIn:
+    return fold_in.make(self.problem.factors.user, self.cfg.teacher)
+
   def _beyond_training(
       self, side: str, rows: rows_lib.Rows
   ) -> scipy.sparse.csr_array | None:
     """The part of the histories that is no training pair: [N, M]."""
     if rows.history is None or not rows.history.nnz:
       return None
-    trained = rows_lib.pattern(self.training_pairs(side, rows.row))
+    trained = rows_lib.pattern(self.training_pairs(side, rows.preference_row()))
     told = rows_lib.pattern(rows.history)
     more = scipy.sparse.csr_array(told - told.multiply(trained))
     more.eliminate_zeros()
@@ -123,10 +152,10 @@ class RowTables:
     told = np.flatnonzero(is_told)
     if not len(told):
       return table
-    histories = self.training_pairs(side, rows.row[told]) + more[told]
-    value, present = told_preference.preference(
-        self.cfg, self.problem, self.tables, side, histories
+    histories = (
+        self.training_pairs(side, rows.preference_row()[told]) + more[told]
     )
+    value, present = self.preference(side, histories)
     table = dataclasses.replace(
         table, preference=table.preference.copy(), present=table.present.copy()
     )

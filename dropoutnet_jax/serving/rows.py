@@ -23,12 +23,18 @@ class Rows:
       where nothing is known of new ones.
     history: csr_array float32 [N, M], 1 for rows of the other side in the run
       that they met; beyond training or not. None where nothing is known.
+    changed: bool [N], rows of the run whose columns are read all the same, in
+      place of the content that they had in training; None where there are none.
+    forgotten: bool [N], rows of the run of which nothing but content counts, as
+      of new ones; None where there are none.
   """
 
   ids: np.ndarray
   row: np.ndarray
   entities: schema.Entities | None = None
   history: scipy.sparse.csr_array | None = None
+  changed: np.ndarray | None = None
+  forgotten: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.ids)
@@ -39,12 +45,30 @@ class Rows:
     if entities is not None:
       places = np.arange(len(self))[part]
       entities = column_types.select(entities, places)
-    history = None if self.history is None else self.history[part]
-    return Rows(self.ids[part], self.row[part], entities, history)
+    pick = lambda values: None if values is None else values[part]
+    return Rows(
+        self.ids[part],
+        self.row[part],
+        entities,
+        pick(self.history),
+        pick(self.changed),
+        pick(self.forgotten),
+    )
 
   def is_new(self) -> np.ndarray:
     """bool [N], whether the run does not know them."""
     return self.row < 0
+
+  def is_read(self) -> np.ndarray:
+    """bool [N], whether their content is that of their columns."""
+    is_new = self.is_new()
+    return is_new if self.changed is None else is_new | self.changed
+
+  def preference_row(self) -> np.ndarray:
+    """int64 [N], rows of the run whose preference counts; -1 for others."""
+    if self.forgotten is None:
+      return self.row
+    return np.where(self.forgotten, -1, self.row)
 
 
 def pattern(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:

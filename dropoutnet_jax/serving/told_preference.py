@@ -19,6 +19,7 @@ from dropoutnet_jax import teacher
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import warm_up
+from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import rows as rows_lib
 
 _OTHER = {'user': 'item', 'item': 'user'}
@@ -36,6 +37,7 @@ def preference(
     tables: tables_lib.Tables,
     side: str,
     histories: scipy.sparse.csr_array,
+    fold: fold_in.FoldIn | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Preferences of rows with these histories, scaled as the run's own.
 
@@ -45,6 +47,8 @@ def preference(
     tables: of the run, for its scalers.
     side: of the rows, 'user' or 'item'.
     histories: csr_array float32 [C, M], weights of rows of the other side.
+    fold: of the other side's factors, for whoever asks again and again about a
+      few rows.
 
   Returns:
     float32 [C, P], zero where not present, and bool [C]: a history of rows that
@@ -57,12 +61,16 @@ def preference(
   )
   if can_fold_in(cfg):
     factors = getattr(problem.factors, _OTHER[side])
-    folded = teacher.fold_in(factors, histories, cfg.teacher)
+    if fold is not None and count <= fold_in.MOST:
+      folded = fold(histories)
+    else:
+      folded = teacher.fold_in(factors, histories, cfg.teacher)
     value = np.asarray(table.preference_scaler(folded))
     present = np.any(folded != 0, axis=1)
   else:
     factors = np.asarray(getattr(tables, _OTHER[side]).factors)
-    met = rows_lib.pattern(histories)
-    value, present = warm_up.history_means(table, met, factors)
+    used = np.unique(histories.indices)  # few, where few rows are asked about
+    met = rows_lib.pattern(scipy.sparse.csr_array(histories[:, used]))
+    value, present = warm_up.history_means(table, met, factors[used])
   value = np.where(present[:, None], value, 0).astype(np.float32)
   return value[:count], present[:count]

@@ -8,6 +8,8 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax import config
+from dropoutnet_jax import teacher
+from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import told_preference
 from dropoutnet_jax.training import resident
 
@@ -55,6 +57,21 @@ def test_the_own_teacher_folds_in(shop):
   scaler = tables.user.preference_scaler
   expected = np.clip((folded - scaler.mean) / scaler.scale, -5, 5)
   np.testing.assert_allclose(value[0], expected, rtol=1e-3)
+
+
+def test_few_rows_are_folded_in_alike(shop):
+  model, rng = shop.model, np.random.default_rng(0)
+  settings = model.cfg.teacher
+  for factors in (model.problem.factors.item, model.problem.factors.user):
+    likes = rng.random((9, len(factors))) * (
+        rng.random((9, len(factors))) < 0.3
+    )
+    likes[3] = 0
+    likes = scipy.sparse.csr_array(likes.astype(np.float32))
+    few = fold_in.make(factors, settings)(likes)
+    many = teacher.fold_in(factors, likes, settings)
+    np.testing.assert_allclose(few, many, rtol=1e-4, atol=1e-5)
+    assert not few[3].any()
 
 
 def test_factors_from_elsewhere_are_averaged(shop):

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service as an ASGI application: paths, and what stands behind them.
+
+A request is checked where it arrives, so that a bad one costs the model
+nothing; what is left goes to the model's thread, and its answer back.
+"""
+
+import fastapi
+from fastapi import exceptions
+from fastapi import responses
+from starlette import exceptions as starlette_exceptions
+
+from dropoutnet_jax.serving.service import core
+from dropoutnet_jax.serving.service import docs_page
+from dropoutnet_jax.serving.service import guards
+from dropoutnet_jax.serving.service import limits
+from dropoutnet_jax.serving.service import metrics as metrics_lib
+from dropoutnet_jax.serving.service import openapi
+from dropoutnet_jax.serving.service import page_api
+from dropoutnet_jax.serving.service import refusals
+from dropoutnet_jax.serving.service import wire
+
+
+def make(
+    service: core.Service,
+    key: str | None = None,
+    body_bytes: int = limits.BODY_BYTES,
+) -> guards.Guard:
+  """The application.
+
+  Args:
+    service: what answers.
+    key: that requests need; None lets everybody in.
+    body_bytes: of a request, at most.
+  """
+  app = fastapi.FastAPI(
+      title='dropoutnet_jax',
+      description=openapi.DESCRIPTION,
+      version='1',
+      docs_url=None,  # its page would load scripts from elsewhere
+      redoc_url=None,
+      max_body_size=body_bytes,
+      redirect_slashes=False,
+      responses=openapi.REFUSALS,
+  )
+  metrics = metrics_lib.Metrics()
+  memory, engine = service.engine.memory, service.engine
+  for name, what, read in (
+      ('waiting', 'Requests that wait for the model.', service.thread.__len__),
+      ('items', 'Items that can be recommended.', engine.catalogue.__len__),
+      ('users', 'Users of the run.', engine.rows.users.row.__len__),
+      ('met_users', 'Users with interactions since.', memory.met.__len__),
+      ('changed_items', 'Items put since.', memory.content.__len__),
+      ('interactions', 'Since the run.', lambda: memory.interactions),
+  ):
+    metrics.watch(name, what, read)
+  _add_errors(app, body_bytes)
+  _add_paths(app, service)
+
+  @app.get(
+      '/metrics',
+      summary='Counts for Prometheus',
+      response_class=responses.PlainTextResponse,
+  )
+  async def get_metrics() -> fastapi.Response:
+    text = metrics.text()
+    return fastapi.Response(text, media_type=metrics_lib.CONTENT_TYPE)
+
+  page_api.add(app, service)
+  openapi.describe(app, engine.rows.types, key is not None)
+  docs_page.add(app)
+  return guards.Guard(
+      app,
+      key=key,
+      metrics=metrics,
+      thread=service.thread,
+      body_bytes=body_bytes,
+  )
+
+
+def _add_errors(app: fastapi.FastAPI, body_bytes: int) -> None:
+  """All refusals in one shape."""
+
+  @app.exception_handler(refusals.Refusal)
+  async def on_refusal(
+      request: fastapi.Request, error: refusals.Refusal
+  ) -> fastapi.Response:
+    del request
+    return error.answer()
+
+  @app.exception_handler(exceptions.RequestValidationError)
+  async def on_invalid(
+      request: fastapi.Request, error: exceptions.RequestValidationError
+  ) -> fastapi.Response:
+    del request
+    return refusals.of_validation(error.errors()[0]).answer()
+
+  @app.exception_handler(starlette_exceptions.HTTPException)
+  async def on_status(
+      request: fastapi.Request, error: starlette_exceptions.HTTPException
+  ) -> fastapi.Response:
+    if error.status_code == 413:
+      return guards.too_large(body_bytes).answer()
+    message = {
+        400: 'The body cannot be read as JSON in UTF-8.',
+        404: f'There is nothing at {ascii(request.url.path)[:200]}; GET /docs '
+        'lists what there is.',
+        405: f'{request.url.path} does not take {request.method}.',
+    }.get(error.status_code, str(error.detail))
+    return refusals.Refusal(
+        message, status=error.status_code, headers=error.headers
+    ).answer()
+
+  @app.exception_handler(Exception)
+  async def on_defect(
+      request: fastapi.Request, error: Exception
+  ) -> fastapi.Response:
+    del request, error  # the server writes its traceback
+    return refusals.Refusal(
+        'This should not have happened; the log of the service says more.',
+        status=500,
+    ).answer()
+
+
+def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
+  """What a product calls."""
+  engine, read = service.engine, service.read
+
+  @app.get('/health', summary='Whether requests are answered')
+  async def get_health(response: fastapi.Response) -> wire.Health:
+    if service.status != 'ready':
+      response.status_code = 503
+    return wire.Health(status=service.status)
+
+  @app.post('/recommend', response_model=wire.Lists)
+  async def recommend(body: wire.Recommend) -> fastapi.Response:
+    """The best items of users: known ones, new ones, or mere histories."""
+    ask = read.recommend(body)
+    kind = ('recommend', ask.candidates)
+    lists = await service.ask(kind, engine.recommend, ask, len(ask.users))
+    return responses.JSONResponse({'step': engine.ranker.step, 'lists': lists})
+
+  @app.post('/embed', response_model=wire.Embeddings)
+  async def embed(body: wire.Embed) -> fastapi.Response:
+    """What the towers make of users or items, known or new."""
+    ask = read.embed(body)
+    found = await service.ask('embed', engine.embed, ask, len(ask.rows))
+    return responses.JSONResponse(
+        {'step': engine.ranker.step, 'embeddings': found.as_json()}
+    )
+
+  @app.post('/items', response_model=wire.ItemsPut)
+  async def put_items(body: wire.PutItems) -> fastapi.Response:
+    """Adds items, or changes them; the very next lists may hold them."""
+    items = read.items(body)
+    answer = await service.ask('put', engine.put_items, items, len(items))
+    return responses.JSONResponse(answer)
+
+  @app.post('/interactions', response_model=wire.InteractionsPut)
+  async def put_interactions(body: wire.PutInteractions) -> fastapi.Response:
+    """Histories grow: lists of these users are others from now on."""
+    pairs = read.interactions(body)
+    answer = await service.ask(
+        'interactions', engine.put_interactions, pairs, len(pairs)
+    )
+    return responses.JSONResponse(answer)
+
+  @app.delete('/items/{item:path}', response_model=wire.Deleted)
+  async def delete_item(item: str) -> fastapi.Response:
+    """Takes an item out of all lists, one of the run too."""
+    name = engine.rows.items.read(item, 'item')
+    answer = await service.ask('delete', engine.delete_items, name, 1)
+    return responses.JSONResponse(answer)

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state file: what it keeps, and whom it refuses."""
+
+import contextlib
+import pathlib
+import sqlite3
+
+import pytest
+
+from dropoutnet_jax import errors
+from dropoutnet_jax.serving.service import state_file
+
+PAIR = state_file.Interaction
+
+
+@pytest.fixture(name='path')
+def fixture_path(tmp_path):
+  return str(tmp_path / 'state.sqlite')
+
+
+def test_items_and_interactions_come_back(path):
+  state = state_file.StateFile(path, 'run')
+  state.put_items({'a': {'tags': ['é', 'x'], 'year': 1.5}, 7: {}, 'gone': {}})
+  state.put_items({'a': {'year': 2}})
+  state.delete_items(['gone', 'never'])
+  pairs = [PAIR('u', 'a', 1.0, 5.0), PAIR(3, 7, 0.0, 4.0)]
+  state.put_interactions(pairs)
+  state.put_interactions([PAIR('u', 'a', 0.5, 6.0)])
+  state.close()
+  state = state_file.StateFile(path, 'run')
+  assert dict(state.items()) == {
+      'a': {'year': 2},
+      7: {},
+      'gone': None,
+      'never': None,
+  }
+  assert list(state.interactions()) == [
+      PAIR(3, 7, 0.0, 4.0),
+      PAIR('u', 'a', 0.5, 6.0),
+  ]
+  state.close()
+
+
+def test_whole_numbers_and_strings_are_two_ids(path):
+  state = state_file.StateFile(path, 'run')
+  state.put_items({7: {'n': 1}, '7': {'n': 2}, 2**63 - 1: {}})
+  assert dict(state.items())[7] == {'n': 1}
+  assert len(dict(state.items())) == 3
+  state.close()
+
+
+def test_one_row_that_fails_takes_its_call_back(path):
+  state = state_file.StateFile(path, 'run')
+  state.put_items({'kept': {}})
+  with pytest.raises(OSError, match='state.sqlite cannot be written'):
+    state.put_interactions(
+        [PAIR('u', 'a', 1.0, 1.0), PAIR('u', 'b', None, 1.0)]
+    )
+  assert not list(state.interactions())
+  state.put_interactions([PAIR('u', 'a', 1.0, 1.0)])
+  assert len(list(state.interactions())) == 1
+  state.close()
+
+
+def test_writes_are_flushed(path):
+  state = state_file.StateFile(path, 'run')
+  ask = lambda name: state._sql.execute(f'pragma {name}').fetchone()[0]
+  assert ask('journal_mode') == 'wal'
+  assert ask('synchronous') == 2  # full: the log is synced with each commit
+  state.close()
+
+
+def _database(path):
+  return contextlib.closing(sqlite3.connect(path, isolation_level=None))
+
+
+def _other_run(path):
+  state_file.StateFile(path, 'another').close()
+
+
+def _later_version(path):
+  state_file.StateFile(path, 'run').close()
+  with _database(path) as sql:
+    sql.execute("update facts set value = 99 where name = 'schema'")
+
+
+def _other_database(path):
+  with _database(path) as sql:
+    sql.execute('create table customers (name)')
+
+
+def _no_database(path):
+  with open(path, 'w', encoding='utf-8') as file:
+    file.write('user_id,item_id\n' * 100)
+
+
+def _damaged(path):
+  _other_run(path)
+  with open(path, 'r+b') as file:
+    file.seek(100)
+    file.write(b'\xff' * 2000)
+
+
+@pytest.mark.parametrize(
+    'prepare, message',
+    [
+        (_other_run, 'is the state of another run: its items and'),
+        (_later_version, 'has tables of version 99, this program writes'),
+        (_other_database, 'is a database of something else'),
+        (_no_database, 'is no SQLite file, or a damaged one'),
+        (_damaged, 'is no SQLite file, or a damaged one'),
+    ],
+)
+def test_files_that_are_refused(path, prepare, message):
+  prepare(path)
+  before = pathlib.Path(path).read_bytes()
+  with pytest.raises(errors.UserError, match=message) as caught:
+    state_file.StateFile(path, 'run')
+  assert path in str(caught.value)
+  assert str(caught.value).count('\n') == 0
+  assert pathlib.Path(path).read_bytes() == before
+
+
+def test_a_file_in_use_is_refused(path):
+  state = state_file.StateFile(path, 'run')
+  with pytest.raises(errors.UserError, match='in use by another service'):
+    state_file.StateFile(path, 'run')
+  state.close()
+  state_file.StateFile(path, 'run').close()
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+  with pytest.raises(errors.UserError, match='cannot be used as --state'):
+    state_file.StateFile(str(tmp_path / 'no' / 'state.sqlite'), 'run')
