@@ -109,8 +109,8 @@ def run(
   key = settings.key(os.environ)
   if os.path.exists(os.path.join(workdir, 'manifest.json')):
     raise errors.UserError(
-        f'{workdir} is an export, which holds neither histories nor which items '
-        'are new; name the run folder that it was made from.'
+        f'{workdir} is an export, which holds neither histories nor which '
+        'items are new; name the run folder that it was made from.'
     )
   listener = _listen(settings)
   with listener:
