@@ -9,6 +9,7 @@ Commands:
   export    writes the model as a folder that other programs can use
   serve     answers requests over HTTP until it is stopped
   describe  counts what the data and the model are
+  tune      finds settings on the validation sets, then trains the winner
   convert   makes an experiment file of a configuration of EasyRec
   reproduce runs experiments over seeds and says what moved in their table
   bench     measures speed and accuracy beside other implementations
@@ -50,6 +51,7 @@ COMMANDS = (
     'export',
     'serve',
     'describe',
+    'tune',
     'convert',
     'reproduce',
     'bench',
@@ -64,6 +66,7 @@ _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen'),
+    'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
@@ -81,6 +84,7 @@ _UNREAD = {
     'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'serve': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
+    'tune': ('profile', *_PROCESSES),
     'convert': ('config', 'workdir', 'data_dir', 'profile', *_PROCESSES),
     'reproduce': ('config', 'profile', *_PROCESSES),
     'bench': ('config', 'workdir', 'profile', *_PROCESSES),
@@ -131,6 +135,10 @@ flags.DEFINE_string('state', None, 'serve: RUN/service.sqlite if not given.')
 flags.DEFINE_string('api_key', None, 'serve: that each request must bring.')
 flags.DEFINE_string('index', 'exact', 'serve: of the items.')
 flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
+flags.DEFINE_string('space', None, 'tune: file with get_space(), if another.')
+flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
+flags.DEFINE_float('minutes', None, 'tune: in all; then no trial begins.')
+flags.DEFINE_bool('prune', True, 'tune: stop trials that do badly early.')
 for _name, _help in (
     ('easyrec', 'pipeline.config of EasyRec.'),
     ('out', 'the experiment file to write.'),
@@ -211,7 +219,7 @@ def _check_read(command: str, has_config: bool) -> None:
     why = f'{command} takes everything from the run folder'
   if command in _OF_A_RUN and set(_PROCESSES) & set(given):
     why += ', in one process'
-  if fields and (from_folder or command not in ('train', 'describe')):
+  if fields and (from_folder or command not in ('train', 'describe', 'tune')):
     unread += [f'config.{name}' for name in fields]
   if unread:
     listed = ', '.join(f'--{name}' for name in dict.fromkeys(unread))
@@ -227,6 +235,7 @@ def _workdir() -> str:
   """The run folder: as given, or named after the experiment file."""
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   name = os.path.splitext(os.path.basename(path))[0]
+  name += '_tuning' * ('tune' in _ARGV[1:])
   return _WORKDIR.value or os.path.join('runs', name)
 
 
@@ -281,6 +290,11 @@ def main(argv: Sequence[str]) -> None:
       commands.evaluate(_workdir(), **own)
     elif command == 'recommend':
       commands.recommend(_WORKDIR.value, **own)
+    elif command == 'tune':
+      from dropoutnet_jax.tuning import tune
+
+      path = config_flags.get_config_filename(flags.FLAGS['config'])
+      tune.run(tune.Request(cfg, path, _workdir(), data_dir, **own))
     elif command == 'embed':
       serving_commands.embed(_WORKDIR.value, **own)
     elif command == 'export':

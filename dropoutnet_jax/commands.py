@@ -67,8 +67,8 @@ def train(
   """
   with first_start.open_folder(workdir, cfg):
     problem = load_or_prepare(cfg, workdir, data_dir)
-    _check_evaluation(cfg, problem)
-    runtime = _build(cfg, problem, workdir)
+    check_evaluation(cfg, problem)
+    runtime = build(cfg, problem, workdir)
     past = _past_outcome(workdir)
     if past.step == cfg.train.num_steps or past.reason:
       runtime.set_damaged_aside(workdir)  # whose last steps are done again
@@ -76,7 +76,7 @@ def train(
     if past.step == cfg.train.num_steps or past.reason:
       why = past.reason or f'all {past.step} steps are done'
       say(f'{workdir} is finished ({why}); evaluating it.')
-      return _evaluate(runtime, workdir, past, _command())
+      return _evaluate(runtime, workdir, past, typed())
     if not past.step:
       parallel.on_writer(lambda: _check_space(runtime, workdir))
     with signals.StopRequest() as stop:
@@ -90,7 +90,7 @@ def train(
       raise errors.Interrupted(signal.Signals[stop.name or 'SIGTERM'])
     if outcome.reason:
       say(f'Stopped early: {outcome.reason}.')
-    return _evaluate(runtime, workdir, outcome, _command())
+    return _evaluate(runtime, workdir, outcome, typed())
 
 
 def say(text: str) -> None:
@@ -134,7 +134,7 @@ def _tell_of_changed_files(
     )
 
 
-def _check_evaluation(cfg: config.Config, problem: problem_lib.Problem) -> None:
+def check_evaluation(cfg: config.Config, problem: problem_lib.Problem) -> None:
   """Raises UserError for what would be told long after, with train.select_by.
 
   Also where nothing is held out, so that the table would be empty.
@@ -188,7 +188,7 @@ def _past_outcome(workdir: str) -> loop.Outcome:
   return loop.Outcome(step, rows[-1]['seconds'] if rows else 0.0, reason)
 
 
-def _build(
+def build(
     cfg: config.Config, problem: problem_lib.Problem, workdir: str
 ) -> runtime_lib.Runtime:
   """The runtime; its sparse part is fitted once and kept in the folder."""
@@ -234,12 +234,12 @@ def evaluate(workdir: str, against: str | None = None) -> dict[str, Any]:
 def _evaluate_folder(workdir: str) -> dict[str, Any]:
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
-  runtime = _build(cfg, problem, workdir)
+  runtime = build(cfg, problem, workdir)
   trained_by = pages.command_of(workdir)
   return _evaluate(runtime, workdir, _past_outcome(workdir), trained_by)
 
 
-def _command() -> str:
+def typed() -> str:
   """What was typed to start this process."""
   return shlex.join(['python', *sys.argv])
 

@@ -71,6 +71,22 @@ def varied(
   return result
 
 
+def with_values(
+    config: config_lib.Config, values: Mapping[str, Any]
+) -> config_lib.Config:
+  """A copy of a configuration with other values of some fields, by name.
+
+  Raises:
+    UserError: for an unknown field and a value that it cannot have.
+  """
+  result = copy.deepcopy(config)
+  for name, value in values.items():
+    check_field(result, name)
+    _set(result, name, value)
+  result.validate()
+  return result
+
+
 def _set(config: config_lib.Config, name: str, value: Any) -> None:
   *parents, last = name.replace('[', '.[').split('.')
   node: Any = config

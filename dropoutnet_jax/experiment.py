@@ -7,6 +7,7 @@ ml_collections loads it once more, with the fields that arguments set.
 import os
 import runpy
 import traceback
+from typing import Any
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
@@ -23,21 +24,7 @@ def load(path: str) -> config.Config:
     UserError: if there is none, it fails, or it returns something else or a
       profile that it has not applied.
   """
-  if not os.path.isfile(path):
-    raise errors.UserError(
-        f'--config={path}: there is no such file. Those that come with the '
-        'program are in experiments/, beside run.py.'
-    )
-  try:
-    module = runpy.run_path(path)
-    cfg = module['get_config']() if 'get_config' in module else None
-  except (Exception, SystemExit) as error:  # it is code; anything may happen
-    what = error.msg if isinstance(error, SyntaxError) else error
-    raise errors.UserError(
-        f'{_place_of(error, path)}: {type(error).__name__}: {what}'
-    ) from error
-  if 'get_config' not in module:
-    raise errors.UserError(f'{path} defines no function get_config().')
+  cfg = call(path, 'get_config', '--config')
   if not isinstance(cfg, config.Config):
     raise errors.UserError(
         f'{path}: get_config() returns {type(cfg).__name__}; it must return '
@@ -46,6 +33,35 @@ def load(path: str) -> config.Config:
   if cfg.profile in config.PROFILES:  # validate() tells of others
     profiles.check_applied(cfg)
   return cfg
+
+
+def call(path: str, function: str, flag: str) -> Any:
+  """Runs the file and returns what a function of it returns.
+
+  Args:
+    path: of the file.
+    function: its name; it takes no arguments.
+    flag: that names the file, for the message.
+
+  Raises:
+    UserError: if there is no such file or function, or if it fails.
+  """
+  if not os.path.isfile(path):
+    raise errors.UserError(
+        f'{flag}={path}: there is no such file. Those that come with the '
+        'program are in experiments/, beside run.py.'
+    )
+  try:
+    module = runpy.run_path(path)
+    found = module[function]() if function in module else None
+  except (Exception, SystemExit) as error:  # it is code; anything may happen
+    what = error.msg if isinstance(error, SyntaxError) else error
+    raise errors.UserError(
+        f'{_place_of(error, path)}: {type(error).__name__}: {what}'
+    ) from error
+  if function not in module:
+    raise errors.UserError(f'{path} defines no function {function}().')
+  return found
 
 
 def _place_of(error: BaseException, path: str) -> str:

@@ -371,8 +371,8 @@ READERS = (
 )
 
 
-def notes(cfg: config_lib.Config) -> list[str]:
-  """A sentence on each setting that differs from its default for nothing.
+def fields(cfg: config_lib.Config) -> dict[str, str]:
+  """Fields that differ from their default for nothing, and what reads them.
 
   What the profile sets counts as a default.
   """
@@ -380,10 +380,19 @@ def notes(cfg: config_lib.Config) -> list[str]:
   default = config_tree.fields(config_lib.Config()) | profiles.values(
       cfg.profile
   )
-  return [
-      f'Nothing reads config.{field} = {found[field]!r}; {reader.name} would.'
+  return {
+      field: reader.name
       for reader in READERS
       if not reader.reads(cfg)
       for field in reader.fields
       if found[field] != default[field]
+  }
+
+
+def notes(cfg: config_lib.Config) -> list[str]:
+  """A sentence on each setting that differs from its default for nothing."""
+  found = config_tree.fields(cfg)
+  return [
+      f'Nothing reads config.{field} = {found[field]!r}; {reader} would.'
+      for field, reader in fields(cfg).items()
   ]

@@ -31,6 +31,7 @@ LAYERS = (
     'config_streaming',
     'config_train',
     'config',
+    'space',
     'profiles',
     'config_tree',
     'experiment',
@@ -54,6 +55,7 @@ LAYERS = (
     'serving_commands',
     'sweeps',
     'comparisons',
+    'tuning',
     'results_table',
     'moves',
     'reproduce',
@@ -245,7 +247,8 @@ def test_what_tests_skip_without_is_installed_by_ci_or_said_to_be_left_out():
   }
   assert {'implicit', 'torch'} <= optional
   script = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
-  required = {'threadpoolctl', 'faiss'}  # of the package, of `test`
+  # Of the package, and of `test`.
+  required = {'threadpoolctl', 'faiss', 'optuna'}
   assert all(name in script for name in optional - required)
 
 

@@ -287,7 +287,7 @@ def test_an_error_after_the_first_checkpoint_takes_nothing(
     finished, monkeypatch
 ):
   before = command_line.snapshot(finished)
-  monkeypatch.setattr(commands, '_build', _raise(errors.UserError('no.')))
+  monkeypatch.setattr(commands, 'build', _raise(errors.UserError('no.')))
   command_line.check(command_line.call(*_ARGUMENTS), 2, 'no.')
   assert command_line.snapshot(finished) == before
 
@@ -295,7 +295,7 @@ def test_an_error_after_the_first_checkpoint_takes_nothing(
 def test_sets_that_are_all_empty_are_told_before_training():
   none = types.SimpleNamespace(split=types.SimpleNamespace(evaluation={}))
   with pytest.raises(errors.UserError, match='Nothing is held out, so that'):
-    commands._check_evaluation(config.Config(), none)  # type: ignore[arg-type]
+    commands.check_evaluation(config.Config(), none)  # type: ignore[arg-type]
 
 
 def test_defects_keep_their_traceback(folder, monkeypatch):

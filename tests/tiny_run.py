@@ -21,6 +21,7 @@ import jax
 
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
+from dropoutnet_jax import space
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 40
@@ -57,6 +58,13 @@ def get_config() -> config.Config:
           cutoffs=(5,), baselines=(), warm_up_counts=(0, 2)
       ),
   )
+
+
+def get_space() -> list[space.Entry]:
+  return [
+      space.Float('train.learning_rate', 1e-3, 1e-1, log=True),
+      space.Float('dropout.item_rate', 0.0, 0.9),
+  ]
 
 
 def changed(**sections: Mapping[str, Any]) -> config.Config:

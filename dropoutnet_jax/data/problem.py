@@ -120,6 +120,25 @@ class Problem:
     )
 
 
+def without_tests(problem: Problem) -> Problem:
+  """The same with nothing of the test sets: what is not there tells nothing."""
+
+  def kept(sets: dict[str, Any]) -> dict[str, Any]:
+    return {n: one for n, one in sets.items() if n.endswith('_validation')}
+
+  split = dataclasses.replace(
+      problem.split, evaluation=kept(problem.split.evaluation)
+  )
+  labelled = problem.labelled
+  if labelled is not None:
+    labelled = dataclasses.replace(
+        labelled, evaluation=kept(labelled.evaluation)
+    )
+  return dataclasses.replace(
+      problem, split=split, labelled=labelled, truth=None
+  )
+
+
 def save(problem: Problem, workdir: str) -> None:
   """Keeps the problem in a run folder, in one file."""
   arrays: dict[str, np.ndarray] = {

@@ -72,7 +72,7 @@ def _settings(
     if name.startswith(_TABLES):
       target = 'tables.' + name.removeprefix(_TABLES)
     lines += _comment(draft.comments.get(name, ''), 2)
-    lines += _assignment(target, values[name])
+    lines += assignment(target, values[name])
   return lines
 
 
@@ -83,7 +83,7 @@ def _comment(text: str, indent: int) -> list[str]:
   )
 
 
-def _assignment(target: str, value: object) -> list[str]:
+def assignment(target: str, value: object) -> list[str]:
   """'  target = value', a tuple over several lines where one is too short."""
   line = f'  {target} = {_literal(value)}'
   if len(line) <= _WIDTH:

@@ -123,6 +123,46 @@ def curves(
   return result[0]
 
 
+def points(
+    series: Mapping[str, Points],
+    *,
+    x: str,
+    y: str,
+    log_x: bool = False,
+    line: tuple[str, Points] | None = None,
+) -> str:
+  """Points (x, y) by label, each on its own.
+
+  Args:
+    series: by label.
+    x: label of the axis.
+    y: label of the axis.
+    log_x: whether x is logarithmic; all of it is positive then.
+    line: (label, points) of a line of steps through all of them.
+  """
+  with _drawing((6.4, 3.7)) as (axes, result):
+    if line is not None:
+      axes.step(*zip(*line[1]), where='post', color=_MODEL, label=line[0])
+    for number, (label, found) in enumerate(series.items()):
+      style = _style(label, number)
+      axes.scatter(
+          *zip(*found),
+          color=style['color'],
+          marker=style['marker'],
+          label=label,
+          alpha=0.85,
+          zorder=2,
+      )
+    if log_x:
+      axes.set_xscale('log')
+    axes.set_xlabel(document.printable(x))
+    axes.set_ylabel(document.printable(y))
+    axes.grid()
+    if line is not None or series:
+      axes.legend(fontsize='small')
+  return result[0]
+
+
 def intervals(bars: Sequence[Bar], metric: str) -> str:
   """One row per method: its value, and its interval if there is one."""
   size = (6.4, 0.9 + 0.32 * len(bars))

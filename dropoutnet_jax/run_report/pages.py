@@ -18,6 +18,7 @@ from dropoutnet_jax.run_report import results_tables
 from dropoutnet_jax.run_report import run_sections
 from dropoutnet_jax.run_report import sweep_sections
 from dropoutnet_jax.run_report import terms
+from dropoutnet_jax.run_report import tuning_sections
 from dropoutnet_jax.training import telemetry
 
 FOLDER = 'report'
@@ -108,6 +109,17 @@ def write_comparison(workdir: str, table: dict[str, Any]) -> str:
     table: what comparison.json holds.
   """
   return _write(workdir, sweep_sections.comparison(table), {})
+
+
+def write_tuning(workdir: str, table: dict[str, Any], best_folder: str) -> str:
+  """Writes the report of a study; as `write_run`.
+
+  Args:
+    workdir: of the study.
+    table: what tuning.json holds.
+    best_folder: name of the folder of the winner's run.
+  """
+  return _write(workdir, tuning_sections.study(table, best_folder), {})
 
 
 def say_where(write: Callable[[], str]) -> str:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: dispatch, log, validate, save, stop."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import math
 import time
@@ -60,6 +60,7 @@ def run(
     workdir: str,
     stop: signals.StopRequest,
     profile: bool = False,
+    watch: Callable[[int, float], str] | None = None,
 ) -> Outcome:
   """Trains from the newest checkpoint, or from the start, to the end.
 
@@ -68,6 +69,9 @@ def run(
     workdir: the run folder.
     stop: asks for an early, clean end.
     profile: writes a trace of one dispatch into `workdir/profile`.
+    watch: is told the step and the value to select by after each evaluation,
+      and says why training should stop, or ''; it is asked once more where a
+      run goes on.
 
   Raises:
     UserError: if the loss is not finite.
@@ -82,7 +86,7 @@ def run(
   for note in runtime.notes():
     progress.say(note)
   train_steps = runtime.train_steps()
-  reason = _patience_is_over(past, settings)
+  reason = _patience_is_over(past, settings) or _watched(past, watch)
   feed: row_feed.Feed | None = None
   try:
     feed = runtime.feed(workdir, step)
@@ -106,7 +110,7 @@ def run(
         row['step_seconds'] = spent / (step - begin)
         past.append({'step': step} | row)
         writer.write(step, row)
-      reason = _patience_is_over(past, settings)
+      reason = _patience_is_over(past, settings) or _watched(past, watch, step)
       # Asked once: a signal between saving and leaving waits for its turn.
       interrupted = parallel.anywhere(bool(stop.name)) and step < last
       if (
@@ -180,6 +184,23 @@ def _measure(
         f'validation {chosen:.4f}'
     )
   return row, chosen
+
+
+def _watched(
+    past: list[dict[str, Any]],
+    watch: Callable[[int, float], str] | None,
+    step: int | None = None,
+) -> str:
+  """What `watch` says of the newest evaluation, or of that of a step."""
+  values = [row for row in past if 'validation/selection' in row]
+  if watch is None or not values:
+    return ''
+  newest = values[-1]
+  if step is not None and newest['step'] != step:
+    return ''
+  value = newest['validation/selection']
+  # Not finite: it is in no file, so a resumed run has none.
+  return watch(newest['step'], value) if math.isfinite(value) else ''
 
 
 def _patience_is_over(

@@ -5,7 +5,7 @@ Nothing here trains or knows a run folder beyond the two files that it keeps
 there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import tempfile
@@ -48,7 +48,10 @@ class Stopwatch:
 
 
 def prepare(
-    cfg: config.Config, data_dir: str | None, workdir: str | None
+    cfg: config.Config,
+    data_dir: str | None,
+    workdir: str | None,
+    train_teacher: Callable[..., schema.Factors] = teacher.train,
 ) -> problem_lib.Problem:
   """Reads, splits, audits, encodes and factorises.
 
@@ -56,6 +59,7 @@ def prepare(
     cfg: the experiment.
     data_dir: folder with one folder per data set.
     workdir: the run folder that keeps encoders and problem; None keeps none.
+    train_teacher: as `teacher.train`, which it may have called before.
 
   Raises:
     UserError: for whatever is wrong with files, fields or the split.
@@ -81,7 +85,7 @@ def prepare(
     encoded[side] = encoder.transform(entities[side])
   _check_inputs(cfg, encoded)
   watch.lap('features')
-  factors, blanked = _make_factors(cfg, dataset, split)
+  factors, blanked = _make_factors(cfg, dataset, split, train_teacher)
   watch.lap('teacher')
   history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *data.dropped, *blanked)
@@ -205,6 +209,21 @@ def _read_streamed(
   return _Data(staged.dataset, split, labelled, trained_on, dropped)
 
 
+def check_signal(cfg: config.Config, problem: problem_lib.Problem) -> None:
+  """Checks a problem that was prepared for other terms of the objective.
+
+  Raises:
+    UserError: for terms and options that have nothing to learn from in it.
+  """
+  rows = problem.split.train
+  if problem.split.streamed is not None:
+    rows = label_tables.examples_of(problem.split.streamed)
+  elif problem.labelled is not None:
+    rows = problem.labelled.train
+  num_users = len(problem.user.ids)
+  label_signal.check(cfg, rows, problem.split.train, num_users)
+
+
 def _check_inputs(
     cfg: config.Config, sides: Mapping[str, problem_lib.Side]
 ) -> None:
@@ -276,14 +295,17 @@ def _check_teacher(cfg: config.Config) -> None:
 
 
 def _make_factors(
-    cfg: config.Config, dataset: schema.Dataset, split: schema.Split
+    cfg: config.Config,
+    dataset: schema.Dataset,
+    split: schema.Split,
+    train_teacher: Callable[..., schema.Factors],
 ) -> tuple[schema.Factors, list[str]]:
   """Teacher factors of the training rows, audited, and what to say of them."""
   settings = cfg.teacher
   if not cfg.needs_teacher:
     return _no_factors(len(dataset.users), len(dataset.items)), []
   if settings.source == 'als':
-    factors = teacher.train(
+    factors = train_teacher(
         split.train,
         len(dataset.users),
         len(dataset.items),

@@ -8,6 +8,8 @@ batch the fewest instructions there are, and no thread waits for another's
 block longer than a product takes.
 """
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +17,12 @@ import numpy as np
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving.index import workers
 
-CHUNK = 1 << 14  # rows of one call
+CHUNK = 1 << 14  # rows of one call, or
+_LONG = 4  # times as many, where there are: one call has less to begin
 LEAST = 1 << 16  # rows that are worth the compilation
 _BLOCK = 1 << 10  # rows of a product: what it gives stays in the cache
 GROUP = 16
-_AT_ONCE = 2048  # groups scored again at a time
+_AT_ONCE = 256  # groups scored again at a time: 2 MB of 128 columns
 _MANY_TIMES = 8  # hits per item asked for: more of them are ties without end
 _ROUNDING = 1e-5  # of the largest score
 _ALIGNED = 64  # bytes, where XLA reads NumPy's memory in place
@@ -47,10 +50,9 @@ def candidates(
   padded = np.zeros((width, users.shape[1]), np.float32)
   padded[: len(users)] = users
   asked = jnp.asarray(padded)
-  made = []
-  for begin in range(0, len(items), CHUNK):
+  made, starts = [], list(_starts(len(items)))
+  for part in map(slice, starts, [*starts[1:], len(items)]):
     hidden = None
-    part = slice(begin, begin + CHUNK)
     if allowed is not None and not allowed[part].all():
       hidden = jnp.where(jnp.asarray(allowed[part]), 0.0, -jnp.inf)
     made.append(_group_maxima(asked, _on_device(items[part]), hidden))
@@ -60,8 +62,8 @@ def candidates(
   if sum(map(len, hits)) > _MANY_TIMES * wanted * len(users):
     return None
   pairs = [np.divmod(part, len(users)) for part in hits]
-  groups = CHUNK // GROUP
-  group = np.concatenate([n * groups + part[0] for n, part in enumerate(pairs)])
+  first = np.asarray(starts) // GROUP
+  group = np.concatenate([n + part[0] for n, part in zip(first, pairs)])
   user = np.concatenate([part[1] for part in pairs])
   number, place, score = _scored(users, items, group, user, floor)
   row = group[number] * GROUP + place
@@ -71,6 +73,15 @@ def candidates(
     user, row, score = user[kept], row[kept], score[kept]
   order = np.argsort(row, kind='stable')
   return user[order], row[order], score[order]
+
+
+def _starts(number: int) -> Iterator[int]:
+  """First rows of the calls for so many rows, whole chunks."""
+  begin = 0
+  while begin < number:
+    yield begin
+    is_long = number - begin >= _LONG * CHUNK
+    begin += _LONG * CHUNK if is_long else CHUNK
 
 
 def _on_device(items: np.ndarray) -> jax.Array:

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`run.py tune`: settings that are found on the validation sets."""
