@@ -301,14 +301,19 @@ class Engine:
     return {'id': item, 'about': '' if row is None else self._words(row)}
 
   def _refresh(self, names: Iterable[Id]) -> None:
-    """Embeds items anew and puts them into the index."""
+    """Embeds items anew and puts them into the index.
+
+    One of which that makes no finite numbers stays as it was.
+    """
     there = [x for x in dict.fromkeys(names) if self.memory.has_item(x)]
     for begin in range(0, len(there), _PART):
-      for part, some in self.catalogue.split(
-          there[begin : begin + _PART]
-      ).items():
+      parts = self.catalogue.split(there[begin : begin + _PART])
+      for part, some in parts.items():
         found = self.embed_items([asks.Item(name) for name in some])
-        self.catalogue.upsert(part, some, found.as_embedding())
+        fine = np.flatnonzero(found.is_finite())
+        kept = [some[n] for n in fine.tolist()]
+        if kept:
+          self.catalogue.upsert(part, kept, found.select(fine).as_embedding())
 
   def _check(self, side: str, rows: Sequence[Any]) -> refusals.Refusal | None:
     try:

@@ -223,8 +223,7 @@ def _serve(
     say: Callable[[str], None],
 ) -> None:
   """Answers requests until a signal comes, which it raises."""
-  thread = model_thread.ModelThread()
-  service = core.Service(engine, stories, thread)
+  service = core.Service(engine, stories, model_thread.ModelThread())
   host, port = listener.getsockname()[:2]
   shown = f'[{host}]' if ':' in host else host
   failed: list[BaseException] = []
@@ -249,9 +248,9 @@ def _serve(
   # The model's thread and the one that reads requests take turns: shorter
   # ones than Python's, lest many requests wait unread.
   sys.setswitchinterval(_SWITCH_SECONDS)
-  server = _Server(app_lib.make(service, key), thread, on_start)
   number = 0
   try:
+    server = _Server(app_lib.make(service, key), service.thread, on_start)
     server.run(sockets=[listener])
   except KeyboardInterrupt as error:  # which uvicorn raises when it is done
     number = error.args[0] if error.args else signal.SIGINT

@@ -25,6 +25,7 @@ from dropoutnet_jax.serving.service import refusals
 
 Id = ids_lib.Id
 _PART = 2048  # users embedded at a time
+_MOST_USERS = 50_000  # of the run, that audiences are looked for among
 _SAMPLE = 200  # users whose lists say where an item lands
 _DEPTHS = (10, 100)  # of these lists
 _SHOWN = 20  # users of a search by the beginning of their ids
@@ -152,18 +153,23 @@ class Stories:
     return [1 + n if n < _DEPTHS[-1] else None for n in above]
 
   def _user_index(self) -> protocol.Index:
-    """All users of the run and of interactions, as they are now."""
+    """Users of the run and of interactions, as they are now.
+
+    Of a large run some from all over it: who asks first waits for all.
+    """
     engine = self._engine
     if self._users is None:
+      rows = _spread(np.arange(len(self._user_ids)), _MOST_USERS)
+      ids = engine.ranker.problem.user.ids[rows]
       parts = [
           engine.embed_users([asks.User(name) for name in some])
-          for some in _parts(self._user_ids)
+          for some in _parts(ids.tolist())
       ]
-      ids = engine.ranker.problem.user.ids
       self._users = self._build(ids, embedded.join(parts).as_embedding())
       engine.touched_users.update(engine.memory.met)
     for some in _parts(list(engine.touched_users)):
       found = engine.embed_users([asks.User(name) for name in some])
+      found = found.without(~found.is_finite())
       self._users.upsert(some, found.as_embedding())
     engine.touched_users.clear()
     return self._users
