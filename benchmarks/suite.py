@@ -91,13 +91,7 @@ def show(found: comparison.Comparison) -> None:
 
 def write(found: dict[str, comparison.Comparison]) -> None:
   """Writes bench.json, whole or not at all."""
-  try:
-    os.makedirs(FOLDER, exist_ok=True)
-  except OSError as error:
-    raise errors.UserError(
-        f'{FOLDER} cannot be written: {error.strerror}. Call bench from a '
-        'folder that can be written.'
-    ) from error
+  files.make_folder(FOLDER, 'Call bench from a folder that can be written.')
   path = os.path.join(FOLDER, 'bench.json')
   files.write_json(
       path,

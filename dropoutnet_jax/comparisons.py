@@ -64,10 +64,9 @@ def run(
     commands.say(f'variant {name!r}')
     folder = os.path.join(workdir, name)
     runs = sweeps.make_runs(one, folder)
-    if first and _prepare_alike(cfg.comparison.variants[0], variant):
-      for had, new in zip(first, runs, strict=True):
-        sweeps.share_problem(had, new)
     first = first or runs
+    for had, new in zip(first, runs, strict=True):
+      sweeps.share_problem(had, new)
     table = sweeps.run(one, folder, data_dir, profile)
     if table is not None:
       times = [_step_seconds(r.folder, r.cfg.train.num_steps) for r in runs]
@@ -109,14 +108,6 @@ def _check_comparable(variant: config.Variant, field: str) -> None:
     raise errors.UserError(
         f'{field} ({variant.name!r}) sets {setting!r}: {advice}.'
     )
-
-
-def _prepare_alike(one: config.Variant, other: config.Variant) -> bool:
-  """Whether two variants ask for the same prepared data."""
-  return not any(
-      setting.startswith(sweeps.FIELDS_THAT_PREPARE)
-      for setting in (*one.settings, *other.settings)
-  )
 
 
 def _check_folder(cfg: config.Config, workdir: str) -> None:

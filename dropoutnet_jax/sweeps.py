@@ -10,7 +10,6 @@ import contextlib
 import functools
 import json
 import os
-import shutil
 import statistics
 from typing import Any, NamedTuple
 
@@ -22,14 +21,14 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax import report
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import streamed_split
 from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.training import first_start
+from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import run_folder
 
 _TABLE = 'sweep.json'
 _PICTURE = 'sweep.png'
-# train.seed: of the teacher's first factors and of the truncated SVD.
-FIELDS_THAT_PREPARE = ('data.', 'features.', 'teacher.', 'train.seed')
 
 
 class Run(NamedTuple):
@@ -70,14 +69,12 @@ def run(
   """
   runs = make_runs(cfg, workdir)
   parallel.on_writer(lambda: _check_folders(cfg, workdir, runs))
-  shares = not cfg.sweep.field.startswith(FIELDS_THAT_PREPARE)
   found = []
   for one in runs:
     commands.say(one.name().replace('=', ' = '))
     results = parallel.on_writer(functools.partial(finished, one))
     if not parallel.anywhere(results is not None):
-      if shares and one is not runs[0]:
-        share_problem(runs[0], one)
+      share_problem(runs[0], one)
       results = commands.train(one.cfg, one.folder, data_dir, profile)
     found.append(results or {})
   return parallel.on_writer(lambda: _conclude(cfg, workdir, runs, found))
@@ -146,25 +143,28 @@ def finished(one: Run) -> dict[str, Any] | None:
 
 
 def share_problem(source: Run, target: Run) -> None:
-  """Starts a run with the prepared data of another one, if it has none."""
+  """Starts a run with the prepared data of another one, if it has none.
+
+  Only where both ask for the same data.
+  """
+  same = prepare.problem_settings(source.cfg) == (
+      prepare.problem_settings(target.cfg)
+  )
+  if source is target or not same:
+    return
 
   def copy() -> None:
     if problem_lib.exists(target.folder):
       return
     names = [n for n in os.listdir(source.folder) if n.startswith('features')]
-    for name in [*sorted(names), problem_lib.FILE]:  # which says: prepared
+    # The last one says: prepared.
+    for name in (*sorted(names), streamed_split.FILE, problem_lib.FILE):
       path = os.path.join(source.folder, name)
       if os.path.exists(path):
-        _copy(path, os.path.join(target.folder, name))
+        files.link(path, os.path.join(target.folder, name))
 
   with first_start.open_folder(target.folder, target.cfg):
     parallel.on_writer(copy)
-
-
-def _copy(source: str, target: str) -> None:
-  """Copies a file, whole or not at all."""
-  with open(source, 'rb') as file:
-    files.write(target, lambda copy: shutil.copyfileobj(file, copy))
 
 
 def _conclude(

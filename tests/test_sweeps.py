@@ -88,6 +88,35 @@ def test_runs_every_value_and_shares_what_is_prepared(rates):
   assert json.loads((folder / 'sweep.json').read_text()) == table
 
 
+@pytest.mark.parametrize('mode', ['resident', 'streaming'])
+@pytest.mark.parametrize(
+    'section, field, same',
+    [
+        ('objective', 'user_balance', {'resident': True, 'streaming': False}),
+        ('train', 'learning_rate', {'resident': True, 'streaming': True}),
+        ('data', 'seed', {'resident': False, 'streaming': False}),
+    ],
+)
+def test_runs_share_what_depends_on_the_same_settings(
+    tmp_path, mode, section, field, same
+):
+  runs = []
+  for number in (0, 1):
+    cfg = _sweep()
+    cfg.data.mode = mode
+    setattr(getattr(cfg, section), field, number)
+    runs.append(sweeps.Run(number, str(tmp_path / str(number)), cfg))
+  (tmp_path / '0').mkdir()
+  names = ['features.json', 'problem.npz']
+  names += ['rows.bin'] * (mode == 'streaming')
+  for name in names:
+    (tmp_path / '0' / name).write_text(name)
+  sweeps.share_problem(*runs)
+  assert (tmp_path / '1').exists() == same[mode]
+  for name in names if same[mode] else []:
+    assert (tmp_path / '1' / name).read_text() == name
+
+
 def test_finished_runs_are_not_run_again(rates, again, trained):
   assert sweeps.run(_sweep(), str(again)) == rates[1]
   assert not trained
@@ -171,6 +200,10 @@ def test_a_copy_of_the_problem_is_whole_or_not_there(
     assert not (folder / copied[-1]).exists()
     real(source, target)
 
+  def link(source, target):
+    raise OSError('a disk without links')
+
+  monkeypatch.setattr(os, 'link', link)
   monkeypatch.setattr(shutil, 'copyfileobj', copy)
   sweeps.run(_sweep(values=(0.0, 0.75)), str(again))
   assert trained == ['dropout.item_rate=0.75']

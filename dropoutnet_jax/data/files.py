@@ -6,8 +6,10 @@ kill leaves the old file or none. Arrays go into npz without pickle.
 """
 
 from collections.abc import Callable, Mapping
+import contextlib
 import json
 import os
+import shutil
 from typing import Any, BinaryIO
 import zipfile
 
@@ -47,6 +49,38 @@ def write(
   finally:
     if os.path.exists(temporary):
       os.remove(temporary)
+
+
+def make_folder(path: str, advice: str) -> None:
+  """Makes a folder where there is none.
+
+  Args:
+    path: of the folder.
+    advice: a sentence on what to do where it cannot be made.
+
+  Raises:
+    UserError: if it cannot be made.
+  """
+  try:
+    os.makedirs(path, exist_ok=True)
+  except OSError as error:
+    raise errors.UserError(
+        f'{path} cannot be written: {error.strerror}. {advice}'
+    ) from error
+
+
+def link(source: str, target: str) -> None:
+  """A second name of a file that nobody changes in place.
+
+  A copy, whole or not at all, where the disk has no such thing.
+  """
+  with contextlib.suppress(FileNotFoundError):
+    os.remove(target)
+  try:
+    os.link(source, target)
+  except OSError:
+    with open(source, 'rb') as file:
+      write(target, lambda copy: shutil.copyfileobj(file, copy))
 
 
 def write_text(path: str, text: str) -> None:

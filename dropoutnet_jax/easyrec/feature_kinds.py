@@ -220,15 +220,17 @@ def _raw(source: _Source) -> Wanted:
     return Wanted({'column': column, 'kind': 'dense'}, (column,), lists)
   node.take('raw_input_dim', note='one number')
   edges, scaled = node.get('boundaries'), False
+  function = node.get('normalizer_fn')
   if edges:
     node.take('boundaries', note='boundaries')
   elif node.get('num_buckets') > 1 and high > low:
     count = int(node.get('num_buckets'))
-    edges = tuple(low + (high - low) * n / count for n in range(count))
+    # Of 0 to 1 where the column is brought there before its function.
+    start, width = (0.0, 1.0) if function else (low, high - low)
+    edges = tuple(start + width * n / count for n in range(count))
     node.take('num_buckets', 'min_val', 'max_val', note='boundaries')
     scaled = True
   options: dict[str, Any] = {'column': column, 'kind': 'numeric'}
-  function = node.get('normalizer_fn')
   if function or (high > low and not scaled):
     try:
       text = formulas.normalized(column, low, high, function, source.columns)

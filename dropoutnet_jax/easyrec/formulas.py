@@ -46,11 +46,8 @@ def normalized(
   """
   value = ast.unparse(_column(column))
   if high > low:
-    value = (
-        f'({value} - {low:g}) / {high - low:g}'
-        if low
-        else (f'{value} / {high:g}')
-    )
+    shifted = f'({value} - {_exact(low)})' if low else value
+    value = f'{shifted} / {_exact(high - low)}'
   if not function:
     return _checked(_parse(value), columns)
   tree = _parse(function)
@@ -60,6 +57,11 @@ def normalized(
     name, body = 'x', ast.Call(tree, [ast.Name('x')], [])
   body = _Translator({name: _parse(value)}).visit(body)
   return _checked(body, columns)
+
+
+def _exact(number: float) -> str:
+  """All digits, as a person writes them: 8, 0.1, 1577836800."""
+  return str(int(number)) if number == int(number) else repr(number)
 
 
 def _parse(text: str) -> ast.expr:

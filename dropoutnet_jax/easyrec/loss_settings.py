@@ -47,10 +47,14 @@ def convert(
   weights: dict[str, float] = {}
   sessions: list[str] = []
   losses = model.nodes('losses')
-  for loss in losses:
+  known = [loss for loss in losses if loss.get('loss_type') in _KNOWN]
+  last = {loss.get('loss_type'): loss for loss in known}
+  for loss in known:
     kind = loss.get('loss_type')
-    if kind in _KNOWN:
+    if loss is last[kind]:
       _set_known(loss, _KNOWN[kind], weights, draft, sessions)
+    else:
+      loss.take(note='the last of one type counts, as there')
   for loss in losses:
     kind = loss.get('loss_type')
     if kind not in _KNOWN:
@@ -97,12 +101,7 @@ def _set_known(
     draft: draft_lib.Draft,
     sessions: list[str],
 ) -> None:
-  weight = loss.get('weight')
-  if term in weights:
-    loss.take(
-        'weight', 'loss_type', note='the last of one type counts, as there'
-    )
-  weights[term] = weight
+  weights[term] = loss.get('weight')
   loss.take('loss_type', 'weight', note=f'objective.{term}')
   _settle_names(loss, draft)
   if loss.has('pairwise_loss') and not draft.is_compatible:

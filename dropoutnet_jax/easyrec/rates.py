@@ -63,9 +63,11 @@ def _exponential(
 def _manual(node: ledger.Node, draft: draft_lib.Draft, rate: float) -> None:
   steps = node.nodes('schedule')
   boundaries = tuple(one.get('step') for one in steps)
-  multiples = tuple(
-      float(f'{one.get("learning_rate") / rate:.6g}') for one in steps
-  )
+  multiples = ()
+  if rate:  # 0 is refused with the other settings
+    multiples = tuple(
+        float(f'{one.get("learning_rate") / rate:.6g}') for one in steps
+    )
   draft.set('train.schedule', 'piecewise' if steps else 'constant')
   draft.set('train.boundaries', boundaries)
   draft.set('train.multiples', multiples)

@@ -76,10 +76,7 @@ class Request:
     is_made = path != self.output and not os.path.isdir(folder)
     place = folder if is_made else path
     list_files.check_place(place, [x for x in inputs if x])
-    if run_folder.owns(workdir, path):
-      raise errors.UserError(
-          f'--output={self.output} is a file of the run; name another one.'
-      )
+    run_folder.check_not_owned(workdir, 'output', path)
     return workdir, path, side
 
   def _check_side(self) -> str:
@@ -283,9 +280,8 @@ class _Told:
         getattr(pairs, other), row >= 0, f'the {other}s of the run'
     )
     number = len(self._own.found.values)
-    self._met = pairs.liked(
-        side, np.arange(number), row, (number, len(run_ids))
-    )
+    shape = (number, len(run_ids))
+    self._met = pairs.likes().met(side, np.arange(number), row, shape)
     self._side, self._is_found = side, False
 
   def history(self, ids: np.ndarray) -> scipy.sparse.csr_array:

@@ -213,7 +213,7 @@ class Recommender:
       )
     run_ids = getattr(model.problem, _OTHER[side]).ids
     shape = (len(rows), len(run_ids))
-    met = pairs.liked(side, place, own_ids.find(other, run_ids), shape)
+    met = pairs.likes().met(side, place, own_ids.find(other, run_ids), shape)
     return dataclasses.replace(rows, history=met), pairs
 
   def _pairs(

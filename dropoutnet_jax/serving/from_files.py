@@ -64,10 +64,7 @@ class Request:
       )
     inputs = [self.users, self.items, self.interactions]
     list_files.check(self.output, [path for path in inputs if path])
-    if run_folder.owns(workdir, self.output):
-      raise errors.UserError(
-          f'--output={self.output} is a file of the run; name another one.'
-      )
+    run_folder.check_not_owned(workdir, 'output', self.output)
     return workdir, self.output
 
 

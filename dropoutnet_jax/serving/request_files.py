@@ -108,7 +108,7 @@ def read_history(
   shape = (len(users), len(items))
   met = pairs.met('user', user_place, item_place, shape)
   shape = (len(users), len(run_items))
-  history = pairs.liked('user', user_place, item_row, shape)
+  history = pairs.likes().met('user', user_place, item_row, shape)
   notes += _describe_untrained(model, history, user.table.name())
   return dataclasses.replace(users, history=history), met, notes
 

@@ -189,36 +189,20 @@ class Pairs:
       other: int [E], of the other side, which column.
       shape: [N, M].
     """
-    return _matrix(self.shown, side, own, other, shape)
+    first, second = self.shown.user, self.shown.item
+    if side == 'item':
+      first, second = second, first
+    row, column = own[first], other[second]
+    known = (row >= 0) & (column >= 0)
+    found = schema.Interactions(row[known], column[known]).matrix(*shape)
+    return rows_lib.pattern(found)
 
-  def liked(
-      self,
-      side: str,
-      own: np.ndarray,
-      other: np.ndarray,
-      shape: tuple[int, int],
-  ) -> scipy.sparse.csr_array:
-    """The same of pairs that are likes: a label above 0, or none at all."""
-    likes = self.shown
-    if likes.label is not None:
-      likes = likes.select(likes.label > 0)
-    return _matrix(likes, side, own, other, shape)
-
-
-def _matrix(
-    pairs: schema.Interactions,
-    side: str,
-    own: np.ndarray,
-    other: np.ndarray,
-    shape: tuple[int, int],
-) -> scipy.sparse.csr_array:
-  first, second = pairs.user, pairs.item
-  if side == 'item':
-    first, second = second, first
-  row, column = own[first], other[second]
-  known = (row >= 0) & (column >= 0)
-  found = schema.Interactions(row[known], column[known]).matrix(*shape)
-  return rows_lib.pattern(found)
+  def likes(self) -> 'Pairs':
+    """Those that are likes: of a label above 0, or all where there is none."""
+    if self.shown.label is None:
+      return self
+    liked = self.shown.select(self.shown.label > 0)
+    return dataclasses.replace(self, shown=liked)
 
 
 def pair_settings(model: recommender_lib.Ranker) -> config_data.TablesConfig:

@@ -10,10 +10,12 @@ import dataclasses
 import functools
 import tempfile
 import time
+from typing import Any
 
 import numpy as np
 
 from dropoutnet_jax import config
+from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import teacher
 from dropoutnet_jax import unread
@@ -33,6 +35,25 @@ from dropoutnet_jax.training import label_signal
 from dropoutnet_jax.training import label_tables
 from dropoutnet_jax.training import resident
 
+# Sections and fields that `prepare` reads to make a problem; what it reads to
+# refuse one, `check_signal` reads again.
+_READ = ('data.', 'features.', 'train.seed')
+_TEACHER = 'teacher.'
+
+
+def problem_settings(cfg: config.Config) -> dict[str, Any]:
+  """All settings that a prepared problem depends on, by dotted name."""
+  read = _READ + (_TEACHER,) * cfg.needs_teacher
+  found = {
+      name: value
+      for name, value in config_tree.fields(cfg).items()
+      if name.startswith(read)
+  }
+  found['needs_teacher'] = cfg.needs_teacher
+  if cfg.data.mode == 'streaming':  # weights are written with the rows
+    found['objective.user_balance'] = cfg.objective.user_balance
+  return found
+
 
 class Stopwatch:
   """Seconds of named parts, in order."""
@@ -51,7 +72,7 @@ def prepare(
     cfg: config.Config,
     data_dir: str | None,
     workdir: str | None,
-    train_teacher: Callable[..., schema.Factors] = teacher.train,
+    train_teacher: Callable[..., schema.Factors] | None = None,
 ) -> problem_lib.Problem:
   """Reads, splits, audits, encodes and factorises.
 
@@ -59,7 +80,8 @@ def prepare(
     cfg: the experiment.
     data_dir: folder with one folder per data set.
     workdir: the run folder that keeps encoders and problem; None keeps none.
-    train_teacher: as `teacher.train`, which it may have called before.
+    train_teacher: as `teacher.train`, the default, which it may have called
+      before.
 
   Raises:
     UserError: for whatever is wrong with files, fields or the split.
@@ -85,7 +107,9 @@ def prepare(
     encoded[side] = encoder.transform(entities[side])
   _check_inputs(cfg, encoded)
   watch.lap('features')
-  factors, blanked = _make_factors(cfg, dataset, split, train_teacher)
+  factors, blanked = _make_factors(
+      cfg, dataset, split, train_teacher or teacher.train
+  )
   watch.lap('teacher')
   history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *data.dropped, *blanked)

@@ -174,11 +174,14 @@ def _is_begun(workdir: str) -> bool:
   )
 
 
-def owns(workdir: str, path: str) -> bool:
-  """Whether a path is one of the files that a run keeps in its folder."""
+def check_not_owned(workdir: str, flag: str, path: str) -> None:
+  """Raises UserError where a flag names a file that the run keeps."""
   folder, name = os.path.split(os.path.realpath(path))
   is_kept = name in (*_PREPARED, *_LATER)
-  return is_kept and folder == os.path.realpath(workdir)
+  if is_kept and folder == os.path.realpath(workdir):
+    raise errors.UserError(
+        f'--{flag}={path} is a file of the run; name another one.'
+    )
 
 
 def remove_prepared(workdir: str) -> None:

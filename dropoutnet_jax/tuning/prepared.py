@@ -6,7 +6,6 @@ more, so that a trial which changes any of that gets its own and every other
 one shares. Nothing of the test sets is kept: a trial cannot look at them.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from dropoutnet_jax import config
-from dropoutnet_jax import config_tree
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
@@ -25,25 +23,6 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.tuning import locks
-
-# Sections and fields that `prepare.prepare` reads to make a problem; what it
-# reads to refuse one, `prepare.check_signal` reads again.
-_READ = ('data.', 'features.', 'train.seed')
-_TEACHER = 'teacher.'
-
-
-def problem_settings(cfg: config.Config) -> dict[str, Any]:
-  """All settings that a prepared problem depends on, by dotted name."""
-  read = _READ + (_TEACHER,) * cfg.needs_teacher
-  found = {
-      name: value
-      for name, value in config_tree.fields(cfg).items()
-      if name.startswith(read)
-  }
-  found['needs_teacher'] = cfg.needs_teacher
-  if cfg.data.mode == 'streaming':  # weights are written with the rows
-    found['objective.user_balance'] = cfg.objective.user_balance
-  return found
 
 
 class Prepared:
@@ -75,11 +54,11 @@ class Prepared:
     names = sorted(os.listdir(source))
     names.remove(problem_lib.FILE)
     for name in (*names, problem_lib.FILE):  # the last one says: prepared
-      _link(os.path.join(source, name), os.path.join(workdir, name))
+      files.link(os.path.join(source, name), os.path.join(workdir, name))
     if cfg.model.sparse.enabled:
       part = self._sparse_part(cfg, problem, os.path.basename(source))
       for name in os.listdir(part):
-        _link(os.path.join(part, name), os.path.join(workdir, name))
+        files.link(os.path.join(part, name), os.path.join(workdir, name))
     return problem
 
   def counts(self) -> dict[str, int]:
@@ -103,7 +82,7 @@ class Prepared:
       found = prepare.prepare(cfg, self.data_dir, folder, self._teacher)
       problem_lib.save(problem_lib.without_tests(found), folder)
 
-    return self._once(f'problem-{_digest(problem_settings(cfg))}', make)
+    return self._once(f'problem-{_digest(prepare.problem_settings(cfg))}', make)
 
   def _sparse_part(
       self, cfg: config.Config, problem: problem_lib.Problem, of: str
@@ -164,14 +143,3 @@ def _digest(
       found.update(f'{name} {array.dtype} {array.shape}'.encode())
       found.update(np.ascontiguousarray(array).tobytes())
   return found.hexdigest()[:16]
-
-
-def _link(source: str, target: str) -> None:
-  """A second name of a file; a copy where the disk has no such thing."""
-  with contextlib.suppress(FileNotFoundError):
-    os.remove(target)
-  try:
-    os.link(source, target)
-  except OSError:
-    with open(source, 'rb') as file:
-      files.write(target, lambda copy: shutil.copyfileobj(file, copy))

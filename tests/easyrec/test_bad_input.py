@@ -49,6 +49,23 @@ CASES = [
         'should not have multiple "model_dir"',
         content='model_dir: "a"\nmodel_dir: "b"\n',
     ),
+    Case(
+        'train.learning_rate',
+        {
+            'train_config': {
+                'optimizer_config': {
+                    'adam_optimizer': {
+                        'learning_rate': {
+                            'manual_step_learning_rate': {
+                                'initial_learning_rate': 0.0,
+                                'schedule': [{'step': 5, 'learning_rate': 0.1}],
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    ),
     # Blocks.
     Case('f.config has no model_config', {'model_config': None}),
     Case('f.config has no data_config', {'data_config': None}),

@@ -94,6 +94,14 @@ def _optimizer(kind: str, fields: dict, settings: dict, **more: Any) -> Case:
 
 
 CASES = [
+    _losses(
+        'two losses of one type',
+        [
+            configs.loss('CLASSIFICATION', weight=3.0),
+            configs.loss('CLASSIFICATION', weight=0.5),
+        ],
+        {'objective.pointwise': 0.5},
+    ),
     _feature(
         'id, hashed',
         {'inputs': 'color', 'kind': 'IdFeature', 'hash_bucket_size': 9}
@@ -168,6 +176,22 @@ CASES = [
         {'inputs': 'price', 'kind': 'RawFeature', 'min_val': 10.0}
         | {'max_val': 20.0, 'num_buckets': 4, 'embedding_dim': 4},
         {'.boundaries': (10.0, 12.5, 15.0, 17.5), '.embedding': 4},
+    ),
+    _feature(
+        'raw, scaled from a moment on: all digits',
+        {'inputs': 'price', 'kind': 'RawFeature', 'min_val': 1577836801.0}
+        | {'max_val': 1577923201.0},
+        {'.expression': '(price - 1577836801) / 86400'},
+    ),
+    _feature(
+        'raw, scaled, put through a function and cut into equal parts',
+        {'inputs': 'price', 'kind': 'RawFeature', 'min_val': 10.0}
+        | {'max_val': 20.0, 'num_buckets': 4, 'embedding_dim': 4}
+        | {'normalizer_fn': 'tf.math.sqrt'},
+        {
+            '.expression': 'sqrt((price - 10) / 10)',
+            '.boundaries': (0.0, 0.25, 0.5, 0.75),
+        },
     ),
     _feature(
         'raw, projected',

@@ -201,3 +201,14 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 def fixture_csv_file(tmp_path):
   """Writes rows as a CSV file; returns its path."""
   return lambda name, *rows: str(write_csv(tmp_path / name, list(rows)))
+
+
+@pytest.fixture(name='here')
+def fixture_here(shop, tmp_path, monkeypatch):
+  """The current folder, with run/; the model of it is loaded once for all."""
+  (tmp_path / 'run').symlink_to(shop.run)
+  monkeypatch.chdir(tmp_path)
+  real = recommender_lib.load
+  load = lambda workdir: shop.model if workdir == 'run' else real(workdir)
+  monkeypatch.setattr(recommender_lib, 'load', load)
+  return tmp_path

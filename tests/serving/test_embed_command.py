@@ -27,17 +27,6 @@ _ROWS = [
 ]
 
 
-@pytest.fixture(name='here')
-def fixture_here(shop, tmp_path, monkeypatch):
-  """The current folder, with run/; the model of it is loaded once for all."""
-  (tmp_path / 'run').symlink_to(shop.run)
-  monkeypatch.chdir(tmp_path)
-  real = recommender_lib.load
-  load = lambda workdir: shop.model if workdir == 'run' else real(workdir)
-  monkeypatch.setattr(recommender_lib, 'load', load)
-  return tmp_path
-
-
 def _embed(*flags: str) -> command_line.Ended:
   return command_line.call('embed', '--workdir=run', *flags)
 

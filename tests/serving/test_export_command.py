@@ -24,17 +24,6 @@ from dropoutnet_jax.serving import recommender as recommender_lib
 from tests import command_line
 
 
-@pytest.fixture(name='here')
-def fixture_here(shop, tmp_path, monkeypatch):
-  """The current folder, with run/; the model of it is loaded once for all."""
-  (tmp_path / 'run').symlink_to(shop.run)
-  monkeypatch.chdir(tmp_path)
-  real = recommender_lib.load
-  load = lambda workdir: shop.model if workdir == 'run' else real(workdir)
-  monkeypatch.setattr(recommender_lib, 'load', load)
-  return tmp_path
-
-
 @pytest.fixture(name='exported', scope='module')
 def fixture_exported(shop, tmp_path_factory):
   """An export of the shop, by the command."""

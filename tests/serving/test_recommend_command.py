@@ -10,22 +10,7 @@ import numpy as np
 import pytest
 
 from dropoutnet_jax.serving import from_files
-from dropoutnet_jax.serving import recommender as recommender_lib
 from tests import command_line
-
-
-@pytest.fixture(name='here')
-def fixture_here(shop, tmp_path, monkeypatch):
-  """The current folder, with run/; the model of it is loaded once for all."""
-  (tmp_path / 'run').symlink_to(shop.run)
-  monkeypatch.chdir(tmp_path)
-  real = recommender_lib.load
-
-  def load(workdir):
-    return shop.model if workdir == 'run' else real(workdir)
-
-  monkeypatch.setattr(recommender_lib, 'load', load)
-  return tmp_path
 
 
 def _recommend(*flags: str) -> command_line.Ended:

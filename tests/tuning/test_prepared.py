@@ -204,7 +204,7 @@ def test_the_digest_has_all_that_preparing_reads(made, monkeypatch):
     monkeypatch.setattr(module, name, lambda *a, value=value, **k: value)
   monkeypatch.setattr(config.Config, 'needs_teacher', True)
   cfg = tiny_run.get_config()
-  known = prepared.problem_settings(cfg)
+  known = prepare.problem_settings(cfg)
   sections = {field.name for field in dataclasses.fields(cfg)}
   prepare.prepare(watched(cfg), None, None, teacher.train)
   # Looked at to see whether negatives may be cold, for `check_targets`.

@@ -49,13 +49,7 @@ def save(folder: str, saved: Saved) -> None:
   Raises:
     UserError: if the folder cannot be written.
   """
-  try:
-    os.makedirs(folder, exist_ok=True)
-  except OSError as error:
-    raise errors.UserError(
-        f'{folder} cannot be written: {error.strerror}. Choose another folder '
-        'for the index.'
-    ) from error
+  files.make_folder(folder, 'Choose another folder for the index.')
   turn = _next_turn(folder)
   names = {_ROWS: f'items.{turn}.npz'}
   now = saved.snapshot

@@ -73,10 +73,8 @@ class Settings:
       if getattr(self, name) == '':
         raise errors.UserError(f'--{name} is empty; leave it out, or fill it.')
     options.check_kind(self.index)
-    if self.state and run_folder.owns(workdir, self.state):
-      raise errors.UserError(
-          f'--state={self.state} is a file of the run; name another one.'
-      )
+    if self.state:
+      run_folder.check_not_owned(workdir, 'state', self.state)
     return workdir
 
   def key(self, environment: Mapping[str, str]) -> str | None:

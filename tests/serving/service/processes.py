@@ -100,6 +100,8 @@ def _serve(argv: Sequence[str], log: str) -> None:
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_disable_most_optimizations', True)
   sys.argv = ['run.py', *argv]
+  # Not what the tests inherited: shells start jobs with it ignored.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   try:
     runpy.run_path(str(ROOT / 'run.py'), run_name='__main__')
   finally:
