@@ -23,7 +23,7 @@ NETWORKS = (
 
 @dataclasses.dataclass
 class SparseConfig:
-  """The sparse part of the embeddings: content ridge, whole (decision 11)."""
+  """The sparse part of the embeddings: content ridge, whole."""
 
   enabled: bool = False
   regularization: float = 2.0  # lambda of the ridge

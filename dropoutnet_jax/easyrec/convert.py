@@ -96,8 +96,7 @@ def convert(
   )
   columns = features.convert(draft, found)
   train_settings.convert(root, draft)
-  groups = feature_settings.groups(root, path)
-  model_settings.convert(model, draft, groups, path)
+  model_settings.convert(model, draft, features.groups, path)
   sessions = loss_settings.convert(model, draft, path)
   sessions += data_settings.metric_sessions(root)
   columns = columns._replace(

@@ -31,7 +31,7 @@ class _Named:
   inputs: tuple[str, ...]
 
 
-def groups(root: ledger.Node, path: str) -> dict[str, ledger.Node]:
+def _groups_of(root: ledger.Node, path: str) -> dict[str, ledger.Node]:
   """The groups that DropoutNet reads, by name.
 
   Raises:
@@ -97,18 +97,22 @@ def _all_features(
 
 
 class Reader:
-  """Features on their way from a configuration to a draft."""
+  """Features on their way from a configuration to a draft.
+
+  Attributes:
+    groups: the groups that DropoutNet reads, by name.
+  """
 
   def __init__(self, root: ledger.Node, names: Sequence[str], path: str):
     """Raises UserError for features and groups that do not fit each other."""
     self._path = path
     self._features = _all_features(root, names, path)
-    self._groups = groups(root, path)
+    self.groups = _groups_of(root, path)
     self._columns = tuple(names)
     self._side_of: dict[str, str] = {}
     self._lists: dict[str, list[str]] = {}
     self._separator, self._weight_separator = '', ''
-    for group in self._groups.values():
+    for group in self.groups.values():
       for name in group.get('feature_names'):
         if name not in self._features:
           raise errors.UserError(
@@ -125,7 +129,7 @@ class Reader:
   def guesses(self) -> dict[str, str]:
     """For each side the column that looks most like its id."""
     best: dict[str, tuple[int, str]] = {}
-    for group, node in self._groups.items():
+    for group, node in self.groups.items():
       side, _ = GROUPS[group]
       for name in node.get('feature_names'):
         feature = self._features[name].node
@@ -155,7 +159,7 @@ class Reader:
     """
     self._side_of = {column: side for side, column in ids.items()}
     used = set()
-    for group, node in self._groups.items():
+    for group, node in self.groups.items():
       side, part = GROUPS[group]
       node.take('group_name', note=f'features.{side}, group {part!r}')
       for name in dict.fromkeys(node.get('feature_names')):
@@ -266,8 +270,8 @@ def _settle_group(node: ledger.Node) -> None:
     node.take('wide_deep', note='what there is')
   else:
     node.refuse('wide_deep', note='there is no wide part; all is deep')
-  for number in range(len(node.nodes('sequence_features'))):
-    node.nodes('sequence_features')[number].refuse(
+  for sequence in node.nodes('sequence_features'):
+    sequence.refuse(
         note="attention of items on a user's sequence joins both sides, whose "
         "towers are apart; use a SequenceFeature (pooling='attention')"
     )

@@ -185,7 +185,9 @@ def _shown(field: str) -> str:
 
 def check_strict(rows: Iterable[Row], path: str) -> None:
   """Raises UserError if something is not supported."""
-  refused = [f'{row.field} ({row.note})' for row in rows if row[1] == REFUSED]
+  refused = [
+      f'{row.field} ({row.note})' for row in rows if row.verdict == REFUSED
+  ]
   if refused:
     raise errors.UserError(
         f'{path}: --strict, and not supported are '

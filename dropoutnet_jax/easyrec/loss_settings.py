@@ -74,10 +74,7 @@ def convert(
   _set_softmax(model, draft, bool(weights.get('softmax')), path)
   _set_strategy(model, draft, len([w for w in weights.values() if w]))
   strength = model.get('embedding_regularization')
-  if any(
-      feature.embedding
-      for feature in (*draft.cfg.features.user, *draft.cfg.features.item)
-  ):
+  if draft.cfg.features.has_embeddings:
     draft.set('objective.embedding_regularization', strength)
     verdict = model.take if draft.is_compatible else model.change
     note = 'objective.embedding_regularization'

@@ -63,7 +63,7 @@ def _exponential(
 def _manual(node: ledger.Node, draft: draft_lib.Draft, rate: float) -> None:
   steps = node.nodes('schedule')
   boundaries = tuple(one.get('step') for one in steps)
-  multiples = ()
+  multiples: tuple[float, ...] = ()
   if rate:  # 0 is refused with the other settings
     multiples = tuple(
         float(f'{one.get("learning_rate") / rate:.6g}') for one in steps

@@ -101,10 +101,7 @@ def _set_optimizers(
   """The last one is of the network, one before it of the embeddings."""
   if not nodes:
     return
-  has_tables = any(
-      feature.embedding
-      for feature in (*draft.cfg.features.user, *draft.cfg.features.item)
-  )
+  has_tables = draft.cfg.features.has_embeddings
   rate = _set_one(nodes[-1], draft)
   lazy = _of_tables(nodes[-1], nodes[-1])
   if has_tables and lazy == 'lazy_adam' and len(nodes) == 1:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The report of a study: what was found, what mattered, what was tried."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 import math
+import statistics
 from typing import Any
 import urllib.parse
 
@@ -172,7 +173,12 @@ def _choice(table: Table, name: str) -> document.Table:
     if name in row['point'] and row['state'] == 'complete':
       found.setdefault(_shown(row['point'][name]), []).append(row['value'])
   rows = [
-      [text, str(len(values)), f'{max(values):.4f}', f'{_median(values):.4f}']
+      [
+          text,
+          str(len(values)),
+          f'{max(values):.4f}',
+          f'{statistics.median(values):.4f}',
+      ]
       for text, values in found.items()
   ]
   return document.Table([name, 'whole trials', 'best', 'median'], rows)
@@ -245,12 +251,6 @@ def _by_state(table: Table, x: Any) -> dict[str, list[tuple[float, float]]]:
     if points:
       found[state] = points
   return found
-
-
-def _median(values: Sequence[float]) -> float:
-  ordered = sorted(values)
-  middle = len(ordered) // 2
-  return (ordered[middle] + ordered[-1 - middle]) / 2
 
 
 def _shown(value: Any) -> str:

@@ -114,7 +114,7 @@ class Study:
     Raises:
       UserError: if the journal is damaged.
     """
-    self._entries, self._seed, self._prunes = entries, seed, prune_after
+    self._entries, self._seed = entries, seed
     self._workdir = workdir
     self._optuna = optuna()
     self.path = os.path.join(workdir, FILE)

@@ -338,7 +338,6 @@ def _conclude(
       'file': os.path.basename(path),
       'prepared': parts.counts(),
       'splits': results['splits'],
-      'winner_seconds': results['train_seconds'],
   }
   target = os.path.join(workdir, table_lib.FILE)
   files.write_json(target, table)
