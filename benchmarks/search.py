@@ -89,6 +89,13 @@ def run(data_dir: str | None) -> comparison.Comparison:
               1000 * statistics.median(adds),
               statistics.median(adds) / statistics.median(upserts),
           ),
+          comparison.Row(
+              'ms from upsert to found (reference: what is aimed at)',
+              soon,
+              _SOON,
+              _SOON / soon,
+              _BAR,
+          ),
       ],
       [
           f'Medians of {_ROUNDS} rounds in turns, {workers.count()} of '
@@ -96,8 +103,7 @@ def run(data_dir: str | None) -> comparison.Comparison:
           f'them. {100 * same:.2f} % of the places of all lists hold the same '
           'item.',
           f'Upsert to found: {soon:.1f} ms at the median, '
-          f'{1000 * max(upserts):.1f} ms at most, of {len(upserts)}; aimed at '
-          f'less than {_SOON:.0f}.',
+          f'{1000 * max(upserts):.1f} ms at most, of {len(upserts)}.',
       ],
   )
 

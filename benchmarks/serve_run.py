@@ -8,6 +8,7 @@ whoever wants one of them must get the other.
 
 import dataclasses
 import pathlib
+import shutil
 from typing import Any
 
 import jax
@@ -49,24 +50,32 @@ def content(side: str, row: int) -> dict[str, Any]:
 
 def make(folder: pathlib.Path, sizes: Sizes) -> pathlib.Path:
   """Writes tables and a run folder with random towers, unless it is there."""
-  workdir = folder / f'run-{sizes.items}'
-  if (workdir / 'checkpoints').is_dir():
-    return workdir
+  finished = folder / f'run-{"-".join(map(str, dataclasses.astuple(sizes)))}'
+  if finished.is_dir():
+    return finished
+  workdir = finished.with_suffix('.tmp')  # a half-made one is made anew
+  shutil.rmtree(workdir, ignore_errors=True)
   cfg = make_config(folder, sizes)
   _write_tables(folder, sizes)
   with run_folder.open_folder(str(workdir), cfg):
     problem = prepare.prepare(cfg, None, str(workdir))
     runtime = runtime_lib.build(cfg, problem, None, num_devices=1)
     state = runtime.fresh_state()
-    key = jax.random.key(0)
-    params = jax.tree.map(
-        lambda x: jax.random.normal(key, x.shape, jnp.float32), state.params
+    leaves, tree = jax.tree.flatten(state.params)
+    keys = jax.random.split(jax.random.key(0), len(leaves))
+    params = jax.tree.unflatten(
+        tree,
+        [
+            jax.random.normal(key, leaf.shape, jnp.float32)
+            for key, leaf in zip(keys, leaves)
+        ],
     )
     state = dataclasses.replace(state, step=jnp.int32(1), params=params)
     saved = checkpoints.Checkpoints(str(workdir))
     saved.save(state, 1)
     saved.close()
-  return workdir
+  workdir.rename(finished)
+  return finished
 
 
 def make_config(folder: pathlib.Path, sizes: Sizes) -> config.Config:

@@ -11,6 +11,7 @@ remarks and in rows of their own.
 
 import argparse
 import dataclasses
+import functools
 import os
 import pathlib
 import statistics
@@ -33,6 +34,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
+from dropoutnet_jax.data import files
 from dropoutnet_jax.data import row_file
 from dropoutnet_jax.data import streamed_split
 from dropoutnet_jax.data import tables as tables_lib
@@ -127,8 +129,8 @@ def measure(folder: str, num_rows: int) -> comparison.Comparison:
 def write_tables(folder: str, num_rows: int) -> None:
   """Parquet files: interactions in parts, users and items with content.
 
-  Some items and users are met far more often than others. Files that are there
-  are left alone.
+  Some items and users are met far more often than others. Parts of interactions
+  that are there are left alone.
   """
   path = pathlib.Path(folder)
   inside = path / f'interactions-{num_rows}'
@@ -153,7 +155,10 @@ def write_tables(folder: str, num_rows: int) -> None:
         'item_id': pa.array(draw(_ITEMS) + 1000),
         'label': pa.array((rng.random(size) < 0.3).astype(np.int8)),
     }
-    parquet.write_table(pa.table(columns), target, row_group_size=1 << 20)
+    write = functools.partial(
+        parquet.write_table, pa.table(columns), row_group_size=1 << 20
+    )
+    files.write(str(target), write)  # whole: another start takes it as it is
 
 
 def make_config(folder: str, num_rows: int) -> config.Config:

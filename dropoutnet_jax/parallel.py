@@ -330,7 +330,7 @@ def split_rows(tree: Any, mesh: Mesh | None) -> Any:
   """
 
   def constrain(x: jax.Array) -> jax.Array:
-    if mesh is None or num_parts(mesh) == 1 or x.shape[0] % num_parts(mesh):
+    if mesh is None or num_parts(mesh) == 1 or not _of_batch(len(x), mesh):
       return x
     return jax.lax.with_sharding_constraint(x, by_row(mesh))
 

@@ -15,9 +15,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
 from dropoutnet_jax import parallel
+from dropoutnet_jax.data import tokens
 
 # Smaller tables are everywhere: to split them saves nothing.
-_SMALL = 128
+_SMALL = tokens.EVEN_ROWS
 _ALL = ('data', 'model')
 
 

@@ -169,6 +169,12 @@ def pair_numbers(rows: Interactions | EvaluationSet) -> np.ndarray:
   return rows.user.astype(np.int64) << 32 | rows.item
 
 
+def pairs_of(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Users and items int32 [N] of such numbers."""
+  item = numbers & (2**32 - 1)
+  return (numbers >> 32).astype(np.int32), item.astype(np.int32)
+
+
 @dataclasses.dataclass(frozen=True)
 class Factors:
   """Preference factors of a teacher: float32 [U, P] and [I, P].

@@ -91,7 +91,7 @@ def split(
   labelled = None
   if staged.has_labels:
     labelled = impressions.Labelled(
-        schema.Interactions(*np.zeros((2, 0), np.int32)),
+        staged.dataset.interactions,  # none
         _held_out(staged, roles, evaluation),
     )
   streamed = _write(staged, training, user_balance, output)
@@ -112,7 +112,7 @@ def split(
       f'Streamed: {streamed.num_rows:,} rows are trained on, of '
       f'{staged.num_rows:,}. A pair that is repeated counts each time.'
   )
-  nothing = schema.Interactions(*np.zeros((2, 0), np.int32))
+  nothing = staged.dataset.interactions
   return schema.Split(nothing, evaluation, tuple(notes), streamed), labelled
 
 
@@ -165,7 +165,9 @@ def _evaluation(
     item: np.ndarray,
 ) -> dict[str, schema.EvaluationSet]:
   """All sets that have pairs, each pair once; by roles of users and items."""
-  parts: dict[str, list[schema.EvaluationSet]] = {}
+  # Numbers alone: candidates of each block would be all items again.
+  parts: dict[str, list[np.ndarray]] = {}
+  candidates: dict[str, np.ndarray] = {}
   for rows, pair in _likes(staged, user, item):
     found = splits.evaluation(
         schema.Interactions(rows['user'], rows['item']),
@@ -173,19 +175,16 @@ def _evaluation(
         config,
     )
     for name, part in found.items():
-      parts.setdefault(name, []).append(part)
+      parts.setdefault(name, []).append(schema.pair_numbers(part))
+      candidates.setdefault(name, part.candidates)
   evaluation = {}
   for name in splits.set_names(config):
     if name in parts:
-      candidates = parts[name][0].candidates
       # Sorted and not hashed: numbers of pairs collide in np.unique.
-      numbers = map(schema.pair_numbers, parts.pop(name))
-      pair = np.sort(np.concatenate(list(numbers)))
+      pair = np.sort(np.concatenate(parts.pop(name)))
       pair = pair[np.append(True, pair[1:] != pair[:-1])]
       evaluation[name] = schema.EvaluationSet(
-          (pair >> 32).astype(np.int32),
-          (pair & (2**32 - 1)).astype(np.int32),
-          candidates,
+          *schema.pairs_of(pair), candidates[name]
       )
   return evaluation
 

@@ -16,7 +16,7 @@ import numpy as np
 
 # Tables with more rows have a multiple of it, which any usual number of devices
 # divides; others are small enough for each of them.
-_EVEN = 128
+EVEN_ROWS = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class TokenFeature:
   @property
   def num_rows(self) -> int:
     """Rows of the table: of the ids, and a few behind them that none has."""
-    spare = -self.num_ids % _EVEN if self.num_ids > _EVEN else 0
+    spare = -self.num_ids % EVEN_ROWS if self.num_ids > EVEN_ROWS else 0
     return self.num_ids + spare
 
 

@@ -18,7 +18,7 @@ from dropoutnet_jax.data import tokens as tokens_lib
 # beside the table; and in how many parts of the table at once, so that as many
 # devices or fewer have whole parts.
 _DRAWN = 2**20
-_PARTS = 128
+_PARTS = tokens_lib.EVEN_ROWS
 
 
 @flax.struct.dataclass

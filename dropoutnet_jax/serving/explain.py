@@ -134,7 +134,16 @@ def explain(
       tags,
       history,
       rest - sum(share.value for share in history),
-      _sorted(_without(model, user, tables, weight, met)),
+      _sorted(
+          _without(
+              model,
+              user,
+              tables,
+              {'user': tower[0], 'item': item_tower},
+              weight,
+              met,
+          )
+      ),
   )
 
 
@@ -205,11 +214,11 @@ def _without(
     model: recommender_lib.Ranker,
     user: rows_lib.Rows,
     tables: Mapping[str, tables_lib.SideTable],
+    emb: Mapping[str, np.ndarray],
     weight: float,
     met: scipy.sparse.csr_array,
 ) -> list[Loss]:
   """What the towers' part loses where one thing is taken away."""
-  emb = {side: model.embed_table(side, x)[0] for side, x in tables.items()}
   whole = float(emb['user'] @ emb['item'])
   found = []
   for side, other in (('user', 'item'), ('item', 'user')):

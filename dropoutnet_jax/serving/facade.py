@@ -28,6 +28,7 @@ from dropoutnet_jax.serving import neighbours
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_tables
 from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving.index import names as names_lib
 
 _OTHER = {'user': 'item', 'item': 'user'}
 Embedded = embedding_files.Embedded
@@ -84,7 +85,7 @@ class Recommender:
       Columns user_id, rank (from 1), item_id and score: the lists one after the
       other, in the order of the users.
     """
-    _check_k(k)
+    names_lib.check_k(k)
     rows, pairs = self._rows('user', users, 'users', history)
     items, _ = self._rows('item', candidates, 'candidates')
     banned = scipy.sparse.csr_array((len(rows), len(items)), dtype=np.float32)
@@ -95,12 +96,9 @@ class Recommender:
     if exclude is not None:
       banned = banned + self._excluded(exclude, rows, items)
     across = self._catalogue if candidates is None else None
+    k = min(k, max(len(items), 1))
     lists = self.ranker.recommend(
-        rows,
-        items,
-        min(k, max(len(items), 1)),
-        scipy.sparse.csr_array(banned),
-        across,
+        rows, items, k, scipy.sparse.csr_array(banned), across
     )
     parts = [(part.item, part.score) for part in lists]
     return _table('user_id', rows.ids, 'item_id', items.ids, *_joined(parts, k))
@@ -140,10 +138,11 @@ class Recommender:
     Returns:
       Columns item_id, rank, user_id and score.
     """
-    _check_k(k)
+    names_lib.check_k(k)
     rows, _ = self._rows('item', items, 'items', history)
-    found = neighbours.audience(self.ranker, rows, k, exclude_seen)
     users = self.ranker.problem.user.ids
+    k = min(k, len(users))
+    found = neighbours.audience(self.ranker, rows, k, exclude_seen)
     return _table('item_id', rows.ids, 'user_id', users, *found)
 
   def explain(
@@ -175,10 +174,10 @@ class Recommender:
   def _similar(
       self, side: str, given: Any, name: str, k: int, history: Any
   ) -> pa.Table:
-    _check_k(k)
+    names_lib.check_k(k)
     rows, _ = self._rows(side, given, name, history)
-    found = neighbours.nearest(self.ranker, side, rows, k)
     known = getattr(self.ranker.problem, side).ids
+    found = neighbours.nearest(self.ranker, side, rows, min(k, len(known)))
     return _table(f'{side}_id', rows.ids, 'similar_id', known, *found)
 
   def _rows(
@@ -271,11 +270,6 @@ class Recommender:
             f'{table.name()}: nothing reads column {name!r}.{near}',
             stacklevel=4,
         )
-
-
-def _check_k(k: int) -> None:
-  if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-    raise errors.UserError(f'k={k!r}: it must be a whole number from 1 on.')
 
 
 def _met(

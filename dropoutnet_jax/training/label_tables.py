@@ -184,8 +184,8 @@ def shown_in_vain(
   pair = np.setdiff1d(  # sorted, by user
       schema.pair_numbers(in_vain), schema.pair_numbers(likes)
   )
-  user, item = pair >> 32, pair & (2**32 - 1)
-  return _lists(np.bincount(user, minlength=num_users), item.astype(np.int32))
+  user, item = schema.pairs_of(pair)
+  return _lists(np.bincount(user, minlength=num_users), item)
 
 
 def _grouped(

@@ -304,7 +304,9 @@ class _Groups:
     self._embedding = (
         settings.embedding_parameters if settings.splits_embeddings else None
     )
-    self._of_rows = settings.embedding_optimizer * settings.touches_rows
+    self._of_rows = (
+        settings.embedding_optimizer if settings.touches_rows else ''
+    )
     # Whether parameters of the objective are trained in a way of their own.
     self.objective = settings.weight_decay > 0 or settings.optimizer == 'lamb'
 

@@ -38,12 +38,11 @@ from dropoutnet_jax.training import resident
 # Sections and fields that `prepare` reads to make a problem; what it reads to
 # refuse one, `check_signal` reads again.
 _READ = ('data.', 'features.', 'train.seed')
-_TEACHER = 'teacher.'
 
 
 def problem_settings(cfg: config.Config) -> dict[str, Any]:
   """All settings that a prepared problem depends on, by dotted name."""
-  read = _READ + (_TEACHER,) * cfg.needs_teacher
+  read = (*_READ, 'teacher.') if cfg.needs_teacher else _READ
   found = {
       name: value
       for name, value in config_tree.fields(cfg).items()
@@ -239,11 +238,12 @@ def check_signal(cfg: config.Config, problem: problem_lib.Problem) -> None:
   Raises:
     UserError: for terms and options that have nothing to learn from in it.
   """
-  rows = problem.split.train
-  if problem.split.streamed is not None:
-    rows = label_tables.examples_of(problem.split.streamed)
-  elif problem.labelled is not None:
-    rows = problem.labelled.train
+  streamed = problem.split.streamed
+  rows = (
+      label_tables.training_rows(problem)
+      if streamed is None
+      else label_tables.examples_of(streamed)
+  )
   num_users = len(problem.user.ids)
   label_signal.check(cfg, rows, problem.split.train, num_users)
 

@@ -121,7 +121,7 @@ class Streaming:
     """
     import grain  # pylint: disable=g-import-not-at-top  # half a second
 
-    self._cfg, self._placed, self._mesh = cfg, placed, mesh
+    self._placed, self._mesh = placed, mesh
     self._size = cfg.train.batch_size
     self._most = min(cfg.train.steps_per_dispatch, cfg.train.num_steps)
     self._next = step

@@ -20,9 +20,9 @@ def few_items(monkeypatch):
 
 def test_both_sides_rank_the_same_items():
   found = search.run(None)
-  batch, as_it_comes, upsert = found.rows
+  batch, as_it_comes, upsert, soon = found.rows
   assert all(min(row.ours, row.other, row.ratio) > 0 for row in found.rows)
-  assert batch.bar == 1.0
+  assert batch.bar == soon.bar == 1.0 and soon.ours == upsert.ours
   assert as_it_comes.bar is None and upsert.bar is None
   assert '100.00 % of the places' in found.notes[0]
 

@@ -84,7 +84,7 @@ def check_number(names: np.ndarray, rows: int) -> None:
 def check_k(k: int) -> None:
   """Raises UserError unless k is a number of items."""
   if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-    raise errors.UserError(f'k is {k!r}; it must be a whole number from 1 on.')
+    raise errors.UserError(f'k={k!r}: it must be a whole number from 1 on.')
 
 
 def exclusions(

@@ -137,7 +137,9 @@ def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
     """The best items of users: known ones, new ones, or mere histories."""
     ask = read.recommend(body)
     kind = ('recommend', ask.candidates)
-    lists = await service.ask(kind, engine.recommend, ask, len(ask.users))
+    # Every item of a list has its reasons: so many rows to embed.
+    size = len(ask.users) * (ask.k if ask.reasons else 1)
+    lists = await service.ask(kind, engine.recommend, ask, size)
     return responses.JSONResponse({'step': engine.ranker.step, 'lists': lists})
 
   @app.post('/embed', response_model=wire.Embeddings)

@@ -8,6 +8,7 @@ seen by the next.
 """
 
 from collections.abc import Iterable, Sequence
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -202,6 +203,8 @@ class Engine:
     is_finite = found.is_finite()
     found = found.without(~is_finite)
     lists = self.catalogue.search(found.as_embedding(), k, candidates, exclude)
+    # Finite embeddings may still have a product that is too large.
+    is_finite &= [all(math.isfinite(x) for _, x in one) for one in lists]
     return Searched(lists, is_finite, found)
 
   def embed(self, requests: Sequence[asks.Embed]) -> Answers:

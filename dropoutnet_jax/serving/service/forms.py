@@ -40,28 +40,28 @@ def of_encoder(encoder: features.Encoder) -> list[dict[str, Any]]:
     column = found.get(fitted.feature.column)
     if column is not None and not fitted.feature.columns:
       column['text'] |= fitted.feature.kind == 'text'
-      values = _values(fitted)
-      column['values'] = column['values'] or values[:_SUGGESTED]
+      column['values'] = column['values'] or _values(fitted)
       column['range'] = column['range'] or _range(fitted.encoder)
   return list(found.values())
 
 
 def _values(fitted: fitted_feature.FittedFeature) -> list[str]:
-  """What training knew of a column, where that has names."""
+  """Some of what training knew of a column, where that has names."""
   encoder = fitted.encoder
   if fitted.feature.kind == 'text' or fitted.feature.pieces != 'whole':
     return []  # words and pieces of names are no values
   if isinstance(encoder, encoders.CategoryEncoder):
-    return list(encoder.values)
+    return list(encoder.values[:_SUGGESTED])
   if isinstance(encoder, tag_encoder.TagEncoder) and encoder.names is not None:
     # The idf of a frequent tag is low.
-    return encoder.names[np.argsort(encoder.weight, kind='stable')].tolist()
+    order = np.argsort(encoder.weight, kind='stable')
+    return encoder.names[order[:_SUGGESTED]].tolist()
   if fitted.tokens is not None and fitted.feature.kind in (
       'category',
       'sequence',
       'tags',
   ):
-    return fitted.tokens.vocabulary.tolist()
+    return fitted.tokens.vocabulary[:_SUGGESTED].tolist()
   return []
 
 

@@ -8,7 +8,6 @@ answers who wants an item.
 
 import bisect
 from collections.abc import Iterable, Sequence
-import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,11 +58,13 @@ class Stories:
     self._item_ids: list[Id] = engine.ranker.problem.item.ids.tolist()
     self._pairs = _all_pairs(engine)
     self._is_trained = np.diff(engine.ranker.likes.indptr) > 0
-
-  @functools.cached_property
-  def _names(self) -> list[str]:
-    """The ids of all users as they are written, ascending."""
-    return sorted(map(str, self._user_ids))
+    # As they are written. Not when first asked for: the thread that reads all
+    # requests would stand still.
+    self._names = sorted(map(str, self._user_ids))
+    self._columns = {
+        side: forms.of_encoder(encoder)
+        for side, encoder in engine.ranker.encoders.items()
+    }
 
   def about_run(self) -> dict[str, Any]:
     """What the page is made from; needs no turn of the model."""
@@ -77,10 +78,7 @@ class Stories:
         'users': len(self._user_ids),
         'items': len(engine.catalogue),
         'new_items': len(engine.catalogue.parts['new']),
-        'columns': {
-            side: forms.of_encoder(encoder)
-            for side, encoder in ranker.encoders.items()
-        },
+        'columns': self._columns,
         'some_users': [self._describe_user(n) for n in _spread(rows, _OFFERED)],
         'some_items': [
             engine.about(self._item_ids[n]) for n in _spread(items, _OFFERED)
@@ -165,7 +163,9 @@ class Stories:
           engine.embed_users([asks.User(name) for name in some])
           for some in _parts(ids.tolist())
       ]
-      self._users = self._build(ids, embedded.join(parts).as_embedding())
+      found = embedded.join(parts)
+      found = found.without(~found.is_finite())
+      self._users = self._build(ids, found.as_embedding())
       engine.touched_users.update(engine.memory.met)
     for some in _parts(list(engine.touched_users)):
       found = engine.embed_users([asks.User(name) for name in some])

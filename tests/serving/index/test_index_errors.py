@@ -53,8 +53,8 @@ def _build(ids=('a', 'b'), number=2):
             ),
             '2 dense rows and 1 sparse',
         ),
-        (lambda: _build().search(_rows(1), 0), 'k is 0'),
-        (lambda: _build().search(_rows(1), 2.0), r'k is 2\.0'),
+        (lambda: _build().search(_rows(1), 0), 'k=0: '),
+        (lambda: _build().search(_rows(1), 2.0), r'k=2\.0: '),
         (lambda: _build().search(_rows(1, 5), 1), 'The users have 5 dense'),
         (
             lambda: _build().search(_rows(2), 1, exclude=[['a']]),
