@@ -44,7 +44,10 @@ hypothesis.settings.load_profile('project')
 _LONG_FILES = (
     'test_processes.py',
     'test_citeulike.py',
+    'test_teacher.py',
+    'test_streaming.py',
     'test_sweeps.py',
+    'test_tune.py',
     'test_split_programs.py',
     'test_many_devices.py',
     'test_parameter_groups.py',
@@ -53,6 +56,8 @@ _LONG_FILES = (
     'test_label_loss.py',
     'test_own_tables_example.py',
     'test_run.py',
+    'test_published.py',
+    'test_loop.py',
 )
 
 
