@@ -28,6 +28,7 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import row_tables
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.training import run_folder
@@ -309,7 +310,7 @@ def _padded(rows: np.ndarray) -> np.ndarray:
 
 
 def load(workdir: str) -> Ranker:
-  """The best checkpoint of a run folder, finished or not.
+  """The best checkpoint of a run folder, finished or not; or an export.
 
   It uses one device, whatever the run was trained on.
 
@@ -317,6 +318,8 @@ def load(workdir: str) -> Ranker:
     UserError: if the folder holds no run or no checkpoint, or a file of it is
       damaged.
   """
+  if exported.is_export(workdir):
+    return Ranker(*exported.read(workdir))
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
   part = sparse_part.load(workdir) if cfg.model.sparse.enabled else None
