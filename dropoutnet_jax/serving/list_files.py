@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 from typing import Any, BinaryIO
@@ -22,8 +23,11 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 from dropoutnet_jax.serving import recommender as recommender_lib
 
-# Takes rows: users, ranks, items as places in the ids, and scores; all [N].
-_Add = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+# Takes ids of users, and rows: users as places in these, ranks, items as places
+# in all ids of items, and scores; all [N].
+_Add = Callable[
+    [np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray], None
+]
 NAMES = ('user_id', 'rank', 'item_id', 'score')
 
 
@@ -59,16 +63,16 @@ def write(
     path: str,
     user_ids: np.ndarray,
     item_ids: np.ndarray,
-    lists: Iterable[recommender_lib.Lists],
+    parts: Iterable[tuple[np.ndarray, recommender_lib.Lists]],
 ) -> int:
   """Writes lists while they are made.
 
   Args:
     path: ends in .csv, .tsv, .json or .jsonl (an object per line), .parquet or
       .arrow.
-    user_ids: int64 or str [N].
+    user_ids: int64 or str, for the type that they have if there is no part.
     item_ids: int64 or str [J], of the candidates.
-    lists: of all users, in their order.
+    parts: ids of some users [N], and lists of some of them; then of others.
 
   Returns:
     How many rows that are.
@@ -80,11 +84,14 @@ def write(
 
   def fill(file: BinaryIO) -> None:
     nonlocal count
-    with open_writer(file, user_ids, item_ids) as add:
-      for part in lists:
+    some = iter(parts)
+    first = list(itertools.islice(some, 1))
+    like = first[0][0] if first else user_ids
+    with open_writer(file, like, item_ids) as add:
+      for ids, part in itertools.chain(first, some):
         row, column = np.nonzero(part.item >= 0)
-        places = np.arange(len(user_ids))[part.users][row]
-        add(places, column + 1, part.item[row, column], part.score[row, column])
+        item, score = part.item[row, column], part.score[row, column]
+        add(ids[part.users], row, column + 1, item, score)
         count += len(row)
 
   files.write(path, fill, '--output')
@@ -116,14 +123,19 @@ def _text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
 
 @contextlib.contextmanager
 def _delimited(
-    separator: str, file: BinaryIO, user_ids: np.ndarray, item_ids: np.ndarray
+    separator: str, file: BinaryIO, like: np.ndarray, item_ids: np.ndarray
 ) -> Iterator[_Add]:
+  del like
   with _text(file) as lines:
     writer = csv.writer(lines, delimiter=separator, lineterminator='\n')
     writer.writerow(NAMES)
 
     def add(
-        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+        user_ids: np.ndarray,
+        user: np.ndarray,
+        rank: np.ndarray,
+        item: np.ndarray,
+        score: np.ndarray,
     ) -> None:
       columns = (user_ids[user], rank, item_ids[item], score.astype(str))
       writer.writerows(zip(*(column.tolist() for column in columns)))
@@ -133,13 +145,18 @@ def _delimited(
 
 @contextlib.contextmanager
 def _json_lines(
-    file: BinaryIO, user_ids: np.ndarray, item_ids: np.ndarray
+    file: BinaryIO, like: np.ndarray, item_ids: np.ndarray
 ) -> Iterator[_Add]:
+  del like
   names = [json.dumps(one, ensure_ascii=False) for one in item_ids.tolist()]
   with _text(file) as lines:
 
     def add(
-        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+        user_ids: np.ndarray,
+        user: np.ndarray,
+        rank: np.ndarray,
+        item: np.ndarray,
+        score: np.ndarray,
     ) -> None:
       columns = (user_ids[user], rank, item, score.astype(str))
       lines.writelines(
@@ -157,20 +174,24 @@ def _json_lines(
 def _arrow(
     open_file: Callable[[BinaryIO, pa.Schema], Any],
     file: BinaryIO,
-    user_ids: np.ndarray,
+    like: np.ndarray,
     item_ids: np.ndarray,
 ) -> Iterator[_Add]:
   """Parquet and Arrow, whose writers take tables."""
-  users, items = pa.array(user_ids), pa.array(item_ids)
-  kinds = (users.type, pa.int32(), items.type, pa.float32())
+  items = pa.array(item_ids)
+  kinds = (pa.array(like[:0]).type, pa.int32(), items.type, pa.float32())
   schema = pa.schema(list(zip(NAMES, kinds)))
   with open_file(file, schema) as writer:
 
     def add(
-        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+        user_ids: np.ndarray,
+        user: np.ndarray,
+        rank: np.ndarray,
+        item: np.ndarray,
+        score: np.ndarray,
     ) -> None:
       columns = [
-          users.take(pa.array(user)),
+          pa.array(user_ids).take(pa.array(user)),
           pa.array(rank, pa.int32()),
           items.take(pa.array(item)),
           pa.array(score),
