@@ -6,7 +6,7 @@ preference is absent because training never gave them one, not because the
 evaluation takes it away.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -29,11 +29,11 @@ from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
 _ROWS = 2048  # embedded at once, at most
-# Compiled (variables, side, rows [B]) -> dense embeddings [B, R].
-Embed = Callable[[Any, tables_lib.SideTable, jax.Array], jax.Array]
 
 
-def make_embed(model: towers.TwoTower, method: str) -> Embed:
+def make_embed(
+    model: towers.TwoTower, method: str
+) -> Callable[[Any, tables_lib.SideTable, jax.Array], jax.Array]:
   """Returns jitted (variables, side, rows [B]) -> dense embeddings [B, R]."""
 
   @jax.jit
@@ -62,11 +62,11 @@ class Embedder:
   the devices share the rows of a chunk; without one, those of a single device.
   """
 
-  def __init__(
-      self, embed: Mapping[str, Embed], mesh: parallel.Mesh | None = None
-  ):
-    """Takes the towers of 'user' and 'item', such as `make_embed` makes."""
-    self._mesh, self._embed = mesh, embed
+  def __init__(self, model: towers.TwoTower, mesh: parallel.Mesh | None = None):
+    self._mesh = mesh
+    self._embed = {
+        side: make_embed(model, f'embed_{side}s') for side in ('user', 'item')
+    }
 
   def __call__(
       self,
@@ -87,16 +87,6 @@ class Embedder:
       dense = self._embed[side](variables, table, placed)
       parts.append(np.asarray(dense)[: len(part)])
     return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
-
-
-def make_embedder(
-    model: towers.TwoTower, mesh: parallel.Mesh | None = None
-) -> Embedder:
-  """An embedder by both towers of a model."""
-  return Embedder(
-      {side: make_embed(model, f'embed_{side}s') for side in ('user', 'item')},
-      mesh,
-  )
 
 
 @dataclasses.dataclass(frozen=True)

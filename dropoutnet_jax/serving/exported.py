@@ -10,7 +10,7 @@ to the package, and explains nothing.
 `recommender.load` makes a ranker of what is read here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import json
 import os
@@ -33,6 +33,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.model import towers
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.training import resident
 
@@ -53,6 +54,18 @@ class Parts(NamedTuple):
   scorer: model_scores.Scorer
   encoders: Mapping[str, features.Encoder]
   step: int
+
+
+# Compiled (variables, side, rows [B]) -> dense embeddings [B, R].
+_Embed = Callable[[Any, tables_lib.SideTable, jax.Array], jax.Array]
+
+
+class _Embedder(model_scores.Embedder):
+  """As that of a run, by towers that were exported."""
+
+  def __init__(self, model: towers.TwoTower, exported: dict[str, _Embed]):
+    super().__init__(model)
+    self._embed = exported
 
 
 def is_export(folder: str) -> bool:
@@ -128,8 +141,8 @@ def _read(folder: str, manifest: dict[str, Any], cfg: config.Config) -> Parts:
       side: {name: weights[name] for name in about['weights']}
       for side, about in manifest['sides'].items()
   }
-  embedder = model_scores.Embedder(
-      {side: _tower(folder, side) for side in SIDES}
+  embedder = _Embedder(
+      towers.TwoTower(cfg.model), {side: _tower(folder, side) for side in SIDES}
   )
   scorer = model_scores.Scorer(
       embedder,
@@ -189,7 +202,7 @@ def _read_weights(path: str) -> dict[str, jax.Array]:
   return {name: jnp.asarray(value) for name, value in found.items()}
 
 
-def _tower(folder: str, side: str) -> model_scores.Embed:
+def _tower(folder: str, side: str) -> _Embed:
   """A tower of the export, as the run has its own."""
   path = os.path.join(folder, tower_file(side))
   try:

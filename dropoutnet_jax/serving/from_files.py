@@ -110,7 +110,8 @@ def answer(workdir: str | None, request: Request) -> Answer:
   """
   workdir, output = request.check(workdir)
   model = recommender_lib.load(workdir)
-  items, item_notes = model.items(), []
+  items = model.items()
+  item_notes: list[str] = []
   if request.items:
     items, item_notes = request_files.read_rows(request.items, 'item', model)
   items = _choose(model, items, request.candidates)

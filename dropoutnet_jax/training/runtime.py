@@ -224,7 +224,7 @@ def build(
       tables=parallel.place_tables(tables, mesh),
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
-      embedder=model_scores.make_embedder(
+      embedder=model_scores.Embedder(
           model, mesh if table_shards.are_here(mesh) else None
       ),
       batch_shape=step_batch.batch_shape(cfg, tables),

@@ -41,7 +41,7 @@ def _variables(model, tables):
 def test_towers_score_every_user_with_every_candidate(problem, exact_products):
   model, tables = towers.TwoTower(_MODEL), _tables(problem)
   variables = _variables(model, tables)
-  embedder = model_scores.make_embedder(model)
+  embedder = model_scores.Embedder(model)
   method = model_scores.Scorer(embedder, variables, tables).methods()['model']
   held_out = problem.split.evaluation['cold_item']
   rows = np.unique(held_out.user)[[3, 0, 2]]
@@ -61,9 +61,7 @@ def test_features_and_tokens_reach_the_towers(problem):
   # Apart from the start, where the content alone reaches the output.
   variables = jax.tree.map(lambda x: x + 0.3, _variables(model, tables))
   rows = np.array([2, 29, 5, 0])  # factors alone, nothing, both, both
-  found = model_scores.make_embedder(model)(
-      'user', variables, tables.user, rows
-  )
+  found = model_scores.Embedder(model)('user', variables, tables.user, rows)
   table = jax.tree.map(lambda x: x[rows], tables.user.features)
   assert table.known.tolist() == [False, False, True, True]
   preference = input_dropout.Preference(

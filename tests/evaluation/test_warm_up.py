@@ -47,9 +47,7 @@ def make_scorer(problem, cfg):
   variables = jax.jit(model.init)(
       jax.random.key(0), *row(tables.user), *row(tables.item)
   )
-  return model_scores.Scorer(
-      model_scores.make_embedder(model), variables, tables
-  )
+  return model_scores.Scorer(model_scores.Embedder(model), variables, tables)
 
 
 @pytest.fixture(name='scorer', scope='module')
