@@ -12,6 +12,7 @@ import os
 import shutil
 from typing import Any, BinaryIO
 import zipfile
+import zlib
 
 import numpy as np
 import scipy.sparse
@@ -19,6 +20,7 @@ import scipy.sparse
 from dropoutnet_jax import errors
 
 TEMPORARY = '.tmp'  # how names of files that are being written end
+_CHUNK = 1 << 24  # bytes read at a time
 
 
 def write(
@@ -91,6 +93,15 @@ def write_text(path: str, text: str) -> None:
 def write_json(path: str, value: Any) -> None:
   """Writes JSON; NaN and infinity, which JSON has not, are refused."""
   write_text(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+
+
+def checksum(path: str) -> dict[str, int]:
+  """Length and CRC-32 of a file: {'bytes': ..., 'crc32': ...}."""
+  total, length = 0, 0
+  with open(path, 'rb') as file:
+    while part := file.read(_CHUNK):
+      total, length = zlib.crc32(part, total), length + len(part)
+  return {'bytes': length, 'crc32': total}
 
 
 def save_arrays(path: str, arrays: Mapping[str, np.ndarray]) -> None:

@@ -41,7 +41,7 @@ from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
 
-_FILE = 'sparse_part.npz'
+FILE = 'sparse_part.npz'
 # Users whose dense histories exist at a time, and their entries.
 _MAX_CHUNK = 512
 _CHUNK_ENTRIES = 2**24
@@ -365,12 +365,12 @@ def save(part: SparsePart, workdir: str) -> None:
   if part.second is not None:
     for field in dataclasses.fields(part.second):
       arrays[f'second/{field.name}'] = getattr(part.second, field.name)
-  files.save_arrays(os.path.join(workdir, _FILE), arrays)
+  files.save_arrays(os.path.join(workdir, FILE), arrays)
 
 
 def exists(workdir: str) -> bool:
   """Whether the run folder holds a fitted part."""
-  return os.path.exists(os.path.join(workdir, _FILE))
+  return os.path.exists(os.path.join(workdir, FILE))
 
 
 def load(workdir: str) -> SparsePart:
@@ -379,7 +379,7 @@ def load(workdir: str) -> SparsePart:
   Raises:
     UserError: if the file is missing or damaged.
   """
-  arrays = files.load_arrays(os.path.join(workdir, _FILE))
+  arrays = files.load_arrays(os.path.join(workdir, FILE))
   second = None
   if 'second/root' in arrays:
     second = second_kernel.SecondKernel(

@@ -12,26 +12,17 @@ import dataclasses
 import os
 import sys
 
-import numpy as np
-import scipy.sparse
-
 from dropoutnet_jax import errors
-from dropoutnet_jax.data import blocks
-from dropoutnet_jax.data import own_ids
-from dropoutnet_jax.data import table_files
 from dropoutnet_jax.serving import embedding_files
 from dropoutnet_jax.serving import list_files
 from dropoutnet_jax.serving import recommender as recommender_lib
-from dropoutnet_jax.serving import request_blocks
-from dropoutnet_jax.serving import request_files
-from dropoutnet_jax.serving import request_tables
-from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving import row_sources
+from dropoutnet_jax.serving import told_files
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import telemetry
 
 SIDES = ('user', 'item')
 _OTHER = {'user': 'item', 'item': 'user'}
-_BLOCK = 16384  # rows at a time
 _ENDING = '.parquet'
 
 
@@ -153,18 +144,17 @@ def answer(workdir: str | None, request: Request) -> Answer:
   model = recommender_lib.load(folder)
   told = None
   if request.interactions:
-    told = _Told(request.interactions, side, model)
-  file = getattr(request, f'{side}s')
-  source = _File(file, side, model) if file else _Run(side, model)
+    told = told_files.Told(request.interactions, side, model)
+  source = row_sources.of(getattr(request, f'{side}s'), side, model)
+  notes: list[str] = []
   progress = _Progress(source.total, side)
   with _folder_of(path):
     num_rows = embedding_files.write(
         path,
         getattr(model.cfg.data.tables, f'{side}_id'),
-        progress.watch(_embed(model, side, source.read(), told)),
+        progress.watch(_embed(model, side, source, told, notes)),
         {'side': side, 'step': model.step, 'run': model.cfg.name},
     )
-  notes = source.notes() + ([] if told is None else told.notes)
   return Answer(path, side, model.step, num_rows, *progress.widths, notes)
 
 
@@ -195,111 +185,19 @@ def _folder_of(path: str) -> Iterator[None]:
 def _embed(
     model: recommender_lib.Ranker,
     side: str,
-    parts: Iterable[rows_lib.Rows],
-    told: '_Told | None',
+    source: row_sources.Run,
+    told: told_files.Told | None,
+    notes: list[str],
 ) -> Iterator[embedding_files.Embedded]:
-  """Embeddings of some rows after those of others."""
+  """Embeddings of some rows after those of others; notes when all are made."""
   embed = model.embed_users if side == 'user' else model.embed_items
-  for rows in parts:
+  for rows in source.read():
     if told is not None:
-      rows = dataclasses.replace(rows, history=told.history(rows.ids))
+      rows, _ = told.add(rows)
     yield embedding_files.on_host(rows.ids, embed(rows))
+  notes += source.notes()
   if told is not None:
-    told.check()
-
-
-class _Run:
-  """All users or items of the run, as a source of rows."""
-
-  def __init__(self, side: str, model: recommender_lib.Ranker):
-    self._rows = model.users() if side == 'user' else model.items()
-    self.total: int | None = len(self._rows)
-
-  def read(self) -> Iterator[rows_lib.Rows]:
-    for begin in range(0, len(self._rows), _BLOCK):
-      yield self._rows.select(slice(begin, begin + _BLOCK))
-
-  def notes(self) -> list[str]:
-    return []
-
-
-class _File(_Run):
-  """The users or items of a file."""
-
-  def __init__(self, path: str, side: str, model: recommender_lib.Ranker):
-    super().__init__(side, model)
-    self._side, self._model = side, model
-    self._source = request_files.source(path, side, model)
-    self.total = request_blocks.count_rows(self._source)
-    self._count = self._new = 0
-    self._names: dict[str, None] = {}
-
-  def read(self) -> Iterator[rows_lib.Rows]:
-    settings = request_tables.settings(self._model, self._side)
-    for table in request_blocks.read(self._source, settings, _BLOCK):
-      rows, _ = request_tables.rows_of(
-          table, self._side, self._model, distinct=False
-      )
-      self._count += len(rows)
-      self._new += int(rows.is_new().sum())
-      self._names |= dict.fromkeys(table.names)
-      yield rows
-
-  def notes(self) -> list[str]:
-    """What there was, and columns that no block has; once all is read."""
-    name = self._source.pattern
-    notes = [
-        f'{name}: {self._count:,} {self._side}(s), {self._new:,} of them new '
-        'to the run.'
-    ]
-    wanted = self._model.encoders[self._side].columns if self._new else ()
-    for column in wanted:
-      if column not in self._names:
-        near = table_files.nearest(column, [*self._names])
-        notes.append(
-            f'{name} has no column {column!r}, which features read: it counts '
-            f'as missing.{near}'
-        )
-    return notes
-
-
-class _Told:
-  """Histories of whoever comes, from a file of pairs.
-
-  Attributes:
-    notes: on what is left out.
-  """
-
-  def __init__(self, path: str, side: str, model: recommender_lib.Ranker):
-    pairs = request_files.read_pairs(path, model)
-    other = _OTHER[side]
-    self._own = getattr(pairs, side)
-    run_ids = getattr(model.problem, other).ids
-    row = own_ids.find(getattr(pairs, other), run_ids)
-    self.notes = request_files.check_known(
-        getattr(pairs, other), row >= 0, f'the {other}s of the run'
-    )
-    number = len(self._own.found.values)
-    shape = (number, len(run_ids))
-    self._met = pairs.likes().met(side, np.arange(number), row, shape)
-    self._side, self._is_found = side, False
-
-  def history(self, ids: np.ndarray) -> scipy.sparse.csr_array:
-    """What each of some users or items met: csr_array [N, M]."""
-    distinct, place = np.unique(ids, return_inverse=True)
-    code = np.full(len(distinct), -1)
-    found = own_ids.find(self._own, distinct)
-    known = np.flatnonzero(found >= 0)
-    code[found[known]] = known
-    self._is_found |= len(known) > 0
-    return blocks.take_rows(self._met, code[place])
-
-  def check(self) -> None:
-    """Raises UserError if nobody who was asked about has met anything."""
-    if not self._is_found:
-      is_known = np.zeros(len(self._own.found.values), bool)
-      whose = f'the {self._side}s that are asked about'
-      request_files.check_known(self._own, is_known, whose)
+    notes += told.check()
 
 
 class _Progress:

@@ -7,7 +7,7 @@ without training pairs the 500 best of her. What is not in it is not shown, not
 by epsilon either; chances are of what is in it, and exact.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -141,6 +141,26 @@ class Explorer:
     """
     return self.calibration.note if plan.policy.needs_passes else ''
 
+  def slate_parts(
+      self,
+      parts: Iterable[tuple[rows_lib.Rows, scipy.sparse.csr_array | None]],
+      items: rows_lib.Rows,
+      k: int,
+      plan: Plan,
+  ) -> Iterator[tuple[rows_lib.Rows, Slates]]:
+    """`slates` for users who come in parts, each with what it excludes.
+
+    Yields:
+      A part of the users, and the slates of some of them.
+    """
+    plan, across, first = plan.with_seed(), self.ranker.candidates(items), 0
+    for users, exclude in parts:
+      for found in self.slates(
+          users, items, k, plan, exclude, across, first=first
+      ):
+        yield users, found
+      first += len(users)
+
   def slates(
       self,
       users: rows_lib.Rows,
@@ -150,6 +170,7 @@ class Explorer:
       exclude: scipy.sparse.csr_array | None = None,
       across: embeddings.Embedding | None = None,
       impressions: np.ndarray | None = None,
+      first: int = 0,
   ) -> Iterator[Slates]:
     """Fills a slate for every user.
 
@@ -161,6 +182,7 @@ class Explorer:
       exclude: csr_array [N, J], stored where a user must not get an item.
       across: what `Ranker.candidates` makes of the items, where that is kept.
       impressions: int [J], how often each item was shown; None for never.
+      first: users of the same seed before these, whose draws are others.
 
     Yields:
       The slates of some users after those of others, in their order.
@@ -194,7 +216,7 @@ class Explorer:
         lists = model.recommend(some, candidates, count, banned, embedded)
         item, score = _joined(lists)
         found.append((np.where(item >= 0, place[item], -1), score))
-      rng = np.random.default_rng([plan.seed or 0, begin])
+      rng = np.random.default_rng([plan.seed or 0, first + begin])
       filled = self.fill(
           some, items, _pool(found), k, plan, rng, is_new, impressions
       )

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import json
 import os
 import shutil
 import sys
@@ -20,13 +21,12 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 from dropoutnet_jax.serving import export_check
 from dropoutnet_jax.serving import export_folder
+from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import telemetry
 
-FORMAT = 1
-MANIFEST = 'manifest.json'
 _VERSIONS = ('jax', 'jaxlib', 'numpy', 'scipy', 'safetensors')
 
 
@@ -83,11 +83,12 @@ def _fill(
   finally:
     bar.close()
   export_folder.write_rest(model, workdir, folder)
+  exported.write(model.problem, model.scorer.sparse, folder)
   text = config_tree.to_json(run_folder.read_config(workdir))
   digest = hashlib.sha256(text.encode())
   versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
   manifest = {
-      'format': FORMAT,
+      'format': exported.FORMAT,
       'experiment': model.cfg.name,
       'step': model.step,
       'config_digest': digest.hexdigest()[:16],
@@ -97,7 +98,7 @@ def _fill(
       **export_folder.describe(model, towers, workdir),
   }
   expected = export_check.write_rows(model, folder)
-  path = os.path.join(folder, MANIFEST)
+  path = os.path.join(folder, exported.MANIFEST)
   files.write_json(path, manifest)  # which both processes read
   found = export_check.errors_of(folder, expected)
   manifest['check'] = {
@@ -107,6 +108,8 @@ def _fill(
       'largest_error': max(found.values()),
       'tolerance': export_check.TOLERANCE,
   }
+  manifest['config'] = json.loads(config_tree.to_json(model.cfg))
+  manifest['files'] = exported.checksums(folder)
   files.write_json(path, manifest)
   return manifest
 
@@ -124,6 +127,11 @@ def _check(workdir: str | None, output: str | None) -> tuple[str, str]:
     )
   if not output:
     raise errors.UserError('--output is empty; name a folder.')
+  if exported.is_export(workdir):
+    raise errors.UserError(
+        f'--workdir={workdir} is an export already; copy that folder, or name '
+        'the run that it was made from.'
+    )
   folder = output.rstrip(os.sep) or os.sep
   parent = os.path.dirname(folder) or '.'
   if not os.path.isdir(parent):
@@ -134,10 +142,15 @@ def _check(workdir: str | None, output: str | None) -> tuple[str, str]:
   if os.path.exists(folder) and not os.path.isdir(folder):
     raise errors.UserError(f'--output={output} is a file; name a folder.')
   has_files = os.path.isdir(folder) and bool(os.listdir(folder))
-  if has_files and not os.path.exists(os.path.join(folder, MANIFEST)):
+  if has_files and not exported.is_export(folder):
     raise errors.UserError(
         f'--output={output} holds something else than an export; name an empty '
         'or new folder.'
+    )
+  if os.path.exists(os.path.join(folder, exported.STATE)):
+    raise errors.UserError(
+        f'--output={output} holds {exported.STATE}, what a service was told; '
+        'stop that service and move the file, or name another folder.'
     )
   return workdir, folder
 

@@ -23,6 +23,7 @@ from dropoutnet_jax.data import files
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.serving import embedding_files
+from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import numpy_encoders
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import rows as rows_lib
@@ -31,11 +32,10 @@ from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.serving import tower_steps
 from dropoutnet_jax.training import telemetry
 
-SIDES = ('user', 'item')
+SIDES = exported.SIDES
 _OTHER = {'user': 'item', 'item': 'user'}
 _BLOCK = 16384  # rows that are embedded at a time
-# Files that are read as they are in the run and beside this one.
-_ENCODERS = ('features.json', 'features_user.npz', 'features_item.npz')
+# Files that lie beside this one.
 _RUNTIME = ('numpy_runtime.py', 'numpy_encoders.py')
 
 
@@ -68,7 +68,7 @@ def write_towers(
     weights = tower_export.weights_of(model.scorer.variables, side, features)
     every |= weights
     stablehlo = tower_export.serialize(network, side, weights, inputs, features)
-    path = os.path.join(folder, f'{side}_tower.stablehlo')
+    path = os.path.join(folder, exported.tower_file(side))
     files.write(path, lambda file: file.write(stablehlo), '--output')
     described[side] = {
         'inputs': {
@@ -80,7 +80,7 @@ def write_towers(
             model.cfg.model, side, weights, inputs, features
         ),
     }
-  save(os.path.join(folder, 'towers.safetensors'), every)
+  save(os.path.join(folder, exported.WEIGHTS), every)
   return described
 
 
@@ -192,7 +192,7 @@ def write_rest(model: recommender_lib.Ranker, run: str, folder: str) -> None:
   save(os.path.join(folder, 'model.safetensors'), arrays)
   here = pathlib.Path(__file__).parent
   for source in (
-      *(pathlib.Path(run, name) for name in _ENCODERS),
+      *(pathlib.Path(run, name) for name in exported.ENCODERS),
       *(here / name for name in _RUNTIME),
   ):
     shutil.copyfile(source, os.path.join(folder, source.name))

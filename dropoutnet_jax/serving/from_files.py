@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From files of users to a file of lists: what `run.py recommend` does."""
+"""From files of users to a file of lists: what `run.py recommend` does.
+
+Users are read, ranked and written block by block: memory does not grow with
+their number. Candidates are held, and so are interactions.
+"""
 
 from collections.abc import Iterable, Iterator
 import dataclasses
+import sys
 
 import numpy as np
+import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.exploring import policies
@@ -12,7 +18,9 @@ from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import list_files
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_files
+from dropoutnet_jax.serving import row_sources
 from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving import told_files
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import telemetry
 
@@ -142,49 +150,100 @@ def answer(workdir: str | None, request: Request) -> Answer:
   """
   workdir, output = request.check(workdir)
   model = recommender_lib.load(workdir)
-  users, items, notes = model.users(), model.items(), []
-  if request.users:
-    users, more = request_files.read_rows(request.users, 'user', model)
-    notes += more
+  items = model.items()
+  item_notes: list[str] = []
   if request.items:
-    items, more = request_files.read_rows(request.items, 'item', model)
-    notes += more
+    items, item_notes = request_files.read_rows(request.items, 'item', model)
   items = _choose(model, items, request.candidates)
-  exclude = None
+  told = None
   if request.interactions:
-    path = request.interactions
-    users, met, more = request_files.read_history(path, model, users, items)
-    notes += more
-    exclude = model.seen(users, items) + met
-  elif request.exclude_seen:
-    exclude = model.seen(users, items)
+    told = told_files.Told(request.interactions, 'user', model, items.ids)
+  source = row_sources.of(request.users, 'user', model, distinct=True)
+  users = _Users(model, source, told, items)
+  watch = _Watch(source.total, items)
+  asked, k = users.read(request.exclude_seen), min(request.k, len(items))
+  plan, plan_notes = request.plan(), []
+  parts: Iterable[tuple[rows_lib.Rows, _Lists]]
+  if plan is None:
+    parts = model.recommend_parts(asked, items, k)
+  else:
+    by_policy = explorer.Explorer(model, workdir)
+    plan_notes = [note for note in (by_policy.check(plan),) if note]
+    plan_notes.append(
+        f'Slates by {plan.policy}, drawn with --seed={plan.seed}.'
+    )
+    parts = by_policy.slate_parts(asked, items, k, plan)
+  num_rows = list_files.write(
+      output,
+      model.problem.user.ids,
+      items.ids,
+      watch.lists(parts),
+      None if plan is None else str(plan.policy),
+  )
+  notes = source.notes() + item_notes + users.told_notes
   if request.exclude_seen and model.problem.split.streamed is not None:
     notes.append(
         'Training interactions were streamed, so that what users met there '
         'stays in their lists; --interactions=FILE takes out what it holds.'
     )
-  notes += request_files.describe_unknown(users)
-  k = min(request.k, len(items))
-  exclude = exclude if request.exclude_seen else None
-  plan = request.plan()
-  first: list[tuple[str, list[tuple[str, float]]]] = []
-  lists: Iterable[_Lists]
-  if plan is None:
-    lists = model.recommend(users, items, k, exclude)
-  else:
-    by_policy = explorer.Explorer(model, workdir)
-    note = by_policy.check(plan)
-    notes += [note] * bool(note)
-    notes.append(f'Slates by {plan.policy}, drawn with --seed={plan.seed}.')
-    lists = by_policy.slates(users, items, k, plan, exclude)
-  num_rows = list_files.write(
-      output,
-      users.ids,
-      items.ids,
-      _watched(lists, users, items, first),
-      None if plan is None else str(plan.policy),
+  notes += plan_notes
+  if users.bare:
+    notes.append(
+        f'Of {users.bare:,} new users neither content nor history is known; '
+        'they all get the same list.'
+    )
+  return Answer(
+      model.step, users.count, len(items), num_rows, watch.first, notes
   )
-  return Answer(model.step, len(users), len(items), num_rows, first, notes)
+
+
+@dataclasses.dataclass
+class _Users:
+  """Who is asked about, block by block, and what they must not get.
+
+  Attributes:
+    model: of the run.
+    source: of the users.
+    told: what they met beside training, or None.
+    items: the candidates.
+    count: users that were read.
+    bare: of them, new ones of whom nothing at all is known.
+    told_notes: on what they met, when all are read.
+  """
+
+  model: recommender_lib.Ranker
+  source: row_sources.Run
+  told: told_files.Told | None
+  items: rows_lib.Rows
+  count: int = 0
+  bare: int = 0
+  told_notes: list[str] = dataclasses.field(default_factory=list)
+
+  def read(
+      self, exclude_seen: bool
+  ) -> Iterator[tuple[rows_lib.Rows, scipy.sparse.csr_array | None]]:
+    """Users and the candidates that each is known to have met."""
+    for users in self.source.read():
+      exclude = met = None
+      if self.told is not None:
+        users, met = self.told.add(users)
+      if exclude_seen:
+        exclude = self.model.seen(users, self.items)
+        if met is not None:
+          exclude = scipy.sparse.csr_array(exclude + met)
+      self._count(users)
+      yield users, exclude
+    if self.told is not None:
+      self.told_notes = self.told.check()
+
+  def _count(self, users: rows_lib.Rows) -> None:
+    self.count += len(users)
+    if users.entities is not None and users.entities.columns:
+      return
+    is_bare = users.is_new()
+    if users.history is not None:
+      is_bare &= np.diff(users.history.indptr) == 0
+    self.bare += int(is_bare.sum())
 
 
 def _choose(
@@ -208,22 +267,35 @@ def _choose(
   return items.select(chosen)
 
 
-def _watched(
-    lists: Iterable[_Lists],
-    users: rows_lib.Rows,
-    items: rows_lib.Rows,
-    first: list[tuple[str, list[tuple[str, float]]]],
-) -> Iterator[_Lists]:
-  """The lists, while a bar shows how far they are; those of the first users."""
-  bar = telemetry.Bar('recommend', 'user', len(users))
-  try:
-    for part in lists:
-      for place in range(*part.users.indices(_SHOWN_USERS)):
-        row = place - part.users.start
-        best = zip(part.item[row].tolist(), part.score[row].tolist())
-        named = [(str(items.ids[n]), score) for n, score in best if n >= 0]
-        first.append((str(users.ids[place]), named))
-      yield part
-      bar.show(part.users.stop, lambda rate: f'{rate:,.0f} users/s')
-  finally:
-    bar.close()
+class _Watch:
+  """A bar of lists on the standard error.
+
+  Attributes:
+    first: lists of the first users.
+  """
+
+  def __init__(self, total: int | None, items: rows_lib.Rows):
+    self._total, self._items = total, items
+    self.first: list[tuple[str, list[tuple[str, float]]]] = []
+
+  def lists(
+      self, parts: Iterable[tuple[rows_lib.Rows, _Lists]]
+  ) -> Iterator[tuple[np.ndarray, _Lists]]:
+    """Ids of users and lists, while the bar shows how far they are."""
+    bar = telemetry.Bar('recommend', 'user', self._total, file=sys.stderr)
+    done = 0
+    try:
+      for users, lists in parts:
+        ids = users.ids[lists.users]
+        self._keep_first(ids, lists)
+        yield users.ids, lists
+        done += len(ids)
+        bar.show(done, lambda rate: f'{rate:,.0f} users/s')
+    finally:
+      bar.close()
+
+  def _keep_first(self, ids: np.ndarray, lists: _Lists) -> None:
+    for row, name in enumerate(ids[: _SHOWN_USERS - len(self.first)]):
+      best = zip(lists.item[row].tolist(), lists.score[row].tolist())
+      named = [(str(self._items.ids[n]), score) for n, score in best if n >= 0]
+      self.first.append((str(name), named))

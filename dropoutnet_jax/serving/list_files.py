@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 from typing import Any, BinaryIO
@@ -24,8 +25,8 @@ from dropoutnet_jax.data import files
 from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import recommender as recommender_lib
 
-# Takes rows: users, ranks, items as places in the ids, scores, and what is
-# beyond NAMES; all [N].
+# Takes ids of users, and rows: users as places in these, ranks, items as places
+# in all ids of items, scores, and what is beyond NAMES; all [N].
 _Add = Callable[..., None]
 NAMES = ('user_id', 'rank', 'item_id', 'score')
 POLICY_NAMES = ('propensity', 'policy')  # of slates
@@ -64,7 +65,7 @@ def write(
     path: str,
     user_ids: np.ndarray,
     item_ids: np.ndarray,
-    lists: Iterable[_Lists],
+    parts: Iterable[tuple[np.ndarray, _Lists]],
     policy: str | None = None,
 ) -> int:
   """Writes lists while they are made.
@@ -72,9 +73,9 @@ def write(
   Args:
     path: ends in .csv, .tsv, .json or .jsonl (an object per line), .parquet or
       .arrow.
-    user_ids: int64 or str [N].
+    user_ids: int64 or str, for the type that they have if there is no part.
     item_ids: int64 or str [J], of the candidates.
-    lists: of all users, in their order.
+    parts: ids of some users [N], and lists of some of them; then of others.
     policy: that has filled them, which are slates then; None for lists.
 
   Returns:
@@ -88,16 +89,19 @@ def write(
 
   def fill(file: BinaryIO) -> None:
     nonlocal count
-    with open_writer(file, user_ids, item_ids, more) as add:
-      for part in lists:
+    some = iter(parts)
+    first = list(itertools.islice(some, 1))
+    like = first[0][0] if first else user_ids
+    with open_writer(file, like, item_ids, more) as add:
+      for ids, part in itertools.chain(first, some):
         row, column = np.nonzero(part.item >= 0)
-        places = np.arange(len(user_ids))[part.users][row]
         of_policy: list[np.ndarray] = []
         if isinstance(part, explorer.Slates):
           propensity = part.propensity[row, column]
           of_policy = [propensity, np.full(len(row), policy)]
         add(
-            places,
+            ids[part.users],
+            row,
             column + 1,
             part.item[row, column],
             part.score[row, column],
@@ -136,15 +140,17 @@ def _text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
 def _delimited(
     separator: str,
     file: BinaryIO,
-    user_ids: np.ndarray,
+    like: np.ndarray,
     item_ids: np.ndarray,
     more: Sequence[str],
 ) -> Iterator[_Add]:
+  del like
   with _text(file) as lines:
     writer = csv.writer(lines, delimiter=separator, lineterminator='\n')
     writer.writerow([*NAMES, *more])
 
     def add(
+        user_ids: np.ndarray,
         user: np.ndarray,
         rank: np.ndarray,
         item: np.ndarray,
@@ -160,10 +166,11 @@ def _delimited(
 @contextlib.contextmanager
 def _json_lines(
     file: BinaryIO,
-    user_ids: np.ndarray,
+    like: np.ndarray,
     item_ids: np.ndarray,
     more: Sequence[str],
 ) -> Iterator[_Add]:
+  del like
   names = [json.dumps(one, ensure_ascii=False) for one in item_ids.tolist()]
   keys = [f', "{name}": ' for name in (NAMES[-1], *more)]
 
@@ -175,6 +182,7 @@ def _json_lines(
   with _text(file) as lines:
 
     def add(
+        user_ids: np.ndarray,
         user: np.ndarray,
         rank: np.ndarray,
         item: np.ndarray,
@@ -196,25 +204,26 @@ def _json_lines(
 def _arrow(
     open_file: Callable[[BinaryIO, pa.Schema], Any],
     file: BinaryIO,
-    user_ids: np.ndarray,
+    like: np.ndarray,
     item_ids: np.ndarray,
     more: Sequence[str],
 ) -> Iterator[_Add]:
   """Parquet and Arrow, whose writers take tables."""
-  users, items = pa.array(user_ids), pa.array(item_ids)
-  kinds = (users.type, pa.int32(), items.type, pa.float32())
+  items = pa.array(item_ids)
+  kinds = (pa.array(like[:0]).type, pa.int32(), items.type, pa.float32())
   kinds += (pa.float32(), pa.string())[: len(more)]
   schema = pa.schema(list(zip((*NAMES, *more), kinds)))
   with open_file(file, schema) as writer:
 
     def add(
+        user_ids: np.ndarray,
         user: np.ndarray,
         rank: np.ndarray,
         item: np.ndarray,
         *others: np.ndarray,
     ) -> None:
       columns = [
-          users.take(pa.array(user)),
+          pa.array(user_ids).take(pa.array(user)),
           pa.array(rank, pa.int32()),
           items.take(pa.array(item)),
           *map(pa.array, others),

@@ -7,7 +7,7 @@ embedding, exact products, every candidate. Equal scores go to the candidate
 that comes first. Nothing here reads a user's file or prints.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import row_tables as row_tables_lib
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.training import run_folder
@@ -172,23 +173,39 @@ class Ranker:
       UserError: if scores are not finite.
       ValueError: if k is below 1, or exclude has another shape.
     """
-    wanted = (len(users), len(items))
-    if k < 1 or (exclude is not None and exclude.shape != wanted):
-      raise ValueError(f'k must be at least 1: {k}; exclude {wanted}.')
+    parts = self.recommend_parts([(users, exclude)], items, k, across)
+    for _, lists in parts:
+      yield lists
+
+  def recommend_parts(
+      self,
+      parts: Iterable[tuple[rows_lib.Rows, scipy.sparse.csr_array | None]],
+      items: rows_lib.Rows,
+      k: int,
+      across: embeddings.Embedding | None = None,
+  ) -> Iterator[tuple[rows_lib.Rows, Lists]]:
+    """`recommend` for users who come in parts, each with what it excludes.
+
+    Yields:
+      A part of the users, and the lists of some of them.
+    """
     across = self.candidates(items) if across is None else across
     spread = self._spread(across, len(items))
     most = max(_SCORES // max(len(items), 1), 1)
-    size = min(_CHUNK, most, len(_padded(users.row)))
-    block = min(_BLOCK, 32 * size)
-    for begin in range(0, len(users), block):
-      part = slice(begin, min(begin + block, len(users)))
-      banned = None if exclude is None else exclude[part]
-      yield Lists(
-          part,
-          *self._rank(
-              users.select(part), across, spread, len(items), k, size, banned
-          ),
-      )
+    size = 0
+    for users, exclude in parts:
+      wanted = (len(users), len(items))
+      if k < 1 or (exclude is not None and exclude.shape != wanted):
+        raise ValueError(f'k must be at least 1: {k}; exclude {wanted}.')
+      # A smaller part is filled up: nothing is compiled for it.
+      size = max(size, min(_CHUNK, most, len(_padded(users.row))))
+      block = min(_BLOCK, 32 * size)
+      for begin in range(0, len(users), block):
+        part = slice(begin, min(begin + block, len(users)))
+        some = users.select(part)
+        banned = None if exclude is None else exclude[part]
+        found = self._rank(some, across, spread, len(items), k, size, banned)
+        yield users, Lists(part, *found)
 
   def _spread(
       self, across: embeddings.Embedding, num_items: int
@@ -316,7 +333,7 @@ def _padded(rows: np.ndarray) -> np.ndarray:
 
 
 def load(workdir: str) -> Ranker:
-  """The best checkpoint of a run folder, finished or not.
+  """The best checkpoint of a run folder, finished or not; or an export.
 
   It uses one device, whatever the run was trained on.
 
@@ -324,6 +341,8 @@ def load(workdir: str) -> Ranker:
     UserError: if the folder holds no run or no checkpoint, or a file of it is
       damaged.
   """
+  if exported.is_export(workdir):
+    return Ranker(*exported.read(workdir))
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
   part = sparse_part.load(workdir) if cfg.model.sparse.enabled else None

@@ -6,11 +6,7 @@ columns, the same separators. What their columns mean is in `request_tables.py`.
 What is missing or left out is said in notes, each once.
 """
 
-from collections.abc import Sequence
-import dataclasses
-
 import numpy as np
-import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import own_ids
@@ -69,50 +65,6 @@ def source(
   )
 
 
-def read_history(
-    path: str,
-    model: recommender_lib.Ranker,
-    users: rows_lib.Rows,
-    items: rows_lib.Rows,
-) -> tuple[rows_lib.Rows, scipy.sparse.csr_array, list[str]]:
-  """Reads who met what: histories of the users, and what they know already.
-
-  Args:
-    path: of a table of pairs; where it has labels, those above 0 are likes,
-      and the others are met without being part of the history.
-    model: of the run.
-    users: who are asked about.
-    items: the candidates.
-
-  Returns:
-    The users with their histories of items of the run; the candidates that
-    they met, new ones among them, [N, J]; and notes.
-
-  Raises:
-    UserError: for what is wrong with the file, or if it knows none of the
-      users or of the items.
-  """
-  pairs = read_pairs(path, model)
-  user, item = pairs.user, pairs.item
-  run_items = model.problem.item.ids
-  user_place = own_ids.find(user, users.ids)
-  item_row = own_ids.find(item, run_items)
-  item_place = own_ids.find(item, items.ids)
-  notes = []
-  for column, is_known, whose in (
-      (user, user_place >= 0, 'the users that are asked about'),
-      (item, (item_row >= 0) | (item_place >= 0), 'the items of the run'),
-  ):
-    notes += check_known(column, is_known, whose)
-  # Also what was shown without a like is known to the user.
-  shape = (len(users), len(items))
-  met = pairs.met('user', user_place, item_place, shape)
-  shape = (len(users), len(run_items))
-  history = pairs.likes().met('user', user_place, item_row, shape)
-  notes += _describe_untrained(model, history, user.table.name())
-  return dataclasses.replace(users, history=history), met, notes
-
-
 def read_pairs(
     path: str, model: recommender_lib.Ranker
 ) -> request_tables.Pairs:
@@ -136,23 +88,6 @@ def read_pairs(
   return request_tables.pairs_of(table, model)
 
 
-def _describe_untrained(
-    model: recommender_lib.Ranker,
-    history: scipy.sparse.csr_array,
-    name: str,
-) -> list[str]:
-  """A note on users whose history has no item that training knew pairs of."""
-  is_trained = model.is_trained(model.items())
-  has_any = np.diff(history.indptr) > 0
-  bare = int(np.sum(has_any & (history @ is_trained.astype(np.float32) == 0)))
-  if not bare:
-    return []
-  return [
-      f'{name}: the histories of {bare:,} of {has_any.sum():,} user(s) have no '
-      'item with training pairs, so nothing is learnt from them.'
-  ]
-
-
 def check_known(
     column: own_ids.IdColumn, is_known: np.ndarray, whose: str
 ) -> list[str]:
@@ -172,19 +107,4 @@ def check_known(
   return [
       f'{name}: {rows:,} row(s) are left out, whose {column.name} ({which}) is '
       f'not among {whose}.'
-  ]
-
-
-def describe_unknown(users: rows_lib.Rows) -> Sequence[str]:
-  """A note on users of whom nothing at all is known."""
-  is_bare = users.is_new()
-  if users.history is not None:
-    is_bare &= np.diff(users.history.indptr) == 0
-  count = int(is_bare.sum())
-  has_columns = users.entities is not None and users.entities.columns
-  if has_columns or not count:
-    return []
-  return [
-      f'Of {count:,} new users neither content nor history is known; they all '
-      'get the same list.'
   ]

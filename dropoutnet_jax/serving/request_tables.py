@@ -44,55 +44,114 @@ def settings(
 
 
 def rows_of(
-    table: table_files.Table,
-    side: str,
-    model: recommender_lib.Ranker,
-    distinct: bool = True,
+    table: table_files.Table, side: str, model: recommender_lib.Ranker
 ) -> tuple[rows_lib.Rows, list[str]]:
-  """The users or items of a table.
+  """The users or items of a table, each once, in its order; and notes.
 
   Args:
     table: has a column of ids.
     side: 'user' or 'item'.
     model: of the run.
-    distinct: whether an id may occur only once.
-
-  Returns:
-    The rows in the order of the table, and notes.
 
   Raises:
     UserError: for an id that is missing or occurs twice, or a value that is not
       of the run's type.
   """
-  types = model.encoders[side].columns
-  name = getattr(model.cfg.data.tables, f'{side}_id')
-  column = own_ids.read(table, name)
-  if distinct:
-    own_ids.check_distinct(column)
-  known = getattr(model.problem, side).ids
-  row = own_ids.find(column, known)[column.found.codes]
-  ids = _all_ids(column, known)
-  is_new = row < 0
-  notes = [
-      f'{table.name()}: {len(row):,} {side}(s), {is_new.sum():,} of them new '
-      'to the run.'
-  ]
-  if is_new.all() and len(known):
-    notes.append(
-        f'No {name} of {table.name()} (such as {ids[0]!s}) is in the run (such '
-        f'as {known[0]!s}).'
+  reader = Reader(side, model)
+  rows = reader.rows(table, distinct=True)
+  return rows, reader.notes(table.name())
+
+
+class Reader:
+  """Reads a table of users or items, whole or block by block."""
+
+  def __init__(self, side: str, model: recommender_lib.Ranker):
+    """Reads as the run read its own; side is 'user' or 'item'."""
+    self._side, self._model = side, model
+    self._types = model.encoders[side].columns
+    self._id = getattr(model.cfg.data.tables, f'{side}_id')
+    self._known = getattr(model.problem, side).ids
+    self._count = self._new = 0
+    self._first: np.ndarray | None = None  # id, of the first block
+    self._columns: dict[str, None] = {}  # that any block has
+    self._read: dict[str, None] = {}  # of those, that were not left out
+
+  def rows(self, table: table_files.Table, distinct: bool) -> rows_lib.Rows:
+    """The rows of a table, or of the next block of it.
+
+    Args:
+      table: has a column of ids.
+      distinct: whether an id may occur only once in it.
+
+    Raises:
+      UserError: as `rows_of`.
+    """
+    column = own_ids.read(table, self._id)
+    if distinct:
+      own_ids.check_distinct(column)
+    row = own_ids.find(column, self._known)[column.found.codes]
+    ids = self._alike(_all_ids(column, self._known), table)
+    is_new = row < 0
+    self._count += len(ids)
+    self._new += int(is_new.sum())
+    self._columns |= dict.fromkeys(table.names)
+    self._read |= dict.fromkeys(table.data.column_names)
+    if not is_new.any():
+      return rows_lib.Rows(ids, row)
+    how = settings(self._model, self._side)
+    columns = _read_columns(table, self._types, how)
+    return rows_lib.Rows(ids, row, schema.Entities(ids, columns))
+
+  def _alike(self, ids: np.ndarray, table: table_files.Table) -> np.ndarray:
+    """Ids of the same type as those of the blocks before."""
+    if self._first is None and len(ids):
+      self._first = ids[:1]
+    if self._first is None or self._first.dtype.kind == ids.dtype.kind:
+      return ids
+    if ids.dtype == np.int64:
+      return ids.astype(str)
+    raise errors.UserError(
+        f'{table.place(0)} and after: {self._id} holds strings, but whole '
+        f'numbers such as {self._first[0]!s} before. Write all of them with '
+        'one type.'
     )
-  given = [n for n in types if n != name and n in table.data.column_names]
-  if given and not is_new.all():
-    notes.append(
-        f'{table.name()}: {table_files.listed(given)} of {side}s of the run '
-        'are not read again; these keep what they had in training.'
-    )
-  if not is_new.any():
-    return rows_lib.Rows(ids, row), notes
-  columns, more = _read_columns(table, types, settings(model, side))
-  entities = schema.Entities(ids, columns)
-  return rows_lib.Rows(ids, row, entities), notes + more
+
+  def notes(self, name: str) -> list[str]:
+    """What there was and what is missing, of a table of that name."""
+    notes = [
+        f'{name}: {self._count:,} {self._side}(s), {self._new:,} of them new '
+        'to the run.'
+    ]
+    if (
+        self._new == self._count
+        and self._first is not None
+        and (len(self._known))
+    ):
+      notes.append(
+          f'No {self._id} of {name} (such as {self._first[0]!s}) is in the run '
+          f'(such as {self._known[0]!s}).'
+      )
+    given = [x for x in self._types if x != self._id and x in self._read]
+    if given and self._new < self._count:
+      notes.append(
+          f'{name}: {table_files.listed(given)} of {self._side}s of the run '
+          'are not read again; these keep what they had in training.'
+      )
+    if not self._new:
+      return notes
+    for column, kind in self._types.items():
+      if column not in self._columns:
+        near = table_files.nearest(column, [*self._columns])
+        notes.append(
+            f'{name} has no column {column!r}, which features read: it counts '
+            f'as missing.{near}'
+        )
+      elif kind.kind == 'numbered tags':
+        notes.append(
+            f'{name}: {column!r} is left out; the tags of the run have no '
+            'names that they could be known by.'
+        )
+    return notes
 
 
 def _all_ids(column: own_ids.IdColumn, known: np.ndarray) -> np.ndarray:
@@ -109,26 +168,16 @@ def _read_columns(
     table: table_files.Table,
     types: Mapping[str, column_types.ColumnType],
     how: config_data.TablesConfig,
-) -> tuple[dict[str, schema.Column], list[str]]:
-  """The columns that features read, as far as there are any, and notes."""
-  columns, notes = {}, []
+) -> dict[str, schema.Column]:
+  """The columns that features read, as far as there are any."""
+  columns = {}
   for name, kind in types.items():
-    if name not in table.names:
-      near = table_files.nearest(name, table.names)
-      notes.append(
-          f'{table.name()} has no column {name!r}, which features read: it '
-          f'counts as missing.{near}'
-      )
-    elif kind.kind == 'numbered tags':
-      notes.append(
-          f'{table.name()}: {name!r} is left out; the tags of the run have no '
-          'names that they could be known by.'
-      )
-    elif name in table.data.column_names:  # else it is the id as well
+    is_named = kind.kind != 'numbered tags'
+    if is_named and name in table.data.column_names:  # else it is the id too
       read = _read_column(table, name, kind, how)
       if read is not None:
         columns[name] = read
-  return columns, notes
+  return columns
 
 
 def _read_column(

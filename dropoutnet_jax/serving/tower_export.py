@@ -40,7 +40,11 @@ _Arrays = dict[str, Any]
 @jax.jit
 def inputs_of(table: tables_lib.SideTable) -> _Arrays:
   """What a tower sees of all rows of a table, as the module says."""
-  rows = jnp.arange(len(table.present))
+  return inputs_of_rows(table, jnp.arange(len(table.present)))
+
+
+def inputs_of_rows(table: tables_lib.SideTable, rows: jax.Array) -> _Arrays:
+  """The same of some rows, int [N]."""
   own = objective.preference(table, rows)
   preference = tower_inputs.preference(
       table,

@@ -35,6 +35,18 @@ _PREPARED = (
     _CONFIG,
 )
 _LATER = ('metrics.jsonl', 'per_user.npz', 'results.json', 'exploring.json')
+# Of an export, which has the first one and may stand for its run.
+_EXPORTED = (
+    'manifest.json',
+    'check.safetensors',
+    'model.safetensors',
+    'towers.safetensors',
+    *(
+        f'{side}{name}'
+        for side in ('user', 'item')
+        for name in ('s.parquet', 's.safetensors', '_tower.stablehlo')
+    ),
+)
 
 
 def open_folder(
@@ -178,6 +190,8 @@ def check_not_owned(workdir: str, flag: str, path: str) -> None:
   """Raises UserError where a flag names a file that the run keeps."""
   folder, name = os.path.split(os.path.realpath(path))
   is_kept = name in (*_PREPARED, *_LATER)
+  if os.path.exists(os.path.join(workdir, _EXPORTED[0])):
+    is_kept |= name in _EXPORTED
   if is_kept and folder == os.path.realpath(workdir):
     raise errors.UserError(
         f'--{flag}={path} is a file of the run; name another one.'

@@ -21,7 +21,11 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.serving import export
+from dropoutnet_jax.serving import export_check
+from dropoutnet_jax.serving import numpy_runtime
 from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import stablehlo_reload
 from dropoutnet_jax.training import checkpoints
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
@@ -195,6 +199,31 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
   with compilation.quick_compilation():
     make_run(get_config(folder), str(folder / 'run'))
     return Shop(folder, recommender_lib.load(str(folder / 'run')))
+
+
+def in_this_process(script, folder, more):
+  """For `export_check._run`: no fresh process, which takes seconds."""
+  del more
+  output = str(pathlib.Path(folder).parent / 'found.npz')
+  if script.name == 'numpy_runtime.py':
+    numpy_runtime._check(folder, output)
+  else:
+    stablehlo_reload.main(folder, output)
+  with np.load(output) as arrays:
+    found = dict(arrays)
+  pathlib.Path(output).unlink()
+  return found
+
+
+@pytest.fixture(scope='session')
+def shop_export(shop, tmp_path_factory) -> str:
+  """The folder of an export of the shop."""
+  folder = str(tmp_path_factory.mktemp('exports') / 'shop')
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(recommender_lib, 'load', lambda workdir: shop.model)
+    patch.setattr(export_check, '_run', in_this_process)
+    export.write(shop.run, folder)
+  return folder
 
 
 @pytest.fixture(name='csv_file')

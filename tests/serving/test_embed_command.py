@@ -11,10 +11,10 @@ from pyarrow import ipc
 from pyarrow import parquet
 import pytest
 
-from dropoutnet_jax.serving import embed_files
 from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_blocks
+from dropoutnet_jax.serving import row_sources
 from tests import command_line
 
 _ROWS = [
@@ -106,7 +106,7 @@ def _write(path, kind):
 
 @pytest.mark.parametrize('kind', ['parquet', 'arrow', 'jsonl', 'csv', 'tsv'])
 def test_blocks_of_files_are_the_whole(shop, here, monkeypatch, kind):
-  monkeypatch.setattr(embed_files, '_BLOCK', 16)
+  monkeypatch.setattr(row_sources, 'BLOCK', 16)
   monkeypatch.setattr(request_blocks, '_BYTES', 512)
   _write(here / f'items.{kind}', kind)
   sizes = []
@@ -158,10 +158,14 @@ def test_an_id_may_come_twice_and_keys_late(shop, here, monkeypatch):
   assert table.column('user_id').to_pylist() == ['n', *3 * ['u3'], 'n']
   found = table.column('dense').combine_chunks().flatten().to_numpy()
   np.testing.assert_allclose(found.reshape(5, -1), dense, rtol=1e-5, atol=1e-6)
-  assert ended.out.splitlines()[:3] == [
+  assert ended.out.splitlines()[:5] == [
       'users.jsonl: 5 user(s), 2 of them new to the run.',
+      'users.jsonl: region, age, about of users of the run are not read again; '
+      'these keep what they had in training.',
       "users.jsonl has no column 'visits', which features read: it counts as "
       'missing.',
+      'met.csv: 1 row(s) are left out, whose user_id (1 of them, such as x) is '
+      'not among the users that are asked about.',
       'met.csv: 1 row(s) are left out, whose item_id (1 of them, such as i99) '
       'is not among the items of the run.',
   ]

@@ -22,6 +22,7 @@ from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import numpy_runtime
 from dropoutnet_jax.serving import recommender as recommender_lib
 from tests import command_line
+from tests.serving import conftest as shop_lib
 
 
 @pytest.fixture(name='exported', scope='module')
@@ -50,7 +51,7 @@ def test_it_says_what_it_wrote(shop, exported):
       f'NumPy differ from the model by {largest:.1e} of the largest score at '
       'most.'
   )
-  assert lines[1].startswith('15 files, 0.1 MB, of the model after step 2.')
+  assert lines[1].startswith('17 files, 0.2 MB, of the model after step 2.')
   assert lines[2] == 'Written to out/'
   modes = {path.stat().st_mode for path in exported.iterdir()}
   assert len(modes) == 1, 'whoever reads one file reads all'
@@ -179,7 +180,7 @@ def test_other_preferences(shop, tmp_path, monkeypatch, preference):
   scorer = dataclasses.replace(shop.model.scorer, sparse=None)
   model = dataclasses.replace(shop.model, cfg=cfg, scorer=scorer)
   monkeypatch.setattr(recommender_lib, 'load', lambda workdir: model)
-  monkeypatch.setattr(export_check, '_run', _in_this_process)
+  monkeypatch.setattr(export_check, '_run', shop_lib.in_this_process)
   found = export.write(shop.run, str(tmp_path / 'out'))
   assert found.manifest['fold_in'] is None and found.manifest['sparse'] is None
   assert found.manifest['check']['largest_error'] < 1e-5
@@ -200,7 +201,7 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
   scorer = dataclasses.replace(shop.model.scorer, sparse=part)
   model = dataclasses.replace(shop.model, scorer=scorer)
   monkeypatch.setattr(recommender_lib, 'load', lambda workdir: model)
-  monkeypatch.setattr(export_check, '_run', _in_this_process)
+  monkeypatch.setattr(export_check, '_run', shop_lib.in_this_process)
   found = export.write(shop.run, str(tmp_path / 'out'))
   assert found.manifest['sparse']['second_width'] > 0
   assert found.manifest['check']['largest_error'] < 1e-5
@@ -211,24 +212,8 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
   np.testing.assert_allclose(item.dense, expected.dense, atol=1e-5 * size)
 
 
-def _in_this_process(script, folder, more):
-  """Instead of a fresh one, which takes seconds."""
-  del more
-  output = str(pathlib.Path(folder).parent / 'found.npz')
-  if script.name == 'numpy_runtime.py':
-    numpy_runtime._check(folder, output)
-  else:
-    from dropoutnet_jax.serving import stablehlo_reload
-
-    stablehlo_reload.main(folder, output)
-  with np.load(output) as arrays:
-    found = dict(arrays)
-  pathlib.Path(output).unlink()
-  return found
-
-
 def _changes_a_tower(script, folder, more):
-  found = _in_this_process(script, folder, more)
+  found = shop_lib.in_this_process(script, folder, more)
   if script.name == 'stablehlo_reload.py':
     found['user'][0] += 1e-3 * np.abs(found['user']).max()
   return found
@@ -237,14 +222,14 @@ def _changes_a_tower(script, folder, more):
 def _gives_nan(script, folder, more):
   return {
       name: np.full_like(value, np.nan)
-      for name, value in _in_this_process(script, folder, more).items()
+      for name, value in shop_lib.in_this_process(script, folder, more).items()
   }
 
 
 def _fails(script, folder, more):
   """The real process, on a file that is damaged."""
   if script.name == 'stablehlo_reload.py':
-    return _in_this_process(script, folder, more)
+    return shop_lib.in_this_process(script, folder, more)
   pathlib.Path(folder, 'towers.safetensors').write_bytes(b'')
   return _run(script, folder, more)
 
@@ -281,7 +266,7 @@ def test_an_earlier_export_is_replaced(here, monkeypatch):
   (here / 'out').mkdir()
   (here / 'out' / 'manifest.json').write_text('{}')
   (here / 'out' / 'of_yesterday').write_text('')
-  monkeypatch.setattr(export_check, '_run', _in_this_process)
+  monkeypatch.setattr(export_check, '_run', shop_lib.in_this_process)
   ended = command_line.call('export', '--workdir=run', '--output=out')
   assert (ended.status, ended.err) == (0, ''), ended.err
   assert not (here / 'out' / 'of_yesterday').exists()

@@ -22,13 +22,13 @@ _ITEMS = np.array([7, 2**53 + 1, -3])
 
 
 def _lists():
-  """Three users and then two; the last one gets nothing."""
+  """Three users, then two of another part; the last one gets nothing."""
   score = np.array([[0.1, -1e-8], [3e20, 1 / 3], [1, 0.5]], np.float32)
-  yield recommender_lib.Lists(
+  yield _USERS[:4], recommender_lib.Lists(
       slice(0, 3), np.array([[0, 2], [1, 0], [2, 1]], np.int32), score
   )
-  yield recommender_lib.Lists(
-      slice(3, 5),
+  yield _USERS[2:], recommender_lib.Lists(
+      slice(1, 3),
       np.array([[1, -1], [-1, -1]], np.int32),
       np.array([[2, -np.inf], [-np.inf, -np.inf]], np.float32),
   )

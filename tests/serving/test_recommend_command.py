@@ -2,15 +2,25 @@
 """`python run.py recommend`: a file of lists, or one message and no file."""
 
 import csv
+import gc
 import json
 import pathlib
 import shutil
 from typing import NamedTuple
+import weakref
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
 import pytest
 
 from dropoutnet_jax.serving import from_files
+from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import request_blocks
+from dropoutnet_jax.serving import request_files
+from dropoutnet_jax.serving import row_sources
+from dropoutnet_jax.serving import told_files
 from tests import command_line
 
 
@@ -140,6 +150,79 @@ def test_slates_by_a_policy_say_their_chances(shop, here):
     assert _rows('same.csv') == rows
   finally:
     (here / 'run' / 'exploring.json').unlink(missing_ok=True)
+
+
+def _write_users(path, kind):
+  """Old and new users in a format whose parts do not say all types."""
+  rows = [
+      {'user_id': f'{"u" if n % 3 else "n"}{n}', 'age': 20 + n, 'about': 'loud'}
+      for n in range(36)
+  ]
+  table = pa.Table.from_pylist(rows)
+  if kind == 'parquet':
+    parquet.write_table(table, path, row_group_size=7)
+  elif kind == 'jsonl':
+    path.write_text('\n'.join(json.dumps(row) for row in rows))
+  else:
+    with open(path, 'wb') as file:
+      arrow_csv.write_csv(table, file)
+
+
+@pytest.mark.parametrize('kind', ['parquet', 'jsonl', 'csv'])
+def test_blocks_of_users_get_the_lists_of_all(shop, here, monkeypatch, kind):
+  """And no block stays when the next one comes, nor do its lists."""
+  _write_users(here / f'u.{kind}', kind)
+  clicks = [('user_id', 'item_id'), ('n3', 'i1'), ('n3', 'i2'), ('u1', 'i4')]
+  clicks = [*clicks, ('u20', 'i9'), ('n30', 'i4'), ('gone', 'i1')]
+  (here / 'c.csv').write_text('\n'.join(map(','.join, clicks)))
+  flags = (f'--users=u.{kind}', '--interactions=c.csv', '--k=6')
+  ended = [_recommend('--output=whole.csv', *flags)]
+  monkeypatch.setattr(row_sources, 'BLOCK', 8)
+  monkeypatch.setattr(request_blocks, '_BYTES', 256)
+  alive: list[weakref.ref] = []
+  sizes, most = [], []
+  real = recommender_lib.Ranker.user_parts
+
+  def watched(self, users):
+    gc.collect()
+    most.append(sum(one() is not None for one in alive))
+    found = real(self, users)
+    alive.extend(map(weakref.ref, (users, users.history, found[0])))
+    sizes.append(len(users))
+    return found
+
+  monkeypatch.setattr(recommender_lib.Ranker, 'user_parts', watched)
+  ended.append(_recommend('--output=blocks.csv', *flags))
+  for one in ended:
+    assert (one.status, one.err) == (0, ''), one.err
+  assert ended[0].out.replace('whole', 'blocks') == ended[1].out
+  assert sum(sizes) == 36 and len(sizes) >= 5 and max(sizes) <= 8
+  assert max(most) <= 3 and len(alive) == 3 * len(sizes)
+  assert _rows('blocks.csv') == _rows('whole.csv')
+  # By one call of the library, which has no blocks.
+  users, _ = request_files.read_rows(f'u.{kind}', 'user', shop.model)
+  told = told_files.Told(
+      'c.csv', 'user', shop.model, shop.model.problem.item.ids
+  )
+  users, met = told.add(users)
+  items = shop.model.items()
+  exclude = shop.model.seen(users, items) + met
+  (lists,) = shop.model.recommend(users, items, 6, exclude)
+  expected = [
+      (users.ids[row], items.ids[place])
+      for row, places in enumerate(lists.item)
+      for place in places
+  ]
+  found = [(row['user_id'], row['item_id']) for row in _rows('blocks.csv')]
+  assert found == expected and len(found) == 36 * 6
+
+
+def test_a_user_who_comes_again_in_another_block(here, monkeypatch):
+  monkeypatch.setattr(row_sources, 'BLOCK', 2)
+  (here / 'u.csv').write_text('user_id\nu1\nu2\nnew\nu1\n')
+  ended = _recommend('--output=lists.csv', '--users=u.csv')
+  command_line.check(ended, 2, 'u.csv, row 4: u1 occurs more than once. Keep')
+  assert not (here / 'lists.csv').exists()
 
 
 class Case(NamedTuple):

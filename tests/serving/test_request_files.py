@@ -12,7 +12,9 @@ import pytest
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import column_types
 from dropoutnet_jax.serving import request_files
+from dropoutnet_jax.serving import row_sources
 from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving import told_files
 
 _USERS = ('user_id', 'region', 'age', 'about', 'visits')
 _ITEMS = ('item_id', 'tags', 'image')
@@ -153,6 +155,20 @@ def test_ids_of_several_types(shop, csv_file, tmp_path):
   assert rows.ids.tolist() == ['12', '70'] and rows.row.tolist() == [-1, 0]
 
 
+def test_ids_keep_their_type_from_block_to_block(shop, csv_file, monkeypatch):
+  monkeypatch.setattr(row_sources, 'BLOCK', 2)
+  model = _with_ids(shop, 'user', np.array([70, 7]))
+  rows = [('user_id',), ('7',), ('x',), ('12',)]
+  source = row_sources.of(csv_file('a.csv', *rows), 'user', model)
+  assert [part.ids.tolist() for part in source.read()] == [['7', 'x'], ['12']]
+  rows = [('user_id',), ('7',), ('12',), ('x',)]
+  source = row_sources.of(csv_file('b.csv', *rows), 'user', model)
+  with pytest.raises(
+      errors.UserError, match='row 3 and after: user_id holds st'
+  ):
+    list(source.read())
+
+
 def test_tags_without_names_are_left_out(shop, csv_file):
   encoder = shop.model.encoders['item']
   types = {**encoder.columns, 'tags': column_types.ColumnType('numbered tags')}
@@ -178,6 +194,13 @@ def _ask(shop, ids=('u0', 'new', 'u5')):
   return users, items
 
 
+def _read_history(path, model, users, items):
+  """Users with histories, what they met of the items [N, J], and notes."""
+  told = told_files.Told(path, 'user', model, items.ids)
+  rows, met = told.add(users)
+  return rows, met, told.check()
+
+
 def test_histories_and_what_is_met(shop, csv_file):
   users, items = _ask(shop)
   path = csv_file(
@@ -193,7 +216,7 @@ def test_histories_and_what_is_met(shop, csv_file):
       ('i77', 'u0', 1),
       ('i78', 'u0', 1),
   )
-  told, met, notes = request_files.read_history(path, shop.model, users, items)
+  told, met, notes = _read_history(path, shop.model, users, items)
   assert told.ids is users.ids and told.row is users.row
   history = np.zeros((3, 30))
   history[1, [9, 2]] = history[0, 1] = 1
@@ -209,9 +232,6 @@ def test_histories_and_what_is_met(shop, csv_file):
       'the histories of 1 of 2 user(s) have no item with training pairs, so '
       'nothing is learnt from them.',
   ]
-  assert not request_files.describe_unknown(told)
-  (note,) = request_files.describe_unknown(users)
-  assert note.startswith('Of 1 new users neither content nor history is known')
 
 
 def test_what_was_shown_alone_is_met_and_no_history(shop, csv_file):
@@ -222,7 +242,7 @@ def test_what_was_shown_alone_is_met_and_no_history(shop, csv_file):
       ('new', 'i0', 0),
       ('u5', 'i9', 0),
   )
-  told, met, notes = request_files.read_history(path, shop.model, users, items)
+  told, met, notes = _read_history(path, shop.model, users, items)
   assert told.history.nnz == 0 and notes == []
   np.testing.assert_array_equal(
       met.toarray(), [[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
@@ -236,7 +256,7 @@ def test_histories_that_say_nothing_are_counted(shop, csv_file):
   path = csv_file(
       'h.csv', ('user_id', 'item_id'), ('new', cold), ('u5', cold), ('u5', warm)
   )
-  _, _, notes = request_files.read_history(path, shop.model, *_ask(shop))
+  _, _, notes = _read_history(path, shop.model, *_ask(shop))
   assert len(notes) == 1 and notes[0].endswith(
       'h.csv: the histories of 1 of 2 user(s) have no item with training '
       'pairs, so nothing is learnt from them.'
@@ -312,6 +332,6 @@ def test_mistakes(shop, tmp_path, csv_file, name):
     (tmp_path / 'a.csv').write_text('')
   with pytest.raises(errors.UserError, match=message):
     if what == 'pairs':
-      request_files.read_history(path, shop.model, *_ask(shop))
+      _read_history(path, shop.model, *_ask(shop))
     else:
       request_files.read_rows(path, what, shop.model)

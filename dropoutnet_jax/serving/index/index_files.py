@@ -12,7 +12,6 @@ import json
 import os
 from typing import Any
 import zipfile
-import zlib
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from dropoutnet_jax.serving.index import vectors
 FILE = 'index.json'
 _FORMAT, _VERSION = 'dropoutnet_jax index', 1
 _ROWS, _DENSE = 'items', 'dense'
-_CHUNK = 1 << 24
 _AGAIN = 'Build the index again.'
 
 
@@ -70,7 +68,7 @@ def save(folder: str, saved: Saved) -> None:
       'recall': saved.recall and dataclasses.asdict(saved.recall),
       'options': dataclasses.asdict(saved.options),
       'files': {
-          name: {'name': file, **_checksum(os.path.join(folder, file))}
+          name: {'name': file, **files.checksum(os.path.join(folder, file))}
           for name, file in names.items()
       },
   }
@@ -132,21 +130,12 @@ def _read_json(path: str) -> dict[str, Any]:
   return tree
 
 
-def _checksum(path: str) -> dict[str, int]:
-  """Length and CRC-32 of a file."""
-  total, length = 0, 0
-  with open(path, 'rb') as file:
-    while part := file.read(_CHUNK):
-      total, length = zlib.crc32(part, total), length + len(part)
-  return {'bytes': length, 'crc32': total}
-
-
 def _checked(folder: str, found: dict[str, Any]) -> str:
   """The path of a file that is what index.json says."""
   name = found['name']
   path = os.path.join(folder, os.path.basename(name))
   try:
-    there = _checksum(path)
+    there = files.checksum(path)
   except OSError as error:
     raise errors.UserError(
         f'{path} cannot be read ({error.strerror}), and the index needs it. '

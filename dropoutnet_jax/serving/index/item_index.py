@@ -9,7 +9,9 @@ rows exactly.
 """
 
 from collections.abc import Iterable, Sequence
+import logging
 import threading
+import time
 
 import numpy as np
 
@@ -28,6 +30,8 @@ from dropoutnet_jax.serving.index import vectors
 
 _FEW = 4  # one item in so many is few: they are searched apart
 _LEAST_DEAD = 4096  # rows of items that went, before they are cleared away
+_RETRY_SECONDS = 60.0  # after something that failed in the background
+_LOG = logging.getLogger('dropoutnet_jax.index')
 
 
 class ItemIndex(protocol.Index):
@@ -54,7 +58,7 @@ class ItemIndex(protocol.Index):
     self._nearest = nearest
     self._lock = threading.Lock()
     self._keeper: threading.Thread | None = None
-    self._failure: BaseException | None = None
+    self._idle_until = -float('inf')  # as time.monotonic() has it
 
   @property
   def ids(self) -> np.ndarray:
@@ -80,14 +84,12 @@ class ItemIndex(protocol.Index):
     names = names_lib.array(ids, self._store.snapshot.ids)
     names_lib.check_number(names, len(items))
     with self._lock:
-      self._raise_failure()
       self._store.put(names, items)
       self._tend()
 
   def delete(self, ids: Sequence[protocol.Id] | np.ndarray) -> int:
     """See `protocol.Index`."""
     with self._lock:
-      self._raise_failure()
       number = self._store.remove(names_lib.listed(ids))
       self._tend()
     return number
@@ -178,17 +180,13 @@ class ItemIndex(protocol.Index):
 
   def _tend(self) -> None:
     """Starts what is due, in a thread; called under the lock."""
-    if self._keeper is None and (self._is_full() or self._is_littered()):
+    if self._keeper is not None or time.monotonic() < self._idle_until:
+      return
+    if self._is_full() or self._is_littered():
       self._keeper = threading.Thread(
           target=self._keep, name='index-keeper', daemon=True
       )
       self._keeper.start()
-
-  def _raise_failure(self) -> None:
-    """Of the thread, once; before a change, so that none is made by half."""
-    if self._failure is not None:
-      failure, self._failure = self._failure, None
-      raise failure
 
   def _is_littered(self) -> bool:
     """Whether more rows are of items that went than of items."""
@@ -217,9 +215,16 @@ class ItemIndex(protocol.Index):
           self._clear(now)
         else:
           self._cover(now, nearest)
-    except BaseException as failure:  # told by the next change
+    except Exception:
+      # No change is refused for it: lists are right, if slower, without.
+      _LOG.exception(
+          'The index cannot be made anew now; what came in is scored item by '
+          'item, and the first change after %.0f s tries again.',
+          _RETRY_SECONDS,
+      )
       with self._lock:
-        self._failure, self._keeper = failure, None
+        self._idle_until = time.monotonic() + _RETRY_SECONDS
+        self._keeper = None
 
   def _cover(
       self,

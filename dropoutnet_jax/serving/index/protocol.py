@@ -7,16 +7,23 @@ put in; it knows no model. The score of a user and an item is that of
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from dropoutnet_jax.model import embeddings
-from dropoutnet_jax.serving import embedding_files
-
 Id = int | str
-# On the device, or on the host, as a `facade.Recommender` gives them.
-Embedded = embeddings.Embedding | embedding_files.Embedded
+
+
+class Embedded(Protocol):
+  """Embeddings of N rows, on the device or on the host; there are several."""
+
+  @property
+  def dense(self) -> Any:
+    """float32 [N, R], an array of JAX or NumPy."""
+
+  @property
+  def sparse(self) -> Any:
+    """[N, T], `embeddings.SparseRows` or csr_array; or None."""
 
 
 class Found(NamedTuple):

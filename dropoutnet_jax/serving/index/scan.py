@@ -23,7 +23,8 @@ from dropoutnet_jax.serving.index import workers
 _USERS = 256  # at a time; at most 512, see kept.py
 _SCORES = 1 << 20  # of a block: 4 MB, within a cache that all cores share
 _PART = 1 << 17  # of them made at a time: 512 KB, within a cache of one core
-_MOST_ITEMS = 1 << 14  # of a block
+_MOST_ITEMS = 1 << 14  # of a block, but
+_OF_ONE = 1 << 16  # of a single user, whose scores are few
 _WIDE = 1 << 24  # entries of the users' sparse parts as a table
 _SLACK = 16  # kept beyond k
 _MOST_BY_MAXIMA = 1024  # items asked for, and banned ones
@@ -132,11 +133,10 @@ def _scanned(
     banned: banned_lib.Banned | None,
 ) -> list[kept_lib.Kept]:
   """What each of several threads keeps of its blocks."""
+  most = max(_MOST_ITEMS, _OF_ONE // len(users))
   size = max(
       kept_lib.GROUP,
-      min(
-          _SCORES // len(users) // kept_lib.GROUP * kept_lib.GROUP, _MOST_ITEMS
-      ),
+      min(_SCORES // len(users) // kept_lib.GROUP * kept_lib.GROUP, most),
   )
   across = np.ascontiguousarray(users.dense.T)
   wide = None
@@ -148,10 +148,14 @@ def _scanned(
       (workers.number(num_blocks), len(users)), -np.inf, np.float32
   )
 
+  # Threads take from it in turns, each what is next, in ascending order: one
+  # that waits for another program delays none.
+  blocks = iter(range(0, len(items), size))
+
   def scan(number: int) -> kept_lib.Kept:
     kept = kept_lib.Kept(shared, number, wanted)
     buffer = np.empty((min(size, len(items)), len(users)), np.float32)
-    for begin in range(number * size, len(items), len(shared) * size):
+    for begin in blocks:
       end = min(begin + size, len(items))
       score = buffer[: end - begin]
       highest = _products(items.dense[begin:end], across, score)

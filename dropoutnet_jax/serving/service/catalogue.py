@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving.index import protocol
 from dropoutnet_jax.serving.service import ids as ids_lib
 
 Id = ids_lib.Id
 PARTS = ('known', 'new')
 # Makes an index of items from their ids and embeddings.
-Build = Callable[[np.ndarray, embeddings.Embedding], protocol.Index]
+Build = Callable[[np.ndarray, protocol.Embedded], protocol.Index]
 
 
 class Catalogue:
@@ -59,7 +58,7 @@ class Catalogue:
     return found
 
   def upsert(
-      self, part: str, names: Sequence[Id], embedding: embeddings.Embedding
+      self, part: str, names: Sequence[Id], embedding: protocol.Embedded
   ) -> None:
     """Adds items of one part, or changes them."""
     self.parts[part].upsert(names, embedding)
@@ -71,7 +70,7 @@ class Catalogue:
 
   def search(
       self,
-      users: embeddings.Embedding,
+      users: protocol.Embedded,
       k: int,
       candidates: str = 'all',
       exclude: Sequence[Sequence[Id]] | None = None,

@@ -48,17 +48,6 @@ class Embedded(NamedTuple):
       sparse = scipy.sparse.csr_array(arrays, shape=sparse.shape)
     return Embedded(np.where(keep[:, None], self.dense, 0), sparse)
 
-  def as_embedding(self) -> embeddings.Embedding:
-    """As an index takes them; arrays stay on the host."""
-    dense: Any = self.dense
-    if self.sparse is None:
-      return embeddings.Embedding(dense)
-    row: Any = np.repeat(np.arange(len(dense)), np.diff(self.sparse.indptr))
-    column: Any = self.sparse.indices
-    value: Any = self.sparse.data
-    rows = embeddings.SparseRows(row, column, value, *self.sparse.shape)
-    return embeddings.Embedding(dense, rows)
-
   def score(self, other: 'Embedded') -> np.ndarray:
     """Scores of all rows with all rows of the other side: float32 [N, M]."""
     scores = self.dense @ other.dense.T

@@ -202,7 +202,7 @@ class Engine:
     found = self.embed_users(users)
     is_finite = found.is_finite()
     found = found.without(~is_finite)
-    lists = self.catalogue.search(found.as_embedding(), k, candidates, exclude)
+    lists = self.catalogue.search(found, k, candidates, exclude)
     # Finite embeddings may still have a product that is too large.
     is_finite &= [all(math.isfinite(x) for _, x in one) for one in lists]
     return Searched(lists, is_finite, found)
@@ -246,7 +246,7 @@ class Engine:
       self.memory.put_items(content)
       for kind, some in self.catalogue.split(list(accepted)).items():
         chosen = found.select([accepted[name] for name in some])
-        self.catalogue.upsert(kind, some, chosen.as_embedding())
+        self.catalogue.upsert(kind, some, chosen)
     return answers
 
   def delete_items(self, requests: Sequence[Id]) -> Answers:
@@ -316,7 +316,7 @@ class Engine:
         fine = np.flatnonzero(found.is_finite())
         kept = [some[n] for n in fine.tolist()]
         if kept:
-          self.catalogue.upsert(part, kept, found.select(fine).as_embedding())
+          self.catalogue.upsert(part, kept, found.select(fine))
 
   def _check(self, side: str, rows: Sequence[Any]) -> refusals.Refusal | None:
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a run folder to a service that answers: what `run.py serve` does."""
+"""From a run or an export to a service that answers: `run.py serve`."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ import uvicorn
 
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
+from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import explorer as explorer_lib
 from dropoutnet_jax.serving.index import factory
@@ -34,7 +35,6 @@ from dropoutnet_jax.serving.service import stories as stories_lib
 from dropoutnet_jax.training import run_folder
 
 KEY_VARIABLE = 'DROPOUTNET_API_KEY'
-_STATE = 'service.sqlite'  # in the run folder, where no other file is named
 _KEEP_SECONDS = 75  # that a connection without requests stays open
 _SWITCH_SECONDS = 0.0005
 _WATCH_SECONDS = 0.05
@@ -67,7 +67,8 @@ class Settings:
     """
     if workdir is None:
       raise errors.UserError(
-          'serve needs a run; write python run.py serve --workdir=RUN.'
+          'serve needs a run or an export; write python run.py serve '
+          '--workdir=RUN.'
       )
     if not 0 <= self.port < 2**16:
       raise errors.UserError(f'--port={self.port}: ports are 0 to 65535.')
@@ -96,7 +97,8 @@ def run(
   """Serves until a signal comes.
 
   Args:
-    workdir: the run folder, of a training that is finished or not.
+    workdir: the run folder, of a training that is finished or not; or an
+      export.
     settings: how.
     say: takes a line for the user.
 
@@ -107,15 +109,10 @@ def run(
   begin = time.perf_counter()
   workdir = settings.check(workdir)
   key = settings.key(os.environ)
-  if os.path.exists(os.path.join(workdir, 'manifest.json')):
-    raise errors.UserError(
-        f'{workdir} is an export, which holds neither histories nor which '
-        'items are new; name the run folder that it was made from.'
-    )
   listener = _listen(settings)
   with listener:
     ranker = recommender_lib.load(workdir)
-    path = settings.state or os.path.join(workdir, _STATE)
+    path = settings.state or os.path.join(workdir, exported.STATE)
     state = state_file.StateFile(path, identity(ranker))
     try:
       build = _builder(settings.index)

@@ -142,7 +142,7 @@ class Showing:
     if which != 'all':
       return searched.lists
     new = engine.catalogue.search(
-        searched.embedding.as_embedding(), explorer_lib.NEW, 'new', seen
+        searched.embedding, explorer_lib.NEW, 'new', seen
     )
     return [
         list(dict([*best, *more]).items())

@@ -117,7 +117,7 @@ class Stories:
           code='not_finite',
           where='content',
       )
-    found = self._user_index().search(item.as_embedding(), request.k).lists()[0]
+    found = self._user_index().search(item, request.k).lists()[0]
     sampled = _spread(np.arange(len(self._user_ids)), _SAMPLE)
     names = [name for name, _ in found]
     names += [self._user_ids[n] for n in sampled]
@@ -165,12 +165,12 @@ class Stories:
       ]
       found = embedded.join(parts)
       found = found.without(~found.is_finite())
-      self._users = self._build(ids, found.as_embedding())
+      self._users = self._build(ids, found)
       engine.touched_users.update(engine.memory.met)
     for some in _parts(list(engine.touched_users)):
       found = engine.embed_users([asks.User(name) for name in some])
       found = found.without(~found.is_finite())
-      self._users.upsert(some, found.as_embedding())
+      self._users.upsert(some, found)
     engine.touched_users.clear()
     return self._users
 

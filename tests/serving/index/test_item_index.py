@@ -125,22 +125,39 @@ def test_rows_of_items_that_went_are_cleared_away(monkeypatch):
   assert index.search(users, 3).lists() == [[('a', 199.0), ('b', -199.0)]]
 
 
-def test_a_failure_in_the_background_is_told_by_the_next_change(monkeypatch):
+def test_a_failure_in_the_background_is_logged_and_tried_again(
+    monkeypatch, caplog
+):
+  """And no change is refused, or made by half, for it."""
   pytest.importorskip('faiss', reason="FAISS is the extra 'ann'")
   one = slow_index.embedding([[1.0]])
   settings = options_lib.Options(fresh=0, recall_queries=0)
   index = factory.build('flat', ['a'], one, settings)
+  asked = []
 
   def fail(*unused):
+    asked.append(len(index))
     raise MemoryError('no memory for a copy')
 
-  monkeypatch.setattr(nearest.Nearest, 'extended', fail)
-  index.upsert(['b'], one)
+  with monkeypatch.context() as patch:
+    patch.setattr(nearest.Nearest, 'extended', fail)
+    for name in ('b', 'c'):
+      index.upsert([name], one)
+      index.settle()
+    assert asked == [2], 'not with every change'
+    (record,) = caplog.records
+    assert 'cannot be made anew' in record.message
+    assert record.exc_info[1].args == ('no memory for a copy',)
+    assert index.search(one, 3).ids.tolist() == [['a', 'b', 'c']]
+    patch.setattr(item_index, '_RETRY_SECONDS', 0.0)
+    index._idle_until = 0.0
+    index.upsert(['d'], one)
+    index.settle()
+  assert len(asked) == 2 and len(index._nearest) == 1
+  index.upsert(['e'], one)
   index.settle()
-  with pytest.raises(MemoryError, match='no memory'):
-    index.upsert(['c'], one)
-  assert 'c' not in index
-  assert index.search(one, 3).ids.tolist() == [['a', 'b', None]]
+  assert len(index._nearest) == 5
+  assert index.search(one, 5).ids.tolist() == [['a', 'b', 'c', 'd', 'e']]
 
 
 def test_readers_never_miss_an_item_that_a_writer_changes(kind, monkeypatch):

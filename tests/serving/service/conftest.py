@@ -53,14 +53,17 @@ Start = Callable[..., contextlib.AbstractContextManager[Running]]
 
 @pytest.fixture(scope='session', name='start')
 def fixture_start(shop) -> Iterator[Start]:
-  """Starts a service on the shop; its state may be there already."""
+  """Starts a service on the shop, or on another model.
+
+  Its state may be there already.
+  """
 
   @contextlib.contextmanager
-  def start(path: Any, key: str | None = None, **sizes: int):
+  def start(path: Any, key: str | None = None, model: Any = None, **sizes: int):
     state = state_file.StateFile(str(path), 'shop')
     thread = model_thread.ModelThread(**sizes)
     try:
-      engine = engine_lib.Engine(shop.model, state, _build)
+      engine = engine_lib.Engine(model or shop.model, state, _build)
       stories = stories_lib.Stories(engine, _build)
       showing = showing_lib.Showing(
           engine, state, explorer.Explorer(shop.model)

@@ -28,9 +28,9 @@ def fixture_run(finished) -> pathlib.Path:
 @pytest.mark.parametrize(
     'flags, message',
     [
-        ((), 'serve needs a run; write python run.py serve --workdir=RUN'),
+        ((), 'serve needs a run or an export; write python run.py serve --wor'),
         (('--workdir=nothing',), 'nothing'),
-        (('--workdir=export',), 'export is an export, which holds neither'),
+        (('--workdir=export',), 'export/manifest.json is damaged ('),
         (('--workdir=run', '--port=70000'), '--port=70000: ports are 0 to'),
         (('--workdir=run', '--port=x'), '--port'),
         (('--workdir=run', '--state='), '--state is empty'),
