@@ -254,6 +254,9 @@ def _evaluate(
   state = runtime.restore_best(workdir)
   results, users = results_lib.evaluate(runtime, state, outcome)
   scorer = runtime.scorer(state)
+  collected = None
+  if runtime.shares_evaluation:
+    collected = _collect(runtime, scorer, workdir)
 
   def conclude() -> None:
     report.print_results(results)  # first: the folder may be read-only
@@ -270,7 +273,13 @@ def _evaluate(
     say(f'Written to {path}')
     say(
         pages.say_where(
-            lambda: _write_report(runtime, scorer, workdir, results, command)
+            lambda: _write_report(
+                runtime,
+                collected or _collect(runtime, scorer, workdir),
+                workdir,
+                results,
+                command,
+            )
         )
     )
 
@@ -278,21 +287,29 @@ def _evaluate(
   return results
 
 
+def _collect(
+    runtime: runtime_lib.Runtime, scorer: model_scores.Scorer, workdir: str
+) -> dict[str, Any]:
+  """Users whom the model serves best and worst, for the report."""
+  problem = runtime.problem
+  names = features.load(workdir, 'item').sparse_names
+  words = examples.content_words(problem.item, names)
+  return examples.collect(problem, scorer, runtime.cfg.evaluation, words)
+
+
 def _write_report(
     runtime: runtime_lib.Runtime,
-    scorer: model_scores.Scorer,
+    users: dict[str, Any],
     workdir: str,
     results: dict[str, Any],
     command: str,
 ) -> str:
   """Writes report/ into the run folder; returns the path of the page."""
   cfg, problem = runtime.cfg, runtime.problem
-  names = features.load(workdir, 'item').sparse_names
-  words = examples.content_words(problem.item, names)
   extra = {
       'command': command,
       'facts': facts_lib.of_data(problem) | facts_lib.of_model(runtime),
-      'users': examples.collect(problem, scorer, cfg.evaluation, words),
+      'users': users,
   }
   return pages.write_run(workdir, cfg, results, extra)
 

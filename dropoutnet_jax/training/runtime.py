@@ -131,7 +131,10 @@ class Runtime:
       saved.restore_newest(self.abstract_state())
 
   def scorer(self, state: state_lib.TrainState) -> model_scores.Scorer:
-    """The model of a state, on this process; all processes must call this."""
+    """The model of a state; all processes must call this.
+
+    It is of this process, unless `shares_evaluation`.
+    """
     return model_scores.Scorer(
         self.embedder,
         self.own(state.eval_variables()),
@@ -141,14 +144,18 @@ class Runtime:
         self.cfg.model.sparse.tower_weight,
     )
 
+  @property
+  def shares_evaluation(self) -> bool:
+    """Whether all processes must take part where the model scores."""
+    return table_shards.are_split(self.mesh) and self.mesh.is_multi_process
+
   def own(self, tree: Any) -> Any:
     """What this process has for itself, as `embedder` takes it.
 
-    That is a copy on its first device; but tables that are split over devices
-    of this process alone stay so, since they may be larger than one of them.
-    All processes must call this.
+    That is a copy on its first device; but tables that are split stay so, since
+    they may be larger than it. All processes must call this.
     """
-    return tree if table_shards.are_here(self.mesh) else parallel.local(tree)
+    return tree if table_shards.are_split(self.mesh) else parallel.local(tree)
 
   def feed(self, workdir: str, step: int) -> row_feed.Feed:
     """What the steps from this one on read.
@@ -225,7 +232,7 @@ def build(
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
       embedder=model_scores.Embedder(
-          model, mesh if table_shards.are_here(mesh) else None
+          model, mesh if table_shards.are_split(mesh) else None
       ),
       batch_shape=step_batch.batch_shape(cfg, tables),
       sparse=sparse,
