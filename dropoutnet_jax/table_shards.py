@@ -22,11 +22,14 @@ from dropoutnet_jax.data import tokens
 # Smaller tables are everywhere: to split them saves nothing.
 _SMALL = tokens.EVEN_ROWS
 _ALL = ('data', 'model')
+_BLOCK = 1 << 16  # rows of each device that go to the host together
 # How a table of scores [users, candidates] lies on the devices, and how rows of
 # users and of candidates do: each device scores its users for its candidates.
 USER_AXIS, CANDIDATE_AXIS = _ALL
 USERS, CANDIDATES = PartitionSpec(USER_AXIS), PartitionSpec(CANDIDATE_AXIS)
 SCORES, WHOLE = PartitionSpec(*_ALL), PartitionSpec()
+# Rows that all devices share; what 'data' gathers of them lies as CANDIDATES.
+SHARED = PartitionSpec((CANDIDATE_AXIS, USER_AXIS))
 
 
 def split_rows(shape: tuple[int, ...], mesh: parallel.Mesh) -> NamedSharding:
@@ -174,7 +177,7 @@ def embed_candidates(
     embeddings, split over these devices, each of its own rows in order. All
     devices share the rows of a chunk, whose size the axis 'data' divides.
   """
-  shared = NamedSharding(mesh, PartitionSpec((CANDIDATE_AXIS, USER_AXIS)))
+  shared = NamedSharding(mesh, SHARED)
   split = NamedSharding(mesh, CANDIDATES)
 
   def embed_all(variables: Any, table: Any, rows: jax.Array) -> jax.Array:
@@ -203,6 +206,52 @@ def _set_rows(
 ) -> jax.Array:
   changed = table.at[rows].set(values)
   return jax.lax.with_sharding_constraint(changed, where)
+
+
+def look_up(part: jax.Array, rows: jax.Array) -> jax.Array:
+  """Rows [b, n] of a table that lies as CANDIDATES: [b, n, P], in `on_parts`.
+
+  The devices along 'model' tell each other which rows they want, and each sends
+  those that it has (as in ALX: Mehta et al., 2021).
+  """
+  wanted = jax.lax.all_gather(rows, CANDIDATE_AXIS, axis=0, tiled=True)
+  place = wanted - jax.lax.axis_index(CANDIDATE_AXIS) * len(part)
+  is_here = (place >= 0) & (place < len(part))
+  found = jnp.take(part, place, axis=0, mode='clip')
+  found = jnp.where(is_here[..., None], found, jnp.zeros((), part.dtype))
+  return jax.lax.psum_scatter(
+      found, CANDIDATE_AXIS, scatter_dimension=0, tiled=True
+  )
+
+
+def to_host(x: jax.Array, mesh: parallel.Mesh) -> np.ndarray:
+  """A table that lies as SHARED, in the memory of each process.
+
+  Of several processes a block of each part at a time is on every device; all
+  of them must call this.
+  """
+  if not mesh.is_multi_process:
+    return np.asarray(x)
+  share = len(x) // mesh.size
+  found = np.empty((mesh.size, share, *x.shape[1:]), x.dtype)
+  for start in range(0, share, _BLOCK):
+    size = min(_BLOCK, share - start)
+    block = _block(x, start, size, mesh).addressable_data(0)
+    found[:, start : start + size] = np.asarray(block)
+  return found.reshape(x.shape)
+
+
+@functools.partial(jax.jit, static_argnames=('size', 'mesh'))
+def _block(
+    x: jax.Array, start: jax.Array, size: int, mesh: parallel.Mesh
+) -> jax.Array:
+  """Rows [start, start + size) of each part on every device."""
+
+  def own(x: jax.Array, start: jax.Array) -> jax.Array:
+    block = jax.lax.dynamic_slice_in_dim(x, start, size)
+    return jax.lax.all_gather(block, (CANDIDATE_AXIS, USER_AXIS))
+
+  return on_parts(own, mesh, (SHARED, WHOLE), WHOLE)(x, start)
 
 
 def side_by_side(

@@ -45,6 +45,7 @@ LAYERS = (
     'parallel',
     'table_shards',
     'normal_equations',
+    'split_als',
     'teacher',
     'evaluation',
     'training',
