@@ -33,6 +33,7 @@ from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import per_user
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import prepare_together
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -103,17 +104,14 @@ def load_or_prepare(
     cfg: config.Config, workdir: str, data_dir: str | None
 ) -> problem_lib.Problem:
   """The problem kept in the run folder; prepared first in a new folder."""
-
-  def make() -> problem_lib.Problem | None:
-    if problem_lib.exists(workdir):
-      _tell_of_changed_files(cfg, workdir, data_dir)
-      return None
-    problem = prepare.prepare(cfg, data_dir, workdir)
-    for note in problem.notes:
+  problem = None
+  exists = parallel.on_writer(lambda: problem_lib.exists(workdir))
+  if parallel.anywhere(bool(exists)):
+    parallel.on_writer(lambda: _tell_of_changed_files(cfg, workdir, data_dir))
+  else:
+    problem = prepare_together.run(cfg, data_dir, workdir)
+    for note in problem.notes if problem else ():
       say(note)
-    return problem
-
-  problem = parallel.on_writer(make)
   return problem_lib.load(workdir) if problem is None else problem
 
 

@@ -215,9 +215,7 @@ def whitening(gram: jax.Array, regularization: float) -> jax.Array:
   """L^-1 of Y'Y [P, P]."""
   eye = jnp.eye(len(gram), dtype=gram.dtype)
   lower = jax.lax.linalg.cholesky(gram + regularization * eye)
-  return jax.lax.linalg.triangular_solve(
-      lower, eye, left_side=True, lower=True
-  )
+  return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
 
 
 def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:

@@ -25,7 +25,8 @@ from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import normal_equations
 from dropoutnet_jax import parallel
 from dropoutnet_jax import table_shards as shards
-from dropoutnet_jax.normal_equations import dot
+
+_dot = normal_equations.dot
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -160,10 +161,10 @@ def _whiten(
   def own(
       factors: jax.Array, regularization: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    gram = dot('np,nq->pq', factors, factors)
+    gram = _dot('np,nq->pq', factors, factors)
     gram = jax.lax.psum(gram, (shards.USER_AXIS, shards.CANDIDATE_AXIS))
     inverse = normal_equations.whitening(gram, regularization)
-    rows = dot('np,qp->nq', factors, inverse)
+    rows = _dot('np,qp->nq', factors, inverse)
     return jax.lax.all_gather(rows, shards.USER_AXIS, tiled=True), inverse
 
   return shards.on_parts(
@@ -202,7 +203,7 @@ def _join(
   """The table of all chunks, without the whitening; nothing travels."""
 
   def own(solved: list[jax.Array], inverse: jax.Array) -> jax.Array:
-    rows = dot('np,pq->nq', jnp.concatenate(solved), inverse)
+    rows = _dot('np,pq->nq', jnp.concatenate(solved), inverse)
     return jnp.pad(rows, ((0, share - len(rows)), (0, 0)))
 
   return shards.on_parts(

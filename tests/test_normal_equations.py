@@ -167,9 +167,7 @@ def test_no_batch_of_lapack_calls_is_shared_out(length):
       toy_likes.likes_of([length] * 700, 300, seed=0), 10.0, 200
   )
   rows = jnp.zeros((300, 200))
-  text = normal_equations._solve_chunk.lower(
-      rows, plan.chunks[0], 0
-  ).as_text()
+  text = normal_equations._solve_chunk.lower(rows, plan.chunks[0], 0).as_text()
   shapes = re.findall(r'@lapack_spotrf_ffi\(.*-> \(tensor<([\dx]+)xf32>', text)
   assert shapes, 'no Cholesky found: has its name changed?'
   for shape in shapes:

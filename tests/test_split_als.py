@@ -82,9 +82,7 @@ def test_no_device_holds_the_tables_of_both_sides():
   """Nor one of them whole; read from the arrays and from the programs."""
   likes = toy_likes.likes_of([6] * 900, 700, seed=0)
   mesh = make_mesh('2x4')
-  by_user, by_item = split_als.lay_out(
-      likes, likes.T.tocsr(), settings(), mesh
-  )
+  by_user, by_item = split_als.lay_out(likes, likes.T.tocsr(), settings(), mesh)
   item = by_item.place(np.ones((700, toy_likes.RANK), np.float32))
   user = by_user.solve(item)
   own, whole = {x.shape[0] for x in (user, item)}, by_user.share * 8

@@ -109,8 +109,9 @@ def gini(count: np.ndarray) -> float:
 def effective_rank(blocks: Iterable[np.ndarray]) -> float:
   """How many directions embeddings use: 1 if all lie on one line.
 
-  They come as blocks [n, R], one at least. The exponential of the entropy of the squared singular values, as shares of
-  their sum (Roy & Vetterli, "The effective rank", EUSIPCO 2007).
+  They come as blocks [n, R], one at least. It is the exponential of the entropy
+  of the squared singular values, as shares of their sum (Roy & Vetterli, "The
+  effective rank", EUSIPCO 2007).
   """
   gram: Any = sum(emb.T.astype(np.float64) @ emb for emb in blocks)
   values = np.maximum(np.linalg.eigvalsh(gram), 0.0)

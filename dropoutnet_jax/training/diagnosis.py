@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib

@@ -27,6 +27,7 @@ _LOCK = '.lock'
 # it goes: without config.json the rest would be somebody else's files.
 _PREPARED = (
     'problem.npz',
+    'likes.npz',  # while several processes train the teacher
     'rows.bin',
     'sparse_part.npz',
     'features.json',

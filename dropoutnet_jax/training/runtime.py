@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled parts of a run, built from its configuration and problem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -56,12 +56,12 @@ class Runtime:
 
   def notes(self) -> list[str]:
     """What a user should know of how this run uses the devices."""
-    note = parallel.unsplit_note(self.batch_shape, self.mesh)
+    note = unsplit_note(self.batch_shape, self.mesh)
     more = self.cfg.objective.num_sampled
     if more and not note:  # all items of a batch are embedded together
       items = self.batch_shape[0] + more
       field = 'objective.num_sampled'
-      note = parallel.unsplit_note((items,), self.mesh, field)
+      note = unsplit_note((items,), self.mesh, field)
     return [note] if note else []
 
   def fresh_state(self) -> state_lib.TrainState:
@@ -205,6 +205,21 @@ class Runtime:
         touched_rows.make_find(self.cfg, touched, self.mesh),
         self.mesh,
     )
+
+
+def unsplit_note(
+    sizes: Sequence[int], mesh: parallel.Mesh, field: str = 'train.batch_size'
+) -> str:
+  """Says that a batch of such numbers of rows is not split; else ''."""
+  parts = parallel.num_parts(mesh)
+  left = [str(size) for size in sizes if size % parts]
+  if not left:
+    return ''
+  return (
+      f'{" and ".join(left)} rows of a batch cannot be split over {parts} '
+      'devices, so that each of them computes all of them. Choose '
+      f'config.{field} so that {parts} divides the rows.'
+  )
 
 
 def build(

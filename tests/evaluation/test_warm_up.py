@@ -127,9 +127,7 @@ def test_no_curve_without_held_out_pairs(problem, scorer):
   bare = dataclasses.replace(
       problem, split=dataclasses.replace(problem.split, evaluation=evaluation)
   )
-  found = warm_up.evaluate(
-      warm_up.measure(bare, scorer, CONFIG), CONFIG, {}
-  )
+  found = warm_up.evaluate(warm_up.measure(bare, scorer, CONFIG), CONFIG, {})
   assert found == {'item': {}, 'user': {}}
 
 

@@ -5,7 +5,6 @@ import dataclasses
 
 import jax
 import numpy as np
-import pytest
 
 from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import sparse_part
@@ -27,9 +26,7 @@ def with_labels(labelled):
       label=np.tile(np.float32([0, 1]), len(held_out)),
       session=None,
   )
-  more = dataclasses.replace(
-      labelled.labelled, evaluation={'cold_item': rows}
-  )
+  more = dataclasses.replace(labelled.labelled, evaluation={'cold_item': rows})
   return dataclasses.replace(labelled, labelled=more)
 
 
