@@ -231,6 +231,7 @@ def evaluate(workdir: str, against: str | None = None) -> dict[str, Any]:
 
 def _evaluate_folder(workdir: str) -> dict[str, Any]:
   cfg = run_folder.load_config(workdir)
+  cfg.mesh = parallel.fitting(cfg.mesh)
   problem = problem_lib.load(workdir)
   runtime = build(cfg, problem, workdir)
   trained_by = pages.command_of(workdir)
@@ -350,6 +351,7 @@ def describe(
   """
   if workdir:
     cfg, problem = run_folder.load_config(workdir), problem_lib.load(workdir)
+    cfg.mesh = parallel.fitting(cfg.mesh)
   else:
     problem = prepare.prepare(cfg, data_dir, None)
   part = None

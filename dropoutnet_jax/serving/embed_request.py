@@ -32,13 +32,13 @@ class Request:
   interactions: str | None = None
 
   def check(
-      self, workdir: str | None, place: tuple[int, int] = (0, 1)
+      self, workdir: str | None, process: tuple[int, int] = (0, 1)
   ) -> tuple[str, str, str]:
     """The run folder, the file of the embeddings, and the side.
 
     Args:
       workdir: the run folder, if one was given.
-      place: number of this process, and how many there are.
+      process: number of this process, and how many there are.
 
     Raises:
       UserError: for what can be told before anything is read.
@@ -53,7 +53,7 @@ class Request:
           'run.py embed --workdir=RUN --output=FILE.parquet --side=item.'
       )
     side = self._check_side()
-    path = self._path(self.output, side, place)
+    path = self._path(self.output, side, process)
     inputs = [self.users, self.items, self.interactions]
     folder = os.path.dirname(path)
     # One that is not there is made for the file, in another that is.
@@ -61,7 +61,7 @@ class Request:
     place = folder if is_made else path
     list_files.check_place(place, [x for x in inputs if x])
     run_folder.check_not_owned(workdir, 'output', path)
-    _check_parts(path, side, place[1])
+    _check_parts(path, side, process[1])
     return workdir, path, side
 
   def _check_side(self) -> str:
@@ -87,13 +87,13 @@ class Request:
       )
     return side
 
-  def _path(self, output: str, side: str, place: tuple[int, int]) -> str:
+  def _path(self, output: str, side: str, process: tuple[int, int]) -> str:
     """The file: the output itself, or one in the folder that it is."""
     ending = os.path.splitext(output)[1].lower()
     if ending == _ENDING and not os.path.isdir(output):
-      if place[1] > 1:
+      if process[1] > 1:
         raise errors.UserError(
-            f'--output={output}: {place[1]} processes write a file each; name '
+            f'--output={output}: {process[1]} processes write a file each; name '
             'a folder.'
         )
       return output
@@ -103,7 +103,7 @@ class Request:
           f'--output={output}: embeddings are written as Parquet; let the name '
           f'end in {_ENDING}, or name a folder.'
       )
-    name = _part_name(side, *place)
+    name = _part_name(side, *process)
     return os.path.join(output.rstrip(os.sep) or os.sep, name)
 
 
