@@ -154,14 +154,18 @@ def agree(is_well: bool = True) -> None:
 
 
 def make_mesh(
-    settings: config.MeshConfig, num_devices: int | None = None
+    settings: config.MeshConfig,
+    num_devices: int | None = None,
+    devices: list[jax.Device] | None = None,
 ) -> Mesh:
   """Axes 'data' and 'model' over all devices, or the first of this process.
+
+  Or over those that are given, which need not be here.
 
   Raises:
     UserError: if mesh.model does not divide the number of devices.
   """
-  devices = jax.devices()
+  devices = devices or jax.devices()
   if num_devices is not None:
     devices = jax.local_devices()[:num_devices]
   if len(devices) % settings.model:

@@ -10,7 +10,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax import split_als
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
-from tests import collectives
+from benchmarks import collectives
 from tests import toy_likes
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')

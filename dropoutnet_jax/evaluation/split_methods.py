@@ -128,11 +128,13 @@ def _joined(
   parts = [sparse[n : n + share] for n in range(0, size, share)]
   capacity = max(part.nnz for part in parts)
   padded = [embeddings.padded_rows(part, share, capacity) for part in parts]
-  nonzeros = [shards.put_parts(np.stack(x), spec, mesh) for x in zip(*padded)]
+  row, column, value = (
+      shards.put_parts(np.stack(x), spec, mesh) for x in zip(*padded)
+  )
   weight = np.float32(tower_weight)
   return embeddings.Embedding(
       _beside(shards.put_parts(dense, spec, mesh), tower, weight),
-      embeddings.SparseRows(*nonzeros, share, sparse.shape[1]),
+      embeddings.SparseRows(row, column, value, share, sparse.shape[1]),
   )
 
 

@@ -177,7 +177,10 @@ def measure(
   found: dict[str, OfModel | None] = {}
   for side in SIDES:
     drawn = plan(problem, side, most, cfg.train.seed, settings.warm_up_users)
-    found[side] = drawn and OfModel(
+    if drawn is None:
+      found[side] = None
+      continue
+    found[side] = OfModel(
         drawn,
         {
             count: _metrics(

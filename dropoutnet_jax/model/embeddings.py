@@ -61,7 +61,8 @@ def sparse_rows(
   """
   num_rows = matrix.shape[0] if num_rows is None else num_rows
   parts = padded_rows(matrix, num_rows, matrix.nnz)
-  return SparseRows(*map(jnp.asarray, parts), num_rows, matrix.shape[1])
+  row, column, value = (jnp.asarray(part) for part in parts)
+  return SparseRows(row, column, value, num_rows, matrix.shape[1])
 
 
 def padded_rows(

@@ -93,8 +93,8 @@ class Request:
     if ending == _ENDING and not os.path.isdir(output):
       if process[1] > 1:
         raise errors.UserError(
-            f'--output={output}: {process[1]} processes write a file each; name '
-            'a folder.'
+            f'--output={output}: {process[1]} processes write a file each; '
+            'name a folder.'
         )
       return output
     is_folder = output.endswith(os.sep) or os.path.isdir(output) or not ending

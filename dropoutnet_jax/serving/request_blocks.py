@@ -98,7 +98,7 @@ def _read_file(
     source: table_files.Source,
     settings: config_data.TablesConfig,
     num_rows: int,
-    part: range | None,
+    own: range | None,
 ) -> Iterator[table_files.Table]:
   """Blocks of one file, or of some rows of a Parquet file."""
   kind = table_files.format_of(shown, source.field)
@@ -116,11 +116,11 @@ def _read_file(
     if is_text:
       wanted = _wanted(source, names)
       parts = _delimited(opened, separator, source.header, wanted)
-    elif part is not None:
-      parts = _parquet(opened, _wanted(source, names), num_rows, part)
+    elif own is not None:
+      parts = _parquet(opened, _wanted(source, names), num_rows, own)
     else:
       parts = _BATCHES[kind](opened, _wanted(source, names), num_rows)
-  begin = 0 if part is None else part.start
+  begin = 0 if own is None else own.start
   while True:
     with table_files.explained(shown, source.field, reader.explain):
       data = next(parts, None)

@@ -9,7 +9,7 @@ from dropoutnet_jax import parallel
 from dropoutnet_jax import table_shards
 from dropoutnet_jax.evaluation import metrics
 from dropoutnet_jax.evaluation import split_scores
-from tests import collectives
+from benchmarks import collectives
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 

@@ -243,7 +243,7 @@ def test_no_part_is_there_where_another_process_fails(shop, here, monkeypatch):
         ),
         (
             '--output=old --side=item',
-            '--output=old holds items-00000-of-00002.parquet, which is of anoth',
+            '--output=old holds items-00000-of-00002.parquet, which is of ano',
         ),
         ('--output=older --side=user', '--output=older holds users.parquet, w'),
     ],

@@ -18,7 +18,7 @@ from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import validation
-from tests import collectives
+from benchmarks import collectives
 from tests import tiny_run
 
 STEPS = 50
