@@ -211,9 +211,7 @@ def whiten(
   return Whitened(jnp.pad(rows, ((0, padding), (0, 0))), inverse)
 
 
-def whitening(
-    gram: jax.Array, regularization: jax.Array | float
-) -> jax.Array:
+def whitening(gram: jax.Array, regularization: jax.Array | float) -> jax.Array:
   """L^-1 of Y'Y [P, P]."""
   eye = jnp.eye(len(gram), dtype=gram.dtype)
   lower = jax.lax.linalg.cholesky(gram + regularization * eye)

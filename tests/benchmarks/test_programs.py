@@ -53,7 +53,7 @@ def test_what_is_missing_to_compile_for_tpus_is_told():
 
 @pytest.mark.skipif(not HAS_TPU, reason='needs the extra tpu')
 def test_steps_are_compiled_for_a_slice_without_one(runtime):
-  """Of sixteen chips: the batch's items travel once, as on eight CPU devices."""
+  """Of sixteen chips: the batch's items travel once, as on a CPU."""
   with pytest.raises(errors.UserError, match='v5e:no: nothing can be compiled'):
     ahead.make_mesh('v5e:no', config.MeshConfig())
   mesh = ahead.make_mesh('v5e:4x4', config.MeshConfig(model=2))

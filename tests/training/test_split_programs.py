@@ -85,8 +85,11 @@ def programs(labelled):
 
 CASES = [
     ('blocks', '8x1'),
+    ('blocks', '4x2'),
     ('blocks', '2x4'),
+    ('published', '8x1'),
     ('published', '4x2'),
+    ('published', '2x4'),
     ('few', '8x1'),
     ('few', '4x2'),
     ('few', '2x4'),
