@@ -181,7 +181,13 @@ def _conjugate_gradients(
       turn = jnp.where(go_on, now / jnp.where(go_on, left, 1), 0)
       return number + 1, solution, residual, residual + turn * direction, now
 
-    state = (jnp.int32(0), jnp.zeros_like(right), right, right, first)
+    state: tuple[jax.Array, ...] = (
+        jnp.int32(0),
+        jnp.zeros_like(right),
+        right,
+        right,
+        first,
+    )
     _, solution, _, _, left = jax.lax.while_loop(is_not_done, step, state)
     share = jnp.where(first > 0, left / jnp.where(first > 0, first, 1), 0)
     return solution, jnp.sqrt(jnp.max(share))

@@ -51,7 +51,7 @@ def test_it_solves_the_system(num_devices, regularization, monkeypatch):
 
 
 def test_beyond_a_cholesky_it_is_what_the_cholesky_gives():
-  """Where both fit; scores and predicted histories, of dense ones and sparse."""
+  """Where both fit: scores and predicted histories."""
   content, candidates = content_of(ROWS, 0), content_of(NEW, 2)
   likes = np.float32(np.random.default_rng(3).random((12, ROWS)) < 0.2)
   for regularization in (0.5, 5.0):
