@@ -96,5 +96,7 @@ def test_other_rows_lie_where_the_table_does(name):
 
 
 def test_rows_of_numpy_tables_are_changed_too():
-  found = table_shards.with_rows(np.zeros(3, bool), np.array([1]), np.ones(1))
+  found = table_shards.with_rows(
+      np.zeros(3, bool), np.array([1]), np.ones(1, bool)
+  )
   np.testing.assert_array_equal(found, [False, True, False])
