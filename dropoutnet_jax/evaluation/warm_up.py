@@ -22,6 +22,8 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import baselines as base
+from dropoutnet_jax.evaluation import bootstrap
+from dropoutnet_jax.evaluation import metrics
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
@@ -157,13 +159,17 @@ def teacher_method(
 
 
 class OfModel(NamedTuple):
-  """One side's curve of the model and the teacher, {shown pairs: {method: ..}}.
+  """One side's curve of the model and the teacher.
 
   Where all processes take part in the model's scores, this is their part.
+
+  Attributes:
+    plan: what is shown.
+    curve: {shown pairs: {method: {metric: float64 [U]}}}.
   """
 
   plan: WarmUp
-  curve: dict[int, dict[str, dict[str, float]]]
+  curve: dict[int, dict[str, dict[str, np.ndarray]]]
 
 
 def measure(
@@ -183,7 +189,7 @@ def measure(
     found[side] = OfModel(
         drawn,
         {
-            count: _metrics(
+            count: _values(
                 make_methods(problem, scorer, cfg, drawn, count),
                 cfg,
                 drawn,
@@ -211,7 +217,10 @@ def evaluate(
   Returns:
     By side and number of shown pairs what a split has: counts and 'methods';
     with 'shown_mean', the pairs that were shown of each cold row, and
-    'rows_with_fewer', the cold rows that did not have so many to show.
+    'rows_with_fewer', the cold rows that did not have so many to show, and
+    'more': this point less the one before, by method and metric
+    (`bootstrap.differences`), so that harm by more history is seen to be none
+    or noise.
     'model' sees the mean of the shown partners' factors (the transform),
     'model, folded in' and 'teacher' the teacher's fold-in of them. Features of
     a cold row stay unknown; where preference is made of them alone, its towers
@@ -230,33 +239,44 @@ def _curve(
 ) -> dict[str, Any]:
   """One side's part of `evaluate`."""
   curve, warm_up = {}, of_model.plan
-  for count, metrics in of_model.curve.items():
+  before: dict[str, dict[str, np.ndarray]] = {}
+  for count, values in of_model.curve.items():
     shown = warm_up.shown(count).sum(axis=1)
     point: dict[str, Any] = protocol.describe_set(warm_up.held_out)
     point['shown_mean'] = round(float(np.mean(shown)), 3)
     point['rows_with_fewer'] = int(np.sum(shown < count))
     told = _told(baselines, warm_up, count)
-    point['methods'] = metrics | _metrics(told, cfg, warm_up, count)
-    curve[str(count)] = point
+    values = values | _values(told, cfg, warm_up, count)
+    point['methods'] = {m: metrics.summary(one) for m, one in values.items()}
+    if cfg.evaluation.bootstrap and before:
+      point['more'] = {
+          name: bootstrap.differences(
+              {metric: (x, before[name][metric]) for metric, x in one.items()},
+              cfg.evaluation.bootstrap,
+          )
+          for name, one in values.items()
+          if name in before
+      }
+    before, curve[str(count)] = values, point
   return curve
 
 
-def _metrics(
+def _values(
     methods: Mapping[str, protocol.Method],
     cfg: config.Config,
     warm_up: WarmUp,
     count: int,
-) -> dict[str, dict[str, float]]:
-  """Of each method, at one point."""
+) -> dict[str, dict[str, np.ndarray]]:
+  """Metrics of each user by method, at one point."""
   side, held_out = warm_up.side, warm_up.held_out
   return {
-      name: protocol.evaluate(
+      name: protocol.rank(
           method(f'cold_{side}', held_out),
           held_out,
           warm_up.likes,
           cfg.evaluation,
           f'{name}, {count} interactions of each new {side} shown',
-      )
+      ).user_metrics(cfg.evaluation)
       for name, method in methods.items()
   }
 
