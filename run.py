@@ -65,7 +65,7 @@ _OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 _OWN = {
     'evaluate': ('against',),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
-    + ('candidates', 'exclude_seen'),
+    + ('candidates', 'exclude_seen', *arguments_lib.define_policy()),
     'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
@@ -111,8 +111,8 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "Folder for compiled programs; '' is off.",
 )
 _SUITES = (
-    'bench: of speed, labels, accuracy, teacher, memory, streaming, tables, '
-    'search and serve.'
+    'bench: of speed, labels, accuracy, hybrid, teacher, memory, streaming, '
+    'tables, search and serve.'
 )
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')

@@ -25,6 +25,8 @@ from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.exploring import calibration_file
+from dropoutnet_jax.exploring import masks
 from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
@@ -70,6 +72,8 @@ def train(
     problem = load_or_prepare(cfg, workdir, data_dir)
     check_evaluation(cfg, problem)
     runtime = build(cfg, problem, workdir)
+    if cfg.evaluation.exploring:  # not after the last step
+      masks.rates_of(cfg, runtime.tables)
     past = _past_outcome(workdir)
     if past.step == cfg.train.num_steps or past.reason:
       runtime.set_damaged_aside(workdir)  # whose last steps are done again
@@ -270,6 +274,10 @@ def _evaluate(
           'make it possible to write there and evaluate again.'
       ) from error
     say(f'Written to {path}')
+    if runtime.cfg.evaluation.exploring and runtime.shares_evaluation:
+      say('Not calibrated for exploring: evaluate once more in one process.')
+    elif runtime.cfg.evaluation.exploring:
+      _calibrate(runtime, scorer, workdir, int(state.step))
     say(
         pages.say_where(
             lambda: _write_report(
@@ -294,6 +302,19 @@ def _collect(
   names = features.load(workdir, 'item').sparse_names
   words = examples.content_words(problem.item, names)
   return examples.collect(problem, scorer, runtime.cfg.evaluation, words)
+
+
+def _calibrate(
+    runtime: runtime_lib.Runtime,
+    scorer: model_scores.Scorer,
+    workdir: str,
+    step: int,
+) -> None:
+  """Keeps how sure scores of new items are; says why where that is unknown."""
+  found = calibration_file.make(runtime.cfg, runtime.problem, scorer, step)
+  calibration_file.write(workdir, found)
+  if found.note:
+    say(found.note)
 
 
 def _write_report(
