@@ -80,7 +80,7 @@ _UNREAD = {
     'train': (),
     'evaluate': ('data_dir', 'profile'),
     'recommend': ('config', 'data_dir', 'profile', *_PROCESSES),
-    'embed': ('config', 'data_dir', 'profile', *_PROCESSES),
+    'embed': ('config', 'data_dir', 'profile'),
     'export': ('config', 'data_dir', 'profile', *_PROCESSES),
     'serve': ('config', 'data_dir', 'profile', *_PROCESSES),
     'describe': ('profile',),
@@ -217,7 +217,7 @@ def _check_read(command: str, has_config: bool) -> None:
     unread += [name for name in ('config', 'data_dir') if name in given]
   if from_folder or command in ('evaluate', *_OF_A_RUN):
     why = f'{command} takes everything from the run folder'
-  if command in _OF_A_RUN and set(_PROCESSES) & set(given):
+  if set(_PROCESSES) & {*unread} and command in _OF_A_RUN:
     why += ', in one process'
   if fields and (from_folder or command not in ('train', 'describe', 'tune')):
     unread += [f'config.{name}' for name in fields]

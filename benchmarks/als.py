@@ -18,6 +18,7 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
@@ -63,7 +64,7 @@ def _make_ours(
   )
   solve = functools.partial(normal_equations.solve, cg_steps=cg_steps)
   item = teacher.first_factors(np.diff(lists[1].indptr) > 0, settings, seed)
-  state = {'item': item}
+  state: dict[str, Any] = {'item': jnp.asarray(item)}
 
   def iterate() -> float:
     start = time.perf_counter()

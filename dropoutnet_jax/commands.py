@@ -35,6 +35,7 @@ from dropoutnet_jax.training import first_start
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import per_user
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import prepare_together
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -107,17 +108,14 @@ def load_or_prepare(
     cfg: config.Config, workdir: str, data_dir: str | None
 ) -> problem_lib.Problem:
   """The problem kept in the run folder; prepared first in a new folder."""
-
-  def make() -> problem_lib.Problem | None:
-    if problem_lib.exists(workdir):
-      _tell_of_changed_files(cfg, workdir, data_dir)
-      return None
-    problem = prepare.prepare(cfg, data_dir, workdir)
-    for note in problem.notes:
+  problem = None
+  exists = parallel.on_writer(lambda: problem_lib.exists(workdir))
+  if parallel.anywhere(bool(exists)):
+    parallel.on_writer(lambda: _tell_of_changed_files(cfg, workdir, data_dir))
+  else:
+    problem = prepare_together.run(cfg, data_dir, workdir)
+    for note in problem.notes if problem else ():
       say(note)
-    return problem
-
-  problem = parallel.on_writer(make)
   return problem_lib.load(workdir) if problem is None else problem
 
 
@@ -237,6 +235,7 @@ def evaluate(workdir: str, against: str | None = None) -> dict[str, Any]:
 
 def _evaluate_folder(workdir: str) -> dict[str, Any]:
   cfg = run_folder.load_config(workdir)
+  cfg.mesh = parallel.fitting(cfg.mesh)
   problem = problem_lib.load(workdir)
   runtime = build(cfg, problem, workdir)
   trained_by = pages.command_of(workdir)
@@ -258,6 +257,9 @@ def _evaluate(
   state = runtime.restore_best(workdir)
   results, users = results_lib.evaluate(runtime, state, outcome)
   scorer = runtime.scorer(state)
+  collected = None
+  if runtime.shares_evaluation:
+    collected = _collect(runtime, scorer, workdir)
 
   def conclude() -> None:
     report.print_results(results)  # first: the folder may be read-only
@@ -272,16 +274,34 @@ def _evaluate(
           'make it possible to write there and evaluate again.'
       ) from error
     say(f'Written to {path}')
-    if runtime.cfg.evaluation.exploring:
+    if runtime.cfg.evaluation.exploring and runtime.shares_evaluation:
+      say('Not calibrated for exploring: evaluate once more in one process.')
+    elif runtime.cfg.evaluation.exploring:
       _calibrate(runtime, scorer, workdir, int(state.step))
     say(
         pages.say_where(
-            lambda: _write_report(runtime, scorer, workdir, results, command)
+            lambda: _write_report(
+                runtime,
+                collected or _collect(runtime, scorer, workdir),
+                workdir,
+                results,
+                command,
+            )
         )
     )
 
   parallel.on_writer(conclude)
   return results
+
+
+def _collect(
+    runtime: runtime_lib.Runtime, scorer: model_scores.Scorer, workdir: str
+) -> dict[str, Any]:
+  """Users whom the model serves best and worst, for the report."""
+  problem = runtime.problem
+  names = features.load(workdir, 'item').sparse_names
+  words = examples.content_words(problem.item, names)
+  return examples.collect(problem, scorer, runtime.cfg.evaluation, words)
 
 
 def _calibrate(
@@ -299,19 +319,17 @@ def _calibrate(
 
 def _write_report(
     runtime: runtime_lib.Runtime,
-    scorer: model_scores.Scorer,
+    users: dict[str, Any],
     workdir: str,
     results: dict[str, Any],
     command: str,
 ) -> str:
   """Writes report/ into the run folder; returns the path of the page."""
   cfg, problem = runtime.cfg, runtime.problem
-  names = features.load(workdir, 'item').sparse_names
-  words = examples.content_words(problem.item, names)
   extra = {
       'command': command,
       'facts': facts_lib.of_data(problem) | facts_lib.of_model(runtime),
-      'users': examples.collect(problem, scorer, cfg.evaluation, words),
+      'users': users,
   }
   return pages.write_run(workdir, cfg, results, extra)
 
@@ -354,6 +372,7 @@ def describe(
   """
   if workdir:
     cfg, problem = run_folder.load_config(workdir), problem_lib.load(workdir)
+    cfg.mesh = parallel.fitting(cfg.mesh)
   else:
     problem = prepare.prepare(cfg, data_dir, None)
   part = None

@@ -41,6 +41,9 @@ class EvaluationConfig:
   ridge_lambdas: tuple[float, ...] = (1.0, 3.0, 10.0)
   ridge_smoothings: tuple[float, ...] = (0.0, 3.0)
   ridge_smoothing_l2: float = 100.0
+  # Of more rows than a Cholesky takes: 0 cuts their content to 1,000 directions
+  # (Woodbury); else conjugate gradients on all devices, up to this residual.
+  ridge_tolerance: float = 0.0
   ease_l2: float = 100.0
   # Interactions of each new row that the points of the warm-up curve show.
   warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20)
@@ -71,6 +74,13 @@ class EvaluationConfig:
       checks.check_at_least('evaluation.ridge_smoothings', value, 0)
     checks.check_at_least(
         'evaluation.ridge_smoothing_l2', self.ridge_smoothing_l2, 1e-6
+    )
+    tolerance = self.ridge_tolerance
+    checks.check(
+        tolerance == 0 or 1e-6 <= tolerance < 1,
+        'evaluation.ridge_tolerance',
+        tolerance,
+        '0, or at least 1e-06 and below 1',
     )
     checks.check_at_least('evaluation.ease_l2', self.ease_l2, 1e-6)
     checks.check_rate('evaluation.threshold', self.threshold)

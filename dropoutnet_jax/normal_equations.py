@@ -22,6 +22,7 @@ Rows are solved exactly, by Cholesky, or by a few steps of conjugate gradients
 and neither matrix is formed.
 """
 
+from collections.abc import Callable, Iterator
 import functools
 from typing import NamedTuple
 
@@ -31,7 +32,6 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import errors
-from dropoutnet_jax import parallel
 
 # Floats gathered at a time: few enough to stay in a CPU's cache.
 _CHUNK_FLOATS = 1 << 19
@@ -44,7 +44,9 @@ _LEAST_EXTRA = 1e-8
 _MOST_LAPACK_OPERATIONS = 200_000
 _ROUNDING = 1e-7  # share of a residual that conjugate gradients leave
 _MOST_UNROLLED = 4  # steps; compilation grows with them
-_dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+dot = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+# From rows [N, P], or one device's part of them, and int32 [B, n] to [B, n, P].
+_LookUp = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Chunk(NamedTuple):
@@ -66,12 +68,10 @@ class Plan(NamedTuple):
     chunks: rows by length, no longer in their order.
     position: int32 [N], where row i is among the rows of all chunks; the number
       of those rows where row i likes nothing.
-    mesh: devices that share the rows of each chunk; None is a single one.
   """
 
   chunks: tuple[Chunk, ...]
   position: jax.Array
-  mesh: parallel.Mesh | None
 
 
 class Whitened(NamedTuple):
@@ -102,14 +102,10 @@ def _padded_lengths(lengths: np.ndarray, rank: int) -> np.ndarray:
   return np.where(use_halfway, halfway, power)
 
 
-def _pad_rows(
-    likes: scipy.sparse.csr_array,
-    rows: np.ndarray,
-    length: int,
-    slots: int,
-    mesh: parallel.Mesh | None,
-) -> Chunk:
-  """The given rows of likes as arrays [slots, length], padded with zeros."""
+def pad_rows(
+    likes: scipy.sparse.csr_array, rows: np.ndarray, length: int, slots: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """The given rows of likes as `Chunk` [slots, length], padded with zeros."""
   liked = np.zeros((slots, length), np.int32)
   extra = np.zeros((slots, length), np.float32)
   start, stop = likes.indptr[rows], likes.indptr[rows + 1]
@@ -117,22 +113,17 @@ def _pad_rows(
   real = source < stop[:, None]
   liked[: len(rows)][real] = likes.indices[source[real]]
   extra[: len(rows)][real] = likes.data[source[real]]
-  return Chunk(*parallel.place_rows((liked, extra), mesh))
+  return liked, extra
 
 
-def make_plan(
-    likes: scipy.sparse.csr_array,
-    confidence: float,
-    rank: int,
-    mesh: parallel.Mesh | None = None,
-) -> Plan:
-  """Arranges likes [N, M] for solving for its rows.
+def with_confidence(
+    likes: scipy.sparse.csr_array, confidence: float
+) -> scipy.sparse.csr_array:
+  """e of each like; what is stored is liked, a stored 0 as well.
 
   Args:
-    likes: weights >= 0; what is stored is liked, a stored 0 as well.
+    likes: weights >= 0.
     confidence: a like counts 1 + confidence * weight.
-    rank: width P of the factors.
-    mesh: devices to share the rows over; None is a single one.
 
   Raises:
     UserError: a weight is negative or not finite.
@@ -148,49 +139,83 @@ def make_plan(
         'finite weight of 0 or more.'
     )
   extra = np.maximum(extra, _LEAST_EXTRA)
-  likes = scipy.sparse.csr_array(
+  return scipy.sparse.csr_array(
       (extra, likes.indices, likes.indptr), shape=likes.shape
   )
-  lengths = np.diff(likes.indptr)
+
+
+def group_rows(
+    lengths: np.ndarray, rank: int, parts: int = 1, copies: int = 1
+) -> Iterator[tuple[np.ndarray, int, int]]:
+  """Rows that are solved together, by their numbers of likes [N].
+
+  Args:
+    lengths: int [N]; rows of length 0 are in no group.
+    rank: width P of the factors.
+    parts: devices that share a group.
+    copies: how many times what a device gathers is in its memory.
+
+  Yields:
+    Rows, ascending; the length that they are padded to; and how many of them
+    each part has, the first part the first ones.
+  """
   padded = np.where(lengths > 0, _padded_lengths(lengths, rank), 0)
-  chunks = []
-  position = np.full(len(lengths), -1, np.int32)
-  num_slots, parts = 0, parallel.num_parts(mesh)
   for length in np.unique(padded[padded > 0]).tolist():
     rows = np.flatnonzero(padded == length)
-    size = _power_of_two_up_to(max(1, _CHUNK_FLOATS // (length * rank)))
+    fitting = _CHUNK_FLOATS // (length * rank * copies)
+    size = _power_of_two_up_to(max(1, fitting))
     # Rather compile again than pad so much.
     while len(rows) <= size * parts // 16 and size > 1:
       size = max(1, size // 16)
     slots = size * parts
     for start in range(0, len(rows), slots):
-      part = rows[start : start + slots]
-      chunks.append(_pad_rows(likes, part, length, slots, mesh))
-      position[part] = num_slots + np.arange(len(part))
-      num_slots += slots
+      yield rows[start : start + slots], length, size
+
+
+def make_plan(
+    likes: scipy.sparse.csr_array, confidence: float, rank: int
+) -> Plan:
+  """Arranges likes [N, M] for solving for its rows, on one device.
+
+  Args:
+    likes: as in `with_confidence`.
+    confidence: likewise.
+    rank: width P of the factors.
+
+  Raises:
+    UserError: a weight is negative or not finite.
+  """
+  likes = with_confidence(likes, confidence)
+  lengths = np.diff(likes.indptr)
+  chunks = []
+  position = np.full(len(lengths), -1, np.int32)
+  num_slots = 0
+  for rows, length, size in group_rows(lengths, rank):
+    arrays = pad_rows(likes, rows, length, size)
+    chunks.append(Chunk(*map(jnp.asarray, arrays)))
+    position[rows] = num_slots + np.arange(len(rows))
+    num_slots += size
   position[position < 0] = num_slots
-  return Plan(tuple(chunks), jnp.asarray(position), mesh)
+  return Plan(tuple(chunks), jnp.asarray(position))
 
 
-@functools.partial(jax.jit, static_argnames=('num_rows', 'mesh'))
+@functools.partial(jax.jit, static_argnames='num_rows')
 def whiten(
-    factors: jax.Array,
-    regularization: float,
-    num_rows: int = 0,
-    mesh: parallel.Mesh | None = None,
+    factors: jax.Array, regularization: float, num_rows: int = 0
 ) -> Whitened:
   """Prepares the fixed side's factors [N, P]; pads V to num_rows rows."""
-  rank = factors.shape[1]
-  factors = parallel.split_padded(factors, mesh)
-  eye = jnp.eye(rank, dtype=factors.dtype)
-  gram = _dot('np,nq->pq', factors, factors) + regularization * eye
-  lower = jax.lax.linalg.cholesky(gram)
-  inverse = jax.lax.linalg.triangular_solve(
-      lower, eye, left_side=True, lower=True
-  )
-  rows = parallel.gather_rows(_dot('np,qp->nq', factors, inverse), mesh)
+  gram = dot('np,nq->pq', factors, factors)
+  inverse = whitening(gram, regularization)
+  rows = dot('np,qp->nq', factors, inverse)
   padding = max(0, num_rows - len(rows))
   return Whitened(jnp.pad(rows, ((0, padding), (0, 0))), inverse)
+
+
+def whitening(gram: jax.Array, regularization: jax.Array | float) -> jax.Array:
+  """L^-1 of Y'Y [P, P]."""
+  eye = jnp.eye(len(gram), dtype=gram.dtype)
+  lower = jax.lax.linalg.cholesky(gram + regularization * eye)
+  return jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
 
 
 def _cholesky_solve(matrix: jax.Array, right: jax.Array) -> jax.Array:
@@ -218,13 +243,18 @@ def _solve_all(matrix: jax.Array, right: jax.Array) -> jax.Array:
   )
 
 
+def _take(rows: jax.Array, liked: jax.Array) -> jax.Array:
+  return jnp.take(rows, liked, axis=0, mode='clip')
+
+
 def _scaled_rows(
-    rows: jax.Array, liked: jax.Array, extra: jax.Array
+    rows: jax.Array, chunk: Chunk, look_up: _LookUp
 ) -> tuple[jax.Array, jax.Array]:
   """S [B, n, P] and r [B, n] of the module's docstring."""
+  extra = chunk.extra
   root = jnp.sqrt(extra)
   right = jnp.where(extra > 0, (1 + extra) / jnp.where(extra > 0, root, 1), 0)
-  return jnp.take(rows, liked, axis=0, mode='clip') * root[..., None], right
+  return look_up(rows, chunk.liked) * root[..., None], right
 
 
 def _conjugate_gradients(
@@ -245,17 +275,17 @@ def _conjugate_gradients(
   Returns:
     float32 [B, P].
   """
-  start = _dot('bnp,bn->bp', scaled, right)
+  start = dot('bnp,bn->bp', scaled, right)
   square = jnp.sum(start**2, axis=1)
   enough = _ROUNDING**2 * square
 
   def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
     solution, residual, direction, square = state
     go_on = square > enough
-    image = _dot('bnp,bp->bn', scaled, direction)
+    image = dot('bnp,bp->bn', scaled, direction)
     curvature = jnp.sum(direction**2, axis=1) + jnp.sum(image**2, axis=1)
     size = jnp.where(go_on, square / jnp.where(go_on, curvature, 1), 0)
-    back = direction + _dot('bnp,bn->bp', scaled, image)
+    back = direction + dot('bnp,bn->bp', scaled, image)
     residual = residual - size[:, None] * back
     left = jnp.sum(residual**2, axis=1)
     turn = jnp.where(go_on, left / jnp.where(go_on, square, 1), 0)
@@ -271,28 +301,36 @@ def _conjugate_gradients(
   return jax.lax.fori_loop(0, num_steps, step, state, unroll=few or None)[0]
 
 
-@functools.partial(jax.jit, static_argnames='cg_steps')
-def _solve_chunk(rows: jax.Array, chunk: Chunk, cg_steps: int = 0) -> jax.Array:
-  """q [B, P] of the rows of one chunk; rows is V [N, P]."""
+def solve_chunk(
+    rows: jax.Array, chunk: Chunk, cg_steps: int, look_up: _LookUp = _take
+) -> jax.Array:
+  """q [B, P] of the rows of one chunk.
+
+  Args:
+    rows: V [N, P], or one device's part of it.
+    chunk: the rows to solve for.
+    cg_steps: as in `solve`.
+    look_up: how rows of V are found.
+  """
   length, rank = chunk.liked.shape[1], rows.shape[1]
   longest = _power_of_two_up_to(_CHUNK_FLOATS // rank)
   if cg_steps and length <= longest:
-    scaled, right = _scaled_rows(rows, chunk.liked, chunk.extra)
+    scaled, right = _scaled_rows(rows, chunk, look_up)
     # Else XLA gathers again in each step.
     scaled = jax.lax.optimization_barrier(scaled)
     return _conjugate_gradients(scaled, right, cg_steps)
   if length < rank:
-    scaled, right = _scaled_rows(rows, chunk.liked, chunk.extra)
-    gram = _dot('bip,bjp->bij', scaled, scaled)
+    scaled, right = _scaled_rows(rows, chunk, look_up)
+    gram = dot('bip,bjp->bij', scaled, scaled)
     dual = _solve_all(gram + jnp.eye(length, dtype=rows.dtype)[None], right)
-    return _dot('bip,bi->bp', scaled, dual)
+    return dot('bip,bi->bp', scaled, dual)
 
   def add_piece(
       sums: tuple[jax.Array, jax.Array], piece: Chunk
   ) -> tuple[tuple[jax.Array, jax.Array], None]:
-    scaled, right = _scaled_rows(rows, piece.liked, piece.extra)
-    gram = _dot('bip,biq->bpq', scaled, scaled)
-    return (sums[0] + gram, sums[1] + _dot('bip,bi->bp', scaled, right)), None
+    scaled, right = _scaled_rows(rows, piece, look_up)
+    gram = dot('bip,biq->bpq', scaled, scaled)
+    return (sums[0] + gram, sums[1] + dot('bip,bi->bp', scaled, right)), None
 
   # A row with a million likes is gathered in pieces, for the memory's sake.
   size = len(chunk.liked)
@@ -306,31 +344,19 @@ def _solve_chunk(rows: jax.Array, chunk: Chunk, cg_steps: int = 0) -> jax.Array:
   return _solve_all(gram, right)
 
 
-@functools.partial(jax.jit, static_argnames=('mesh', 'cg_steps'))
-def _solve_rows(
-    rows: jax.Array,
-    chunk: Chunk,
-    mesh: parallel.Mesh | None,
-    cg_steps: int = 0,
-) -> jax.Array:
-  """`_solve_chunk`, by each device for its own rows of the chunk."""
-  solve_chunk = functools.partial(_solve_chunk, cg_steps=cg_steps)
-  return parallel.over_rows(solve_chunk, mesh)(rows, chunk)
+_solve_chunk = functools.partial(jax.jit, static_argnames='cg_steps')(
+    solve_chunk
+)
 
 
-@functools.partial(jax.jit, static_argnames='mesh')
+@jax.jit
 def _assemble(
-    solved: list[jax.Array],
-    position: jax.Array,
-    inverse: jax.Array,
-    mesh: parallel.Mesh | None,
+    solved: list[jax.Array], position: jax.Array, inverse: jax.Array
 ) -> jax.Array:
   """Puts the rows of all chunks in order and takes the whitening back."""
   nothing = jnp.zeros((1, inverse.shape[0]), inverse.dtype)
-  rows = jnp.concatenate([*parallel.gather_rows(solved, mesh), nothing])
-  own = rows[parallel.split_padded(position, mesh)]
-  factors = parallel.gather_rows(_dot('np,pq->nq', own, inverse), mesh)
-  return factors[: len(position)]
+  rows = jnp.concatenate([*solved, nothing])[position]
+  return dot('np,pq->nq', rows, inverse)
 
 
 def solve(fixed: Whitened, plan: Plan, cg_steps: int = 0) -> jax.Array:
@@ -347,10 +373,5 @@ def solve(fixed: Whitened, plan: Plan, cg_steps: int = 0) -> jax.Array:
   Returns:
     float32 [N, P].
   """
-  solved = [
-      _solve_rows(fixed.rows, chunk, plan.mesh, cg_steps)
-      for chunk in plan.chunks
-  ]
-  # Else XLA may give up collectives that wait while few cores solve for many.
-  solved = jax.block_until_ready(solved)
-  return _assemble(solved, plan.position, fixed.inverse, plan.mesh)
+  solved = [_solve_chunk(fixed.rows, chunk, cg_steps) for chunk in plan.chunks]
+  return _assemble(solved, plan.position, fixed.inverse)

@@ -6,9 +6,11 @@ where its rows live. Parameters are replicated, the rows of a batch are split
 over the axis 'data', the rows of tables over the axis 'model'.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 import contextlib
+import dataclasses
 import itertools
+import math
 import os
 import tempfile
 from typing import Any, TypeVar
@@ -125,26 +127,66 @@ def from_writer(text: str | None) -> str:
 
 def anywhere(flag: bool) -> bool:
   """Whether any process says so; all must ask at the same point."""
+  return bool(total(int(flag)))
+
+
+def anywhere_each(flags: np.ndarray) -> np.ndarray:
+  """Which flags, bool [N], any process has set; as `anywhere`."""
   if jax.process_count() == 1:
-    return flag
-  return bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+    return flags
+  return multihost_utils.process_allgather(flags).any(axis=0)
+
+
+def total(number: int) -> int:
+  """The sum of a number over all processes; all must ask at the same point."""
+  if jax.process_count() == 1:
+    return number
+  return int(multihost_utils.process_allgather(np.asarray(number)).sum())
+
+
+def which_process() -> tuple[int, int]:
+  """Number of this process, and how many there are."""
+  return jax.process_index(), jax.process_count()
+
+
+def agree(is_well: bool = True) -> None:
+  """Waits for all processes, until each has said whether all is well.
+
+  Raises:
+    UserError: on those where all is well, if it is not on another one.
+  """
+  on_writer(lambda: None)  # which may take hours
+  if anywhere(not is_well) and is_well:
+    raise errors.UserError('Another process has stopped; its message says why.')
 
 
 def make_mesh(
-    settings: config.MeshConfig, num_devices: int | None = None
+    settings: config.MeshConfig,
+    num_devices: int | None = None,
+    devices: list[jax.Device] | None = None,
 ) -> Mesh:
-  """Axes 'data' and 'model' over the first num_devices devices (or all).
+  """Axes 'data' and 'model' over all devices, or the first of this process.
+
+  Or over those that are given, which need not be here.
 
   Raises:
     UserError: if mesh.model does not divide the number of devices.
   """
-  devices = jax.devices()[:num_devices]
+  devices = devices or jax.devices()
+  if num_devices is not None:
+    devices = jax.local_devices()[:num_devices]
   if len(devices) % settings.model:
     raise errors.UserError(
         f'config.mesh.model is {settings.model}, but there are {len(devices)} '
         'devices; it must divide their number.'
     )
   return _mesh_of(devices, settings.model)
+
+
+def fitting(settings: config.MeshConfig) -> config.MeshConfig:
+  """The same for the devices that are there, where they are fewer."""
+  model = math.gcd(settings.model, jax.device_count())
+  return dataclasses.replace(settings, model=model)
 
 
 def local_mesh() -> Mesh:
@@ -186,14 +228,6 @@ def place(tree: Any, mesh: Mesh) -> Any:
 def place_like(x: np.ndarray, other: jax.Array) -> jax.Array:
   """Puts a host array where another one of its shape lies."""
   return jax.device_put(x, other.sharding)
-
-
-def place_rows(tree: Any, mesh: Mesh | None) -> Any:
-  """Puts host arrays on the devices, their rows split over 'data'."""
-  if mesh is None:
-    return jax.tree.map(jnp.asarray, tree)
-  sharding = by_row(mesh)
-  return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
 
 
 def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -307,21 +341,6 @@ def over_rows(function: Callable[..., Any], mesh: Mesh | None) -> Any:
   )
 
 
-def unsplit_note(
-    sizes: Sequence[int], mesh: Mesh, field: str = 'train.batch_size'
-) -> str:
-  """Says that a batch of such numbers of rows is not split; else ''."""
-  parts = num_parts(mesh)
-  left = [str(size) for size in sizes if size % parts]
-  if not left:
-    return ''
-  return (
-      f'{" and ".join(left)} rows of a batch cannot be split over {parts} '
-      'devices, so that each of them computes all of them. Choose '
-      f'config.{field} so that {parts} divides the rows.'
-  )
-
-
 def split_rows(tree: Any, mesh: Mesh | None) -> Any:
   """Asks the compiler to split the rows of arrays over 'data' inside jit.
 
@@ -335,13 +354,6 @@ def split_rows(tree: Any, mesh: Mesh | None) -> Any:
     return jax.lax.with_sharding_constraint(x, by_row(mesh))
 
   return jax.tree.map(constrain, tree)
-
-
-def split_padded(rows: jax.Array, mesh: Mesh | None) -> jax.Array:
-  """`split_rows` of rows [N, ...] after adding zeros until they split."""
-  padding = -len(rows) % num_parts(mesh)
-  widths = ((0, padding),) + ((0, 0),) * (rows.ndim - 1)
-  return split_rows(jnp.pad(rows, widths), mesh)
 
 
 def gather_rows(tree: Any, mesh: Mesh | None) -> Any:

@@ -5,7 +5,9 @@ from typing import Any
 
 from dropoutnet_jax import commands
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.serving import embed_files
+from dropoutnet_jax.serving import embed_request
 from dropoutnet_jax.serving import export as export_lib
 
 # Packages of the extra `serve`, which nothing else needs.
@@ -18,12 +20,12 @@ def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
   Args:
     workdir: the run folder, of a training that is finished or not.
     output: file or folder that gets the embeddings.
-    **asked: whose: other fields of `embed_files.Request`.
+    **asked: whose: other fields of `embed_request.Request`.
 
   Raises:
     UserError: for whatever the user can mend; no file has changed then.
   """
-  found = embed_files.answer(workdir, embed_files.Request(output, **asked))
+  found = embed_files.answer(workdir, embed_request.Request(output, **asked))
   for note in found.notes:
     commands.say(note)
   sparse = ''
@@ -33,7 +35,9 @@ def embed(workdir: str | None, output: str | None, **asked: Any) -> None:
       f'{found.num_rows:,} embeddings of {found.side}s, dense numbers: '
       f'{found.dense_width:,}{sparse}, by the model after step {found.step}.'
   )
-  commands.say(f'Written to {found.path}')
+  parts = parallel.which_process()[1] - 1
+  more = f' and {parts} more beside it' if parts else ''
+  commands.say(f'Written to {found.path}{more}')
 
 
 def export(workdir: str | None, output: str | None) -> None:

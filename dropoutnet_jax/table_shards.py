@@ -7,10 +7,12 @@ few rows, nothing is moved, copied or looked through as a whole.
 """
 
 from collections.abc import Callable
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 
@@ -20,6 +22,14 @@ from dropoutnet_jax.data import tokens
 # Smaller tables are everywhere: to split them saves nothing.
 _SMALL = tokens.EVEN_ROWS
 _ALL = ('data', 'model')
+_BLOCK = 1 << 16  # rows of each device that go to the host together
+# How a table of scores [users, candidates] lies on the devices, and how rows of
+# users and of candidates do: each device scores its users for its candidates.
+USER_AXIS, CANDIDATE_AXIS = _ALL
+USERS, CANDIDATES = PartitionSpec(USER_AXIS), PartitionSpec(CANDIDATE_AXIS)
+SCORES, WHOLE = PartitionSpec(*_ALL), PartitionSpec()
+# Rows that all devices share; what 'data' gathers of them lies as CANDIDATES.
+SHARED = PartitionSpec((CANDIDATE_AXIS, USER_AXIS))
 
 
 def split_rows(shape: tuple[int, ...], mesh: parallel.Mesh) -> NamedSharding:
@@ -34,9 +44,9 @@ def split_rows(shape: tuple[int, ...], mesh: parallel.Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('model'))
 
 
-def are_here(mesh: parallel.Mesh) -> bool:
-  """Whether tables are split, and all their parts lie in this process."""
-  return mesh.shape['model'] > 1 and not mesh.is_multi_process
+def are_split(mesh: parallel.Mesh) -> bool:
+  """Whether tables are split, and no device has all of their rows."""
+  return mesh.shape['model'] > 1
 
 
 def take(
@@ -117,6 +127,131 @@ def spread(rows: Any, mesh: parallel.Mesh | None) -> jax.Array:
   if len(rows) % mesh.size:
     return jax.device_put(rows, parallel.replicated(mesh))
   return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(_ALL)))
+
+
+def put_parts(
+    x: np.ndarray, spec: PartitionSpec, mesh: parallel.Mesh
+) -> jax.Array:
+  """Puts a host array on the devices; each process places its own parts."""
+  sharding = NamedSharding(mesh, spec)
+  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def laid_out(
+    function: Callable[..., jax.Array],
+    spec: PartitionSpec,
+    mesh: parallel.Mesh,
+) -> Callable[..., jax.Array]:
+  """Compiles a function whose result lies so."""
+  return jax.jit(function, out_shardings=NamedSharding(mesh, spec))
+
+
+def on_parts(
+    function: Callable[..., Any],
+    mesh: parallel.Mesh,
+    inputs: tuple[PartitionSpec, ...],
+    outputs: Any,
+) -> Callable[..., Any]:
+  """Makes a function work on what each device has, inside jit."""
+  return jax.shard_map(
+      function,
+      mesh=mesh,
+      in_specs=inputs,
+      out_specs=outputs,
+      check_vma=False,
+  )
+
+
+def num_parts(spec: PartitionSpec, mesh: parallel.Mesh) -> int:
+  """In how many parts rows are that lie so."""
+  return mesh.shape[spec[0]]
+
+
+def embed_candidates(
+    embed: Callable[..., jax.Array], mesh: parallel.Mesh
+) -> Callable[..., jax.Array]:
+  """From embed(variables, table, rows [n]) to the same of many candidates.
+
+  Returns:
+    Compiled (variables, table, rows [chunks, devices along 'model', size]) ->
+    embeddings, split over these devices, each of its own rows in order. All
+    devices share the rows of a chunk, whose size the axis 'data' divides.
+  """
+  shared = NamedSharding(mesh, SHARED)
+  split = NamedSharding(mesh, CANDIDATES)
+
+  def embed_all(variables: Any, table: Any, rows: jax.Array) -> jax.Array:
+    def embed_chunk(chunk: jax.Array) -> jax.Array:
+      flat = jax.lax.with_sharding_constraint(chunk.reshape(-1), shared)
+      dense = embed(variables, table, flat)
+      return jax.lax.with_sharding_constraint(
+          dense.reshape(*chunk.shape, -1), split
+      )
+
+    found = jax.lax.map(embed_chunk, rows).swapaxes(0, 1)
+    return found.reshape(rows.size, -1)
+
+  return jax.jit(embed_all, out_shardings=split)
+
+
+def with_rows(table: Any, rows: np.ndarray, values: np.ndarray) -> jax.Array:
+  """A table with other rows [C]; it lies where the table does."""
+  table = jnp.asarray(table)
+  return _set_rows(table, rows, values, table.sharding)
+
+
+@functools.partial(jax.jit, static_argnames='where')
+def _set_rows(
+    table: jax.Array, rows: jax.Array, values: jax.Array, where: Any
+) -> jax.Array:
+  changed = table.at[rows].set(values)
+  return jax.lax.with_sharding_constraint(changed, where)
+
+
+def look_up(part: jax.Array, rows: jax.Array) -> jax.Array:
+  """Rows [b, n] of a table that lies as CANDIDATES: [b, n, P], in `on_parts`.
+
+  The devices along 'model' tell each other which rows they want, and each sends
+  those that it has (as in ALX: Mehta et al., 2021).
+  """
+  wanted = jax.lax.all_gather(rows, CANDIDATE_AXIS, axis=0, tiled=True)
+  place = wanted - jax.lax.axis_index(CANDIDATE_AXIS) * len(part)
+  is_here = (place >= 0) & (place < len(part))
+  found = jnp.take(part, place, axis=0, mode='clip')
+  found = jnp.where(is_here[..., None], found, jnp.zeros((), part.dtype))
+  return jax.lax.psum_scatter(
+      found, CANDIDATE_AXIS, scatter_dimension=0, tiled=True
+  )
+
+
+def to_host(x: jax.Array, mesh: parallel.Mesh) -> np.ndarray:
+  """A table that lies as SHARED, in the memory of each process.
+
+  Of several processes a block of each part at a time is on every device; all
+  of them must call this.
+  """
+  if not mesh.is_multi_process:
+    return np.asarray(x)
+  share = len(x) // mesh.size
+  found = np.empty((mesh.size, share, *x.shape[1:]), x.dtype)
+  for start in range(0, share, _BLOCK):
+    size = min(_BLOCK, share - start)
+    block = _block(x, start, size, mesh).addressable_data(0)
+    found[:, start : start + size] = np.asarray(block)
+  return found.reshape(x.shape)
+
+
+@functools.partial(jax.jit, static_argnames=('size', 'mesh'))
+def _block(
+    x: jax.Array, start: jax.Array, size: int, mesh: parallel.Mesh
+) -> jax.Array:
+  """Rows [start, start + size) of each part on every device."""
+
+  def own(x: jax.Array, start: jax.Array) -> jax.Array:
+    block = jax.lax.dynamic_slice_in_dim(x, start, size)
+    return jax.lax.all_gather(block, (CANDIDATE_AXIS, USER_AXIS))
+
+  return on_parts(own, mesh, (SHARED, WHOLE), WHOLE)(x, start)
 
 
 def side_by_side(

@@ -23,7 +23,10 @@ from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
 from dropoutnet_jax import normal_equations
 from dropoutnet_jax import parallel
+from dropoutnet_jax import split_als
 from dropoutnet_jax.data import schema
+
+_ROWS = 1 << 16  # drawn at a time
 
 
 def fold_in(
@@ -57,11 +60,15 @@ def fold_in(
 
 def first_factors(
     present: np.ndarray, config: config_lib.TeacherConfig, seed: int
-) -> jax.Array:
+) -> np.ndarray:
   """Small random factors [N, P] to start from; zero where not present [N]."""
-  shape = len(present), config.rank
-  normal = np.random.default_rng(seed).normal(0, 0.01, shape)
-  return jnp.asarray(normal * present[:, None], jnp.float32)
+  generator = np.random.default_rng(seed)
+  factors = np.empty((len(present), config.rank), np.float32)
+  for start in range(0, len(present), _ROWS):
+    part = present[start : start + _ROWS, None]
+    normal = generator.normal(0, 0.01, (len(part), config.rank))
+    factors[start : start + _ROWS] = normal * part
+  return factors
 
 
 def _check_finite(
@@ -92,7 +99,8 @@ def train(
     num_items: rows of the item table.
     config: rank, regularisation, confidence and number of iterations.
     seed: of the first item factors. The same seed gives the same factors.
-    mesh: devices that share the rows; None is all of this process.
+    mesh: devices that share the rows, of several processes too, which must then
+      all call this; None is all of this process.
 
   Returns:
     float32 factors; rows without interactions are zero and not present.
@@ -111,27 +119,53 @@ def train(
   liked_by = likes.T.tocsr()
   user_present = np.diff(likes.indptr) > 0
   item_present = np.diff(liked_by.indptr) > 0
+  first = first_factors(item_present, config, seed)
   mesh = mesh or parallel.local_mesh()
-  by_user = normal_equations.make_plan(
-      likes, config.confidence, config.rank, mesh
-  )
-  by_item = normal_equations.make_plan(
-      liked_by, config.confidence, config.rank, mesh
-  )
+  train_sides = _train_split if mesh.size > 1 else _train_here
+  user, item = train_sides(likes, liked_by, first, config, mesh)
+  return schema.Factors(user, item, user_present, item_present)
 
-  item = first_factors(item_present, config, seed)
+
+def _train_here(
+    likes: scipy.sparse.csr_array,
+    liked_by: scipy.sparse.csr_array,
+    first: np.ndarray,
+    config: config_lib.TeacherConfig,
+    mesh: parallel.Mesh,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Factors of users and items on one device, from first ones of items."""
+  del mesh
+  by_user, by_item = (
+      normal_equations.make_plan(side, config.confidence, config.rank)
+      for side in (likes, liked_by)
+  )
   # One table size for both sides, so that both share compiled chunks.
   whiten_side = functools.partial(
       normal_equations.whiten,
       regularization=config.regularization,
-      num_rows=max(num_users, num_items),
-      mesh=mesh,
+      num_rows=max(likes.shape),
   )
   solve = functools.partial(normal_equations.solve, cg_steps=config.cg_steps)
+  item = jnp.asarray(first)
   for iteration in range(1, config.num_iterations + 1):
     user = solve(whiten_side(item), by_user)
     item = solve(whiten_side(user), by_item)
     _check_finite(item, iteration, config)
-  return schema.Factors(
-      np.asarray(user), np.asarray(item), user_present, item_present
-  )
+  return np.asarray(user), np.asarray(item)
+
+
+def _train_split(
+    likes: scipy.sparse.csr_array,
+    liked_by: scipy.sparse.csr_array,
+    first: np.ndarray,
+    config: config_lib.TeacherConfig,
+    mesh: parallel.Mesh,
+) -> tuple[np.ndarray, np.ndarray]:
+  """The same on all devices of a mesh, of whatever processes."""
+  by_user, by_item = split_als.lay_out(likes, liked_by, config, mesh)
+  item = by_item.place(first)
+  for iteration in range(1, config.num_iterations + 1):
+    user = by_user.solve(item)
+    item = by_item.solve(user)
+    _check_finite(item, iteration, config)
+  return by_user.to_host(user), by_item.to_host(item)

@@ -354,6 +354,7 @@ READERS = (
             'ridge_lambdas',
             'ridge_smoothings',
             'ridge_smoothing_l2',
+            'ridge_tolerance',
         ),
         "evaluation.baselines with 'content_ridge'",
         lambda cfg: 'content_ridge' in cfg.evaluation.baselines,

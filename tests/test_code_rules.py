@@ -44,7 +44,9 @@ LAYERS = (
     'model',
     'parallel',
     'table_shards',
+    'ahead',
     'normal_equations',
+    'split_als',
     'teacher',
     'evaluation',
     'training',
@@ -64,9 +66,9 @@ LAYERS = (
     'run',
 )
 # Only parallel.py says which devices there are and how arrays lie on them,
-# table_shards.py what each does with its part of a table, and processes.py
-# joins those of several hosts.
-DEVICE_FILES = ('parallel', 'processes', 'table_shards')
+# table_shards.py what each does with its part of a table, processes.py joins
+# those of several hosts, and ahead.py names some that are not there.
+DEVICE_FILES = ('parallel', 'processes', 'table_shards', 'ahead')
 DEVICE_NAMES = {
     'AxisType',
     'Mesh',

@@ -25,6 +25,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import read_data
 from tests import command_line
 
 _ARGUMENTS = ('--config=tiny.py', '--workdir=run')
@@ -256,7 +257,7 @@ def test_an_interrupt_while_preparing(folder, monkeypatch, number, error):
     seen.extend(os.listdir('run'))
     raise error
 
-  monkeypatch.setattr(prepare.splits, 'make_split', interrupted)
+  monkeypatch.setattr(read_data.splits, 'make_split', interrupted)
   ended = command_line.call(*_ARGUMENTS)
   message = f'run.py: {signal.Signals(number).name} came; the same command'
   command_line.check(ended, 128 + number, message)

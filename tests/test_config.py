@@ -310,6 +310,11 @@ _BOUNDS = 'two positive numbers, the smaller first'
         ('evaluation.cutoffs', (), 'not empty'),
         ('evaluation.ridge_lambdas', (), 'not empty'),
         ('evaluation.ridge_smoothing_l2', 0.0, 'at least 1e-06'),
+        (
+            'evaluation.ridge_tolerance',
+            1e-7,
+            '0, or at least 1e-06 and below 1',
+        ),
         ('evaluation.ease_l2', 0.0, 'at least 1e-06'),
         ('model.sparse.history_weight', -0.1, 'at least 0'),
         ('teacher.regularization', 0.0, 'positive'),

@@ -10,7 +10,6 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax import normal_equations
-from dropoutnet_jax import parallel
 from tests import toy_likes
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
@@ -19,13 +18,10 @@ pytestmark = pytest.mark.usefixtures('quick_compilation')
 @pytest.fixture
 def tiny_chunks(monkeypatch):
   """Makes rows of 50 likes long ones; traces must not outlive the constant."""
-  traced = (normal_equations._solve_chunk, normal_equations._solve_rows)
-  for function in traced:
-    function.clear_cache()
+  normal_equations._solve_chunk.clear_cache()
   monkeypatch.setattr(normal_equations, '_CHUNK_FLOATS', 128)
   yield
-  for function in traced:
-    function.clear_cache()
+  normal_equations._solve_chunk.clear_cache()
 
 
 # Lengths around the borders: none, one, the shortest padded length (8), a power
@@ -171,9 +167,7 @@ def test_no_batch_of_lapack_calls_is_shared_out(length):
       toy_likes.likes_of([length] * 700, 300, seed=0), 10.0, 200
   )
   rows = jnp.zeros((300, 200))
-  text = normal_equations._solve_rows.lower(
-      rows, plan.chunks[0], None
-  ).as_text()
+  text = normal_equations._solve_chunk.lower(rows, plan.chunks[0], 0).as_text()
   shapes = re.findall(r'@lapack_spotrf_ffi\(.*-> \(tensor<([\dx]+)xf32>', text)
   assert shapes, 'no Cholesky found: has its name changed?'
   for shape in shapes:
@@ -193,19 +187,3 @@ def test_both_ways_of_solving_agree():
   ):
     found = solve(jnp.asarray(matrix), jnp.asarray(right))
     np.testing.assert_allclose(found, expected[..., 0], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize('rank', [1, 100])
-def test_all_lengths_on_eight_devices(rank):
-  """Both systems; more devices than rows of a length."""
-  likes, factors = toy_likes.likes_of(
-      LENGTHS, 150, seed=rank
-  ), toy_likes.draw_factors(150, rank, seed=1)
-  mesh = parallel.local_mesh()
-  plan = normal_equations.make_plan(likes, 10.0, rank, mesh)
-  fixed = normal_equations.whiten(jnp.asarray(factors), 1.0, 170, mesh)
-  assert fixed.rows.shape[0] >= 170 and fixed.rows.is_fully_replicated
-  found = normal_equations.solve(fixed, plan)
-  assert found.is_fully_replicated and len(found.sharding.device_set) == 8
-  expected = toy_likes.slow_solve(factors, likes, 10.0, 1.0)
-  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=2e-5)

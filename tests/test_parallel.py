@@ -14,6 +14,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
+from dropoutnet_jax.training import runtime as runtime_lib
 
 pytestmark = pytest.mark.usefixtures('quick_compilation')
 
@@ -76,19 +77,17 @@ def test_one_device_is_left_alone(mesh):
   assert parallel.split_rows(x, mesh) is x
   assert parallel.gather_rows(x, mesh) is x
   assert parallel.over_rows(jnp.add, mesh) is jnp.add
-  assert parallel.split_padded(x, mesh).shape == (4, 2)
-  np.testing.assert_array_equal(parallel.place_rows(x, mesh), x)
 
 
 def test_rows_that_are_not_split_are_told():
   mesh = make_mesh(8)
-  assert parallel.unsplit_note((1024, 512), mesh) == ''
-  assert parallel.unsplit_note((1000, 12, 500), mesh) == (
+  assert runtime_lib.unsplit_note((1024, 512), mesh) == ''
+  assert runtime_lib.unsplit_note((1000, 12, 500), mesh) == (
       '12 and 500 rows of a batch cannot be split over 8 devices, so that each '
       'of them computes all of them. Choose config.train.batch_size so that 8 '
       'divides the rows.'
   )
-  assert parallel.unsplit_note((3,), make_mesh(1)) == ''
+  assert runtime_lib.unsplit_note((3,), make_mesh(1)) == ''
 
 
 def test_each_device_works_on_its_own_rows():
@@ -100,19 +99,12 @@ def test_each_device_works_on_its_own_rows():
     seen.append((whole.shape, rows['x'].shape))
     return rows['x'] + whole.sum()
 
-  rows = parallel.place_rows({'x': np.arange(32.0).reshape(16, 2)}, mesh)
+  x = np.arange(32.0).reshape(16, 2)
+  rows = {'x': jax.device_put(x, parallel.by_row(mesh))}
   got = jax.jit(parallel.over_rows(work, mesh))(jnp.ones(3), rows)
   assert set(seen) == {((3,), (2, 2))}
   np.testing.assert_array_equal(got, np.arange(32.0).reshape(16, 2) + 3)
   assert got.sharding.shard_shape(got.shape) == (2, 2)
-
-
-def test_rows_are_padded_until_they_split():
-  mesh = make_mesh()
-  pad = jax.jit(lambda x: parallel.split_padded(x, mesh))
-  got = pad(jnp.arange(1, 11))
-  assert got.tolist() == [*range(1, 11)] + [0] * 6
-  assert got.sharding.shard_shape(got.shape) == (2,)
 
 
 @pytest.mark.parametrize('rows', [12, 13, 2])

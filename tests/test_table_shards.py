@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks import collectives
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax import table_shards
@@ -77,3 +78,25 @@ def test_large_tables_are_split_where_they_can_be(name, rows, is_split):
   sharding = table_shards.split_rows((rows, 3), mesh)
   parts = mesh.shape['model'] if is_split else 1
   assert sharding.shard_shape((rows, 3)) == (rows // parts, 3)
+
+
+@pytest.mark.parametrize('name', ['1x1', '2x4', '1x8'])
+def test_other_rows_lie_where_the_table_does(name):
+  """And nothing travels for them."""
+  mesh = make_mesh(name)
+  values = np.random.default_rng(0).normal(size=(64, 3)).astype(np.float32)
+  table = table_shards.put_parts(values, table_shards.CANDIDATES, mesh)
+  rows, new = np.array([63, 0, 17]), np.ones((3, 3), np.float32)
+  found = table_shards.with_rows(table, rows, new)
+  assert found.sharding == table.sharding
+  values[rows] = 1
+  np.testing.assert_array_equal(found, values)
+  program = table_shards._set_rows.lower(table, rows, new, table.sharding)
+  assert not collectives.collectives(program.compile().as_text())
+
+
+def test_rows_of_numpy_tables_are_changed_too():
+  found = table_shards.with_rows(
+      np.zeros(3, bool), np.array([1]), np.ones(1, bool)
+  )
+  np.testing.assert_array_equal(found, [False, True, False])

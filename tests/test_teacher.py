@@ -10,7 +10,6 @@ import scipy.sparse
 
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
-from dropoutnet_jax import normal_equations
 from dropoutnet_jax import parallel
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
@@ -27,8 +26,8 @@ def _config(**fields):
   return config_lib.TeacherConfig(**{**small, **fields})
 
 
-def _train(pairs, seed=0, num_devices=1, **fields):
-  mesh = parallel.make_mesh(config_lib.MeshConfig(), num_devices)
+def _train(pairs, seed=0, **fields):
+  mesh = parallel.make_mesh(config_lib.MeshConfig(), 1)
   return teacher.train(
       pairs, toy_likes.USERS, toy_likes.ITEMS, _config(**fields), seed, mesh
   )
@@ -145,50 +144,6 @@ def test_objective_never_grows(seed):
   )
   assert np.all(np.diff(values) <= 1e-5 * values[:-1])
   assert values[-1] < 0.9 * values[0]
-
-
-def _spread(mesh, likes):
-  """Rows of the arrays that hold a plan's likes, as a device has them."""
-  plan = normal_equations.make_plan(likes, 4.0, toy_likes.RANK, mesh)
-  return [
-      {shard.data.shape[0] for shard in chunk.liked.addressable_shards}
-      for chunk in plan.chunks
-  ], [len(chunk.liked) for chunk in plan.chunks]
-
-
-@pytest.mark.parametrize(
-    'weighted, cg_steps', [(True, 0), (False, 0), (True, 3)]
-)
-def test_eight_devices_share_the_rows_and_solve_like_one(weighted, cg_steps):
-  likes = toy_likes.some_likes(weighted=weighted)
-  pairs = _interactions(likes)
-  one, eight = (
-      _train(pairs, num_devices=number, cg_steps=cg_steps) for number in (1, 8)
-  )
-  for name in ('user', 'item'):
-    expected = getattr(one, name)
-    assert np.abs(expected).max() > 0.1
-    # Steps cut short keep what rounding does to their directions.
-    atol = 1e-4 if cg_steps else 1e-5
-    np.testing.assert_allclose(getattr(eight, name), expected, atol=atol)
-  parts, sizes = _spread(parallel.local_mesh(), likes)
-  assert [{size // 8} for size in sizes] == parts
-
-
-def test_without_a_mesh_all_devices_of_the_process_take_part(monkeypatch):
-  meshes = []
-  make_plan = normal_equations.make_plan
-
-  def tell(*args):
-    meshes.append(args[-1])
-    return make_plan(*args)
-
-  monkeypatch.setattr(normal_equations, 'make_plan', tell)
-  pairs = _interactions(toy_likes.some_likes())
-  teacher.train(
-      pairs, toy_likes.USERS, toy_likes.ITEMS, _config(num_iterations=1), seed=0
-  )
-  assert [mesh.devices.size for mesh in meshes] == [8, 8]
 
 
 def test_planted_tastes_are_recovered():

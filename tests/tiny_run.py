@@ -117,13 +117,17 @@ class Launcher:
     self._context.set_forkserver_preload([__name__, 'dropoutnet_jax.commands'])
 
   def start(
-      self, workdir: pathlib.Path, *argv: str, num_devices: int = 1
+      self,
+      workdir: pathlib.Path,
+      *argv: str,
+      num_devices: int = 1,
+      command: str = 'train',
   ) -> Run:
     """Starts `python run.py --workdir=... *argv` on so many CPU devices."""
     self._count += 1
     log = self._logs / f'log{self._count}.txt'
     arguments = (
-        f'--config={__file__}',
+        *([f'--config={__file__}'] if command == 'train' else [command]),
         f'--workdir={workdir}',
         f'--compile_cache={self._cache}',
         *argv,

@@ -24,7 +24,10 @@ _CHUNK = 1 << 24  # bytes read at a time
 
 
 def write(
-    path: str, fill: Callable[[BinaryIO], Any], flag: str = '--workdir'
+    path: str,
+    fill: Callable[[BinaryIO], Any],
+    flag: str = '--workdir',
+    hidden: bool = False,
 ) -> None:
   """Lets `fill` write a temporary file beside `path`, then renames it.
 
@@ -32,11 +35,15 @@ def write(
     path: of the file, which may be there already.
     fill: writes all of it.
     flag: that names another place, for the message.
+    hidden: lets the temporary name begin with a dot: in folders that are read
+      as a table whatever they hold.
 
   Raises:
     UserError: if the file can't be written (folder read-only, disk full).
   """
-  temporary = f'{path}.{os.getpid()}{TEMPORARY}'
+  folder, name = os.path.split(path)
+  name = f'{"." * hidden}{name}.{os.getpid()}{TEMPORARY}'
+  temporary = os.path.join(folder, name)
   try:
     with open(temporary, 'wb') as file:
       fill(file)

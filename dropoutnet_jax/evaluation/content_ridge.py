@@ -7,9 +7,10 @@ The same from the users' side: content of a new user predicts her history, and
 the two compose where both are new.
 
 The dual form, here, is exact and solves with K in place. Beyond `max_gram` rows
-with content the rank-k form of `woodbury.py` takes over.
+with content the rank-k form of `woodbury.py` takes over, or, where a tolerance
+is given, the conjugate gradients of `split_ridge.py`.
 
-All in float32 on the host, by LAPACK. The module knows content, likes and
+All in float32; here on the host, by LAPACK. The module knows content, likes and
 histories, but no files, features or splits.
 """
 
@@ -25,6 +26,7 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import metrics
+from dropoutnet_jax.evaluation import split_ridge
 from dropoutnet_jax.evaluation import woodbury
 
 
@@ -37,11 +39,13 @@ class Solver:
       the same limit.
     rank: k of the Woodbury form beyond it.
     seed: of its random start.
+    tolerance: of conjugate gradients instead of that form; 0 for none.
   """
 
   max_gram: int = ease.MAX_GRAM
   rank: int = 1000
   seed: int = 0
+  tolerance: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +132,12 @@ class FactorRidge:
     return scipy.linalg.lapack.spotrs(self.factor, right, lower=1)[0]
 
 
-ContentRidge: TypeAlias = DualRidge | FactorRidge | woodbury.WoodburyRidge
+ContentRidge: TypeAlias = (
+    DualRidge
+    | FactorRidge
+    | woodbury.WoodburyRidge
+    | split_ridge.ConjugateRidge
+)
 
 
 def dual_weights(
@@ -180,6 +189,13 @@ def fit_each(
   """
   _check(content, candidates, regularizations)
   rows = np.flatnonzero(np.diff(content.indptr))
+  if len(rows) > solver.max_gram and solver.tolerance:
+    return [
+        split_ridge.ConjugateRidge(
+            content[rows], rows, candidates, value, solver.tolerance
+        )
+        for value in regularizations
+    ]
   if len(rows) > solver.max_gram:
     spectrum = woodbury.decompose(content, solver.rank, solver.seed)
     return [

@@ -34,30 +34,27 @@ class PerUser(NamedTuple):
   values: dict[str, dict[str, np.ndarray]]
 
 
-def evaluate(
+class Measured(NamedTuple):
+  """What some methods do on one set, before anything is said of it.
+
+  Attributes:
+    ranks: by method.
+    mixed: by method, of `lists.evaluate`; empty where nothing asks for it.
+  """
+
+  ranks: dict[str, protocol.Ranks]
+  mixed: dict[str, Any]
+
+
+def measure(
     methods: Mapping[str, protocol.Method],
     name: str,
     held_out: schema.EvaluationSet,
     problem: problem_lib.Problem,
     likes: scipy.sparse.csr_array,
     settings: config.EvaluationConfig,
-) -> tuple[dict[str, Any], PerUser]:
-  """What results.json has of one set, and the values of each user.
-
-  Args:
-    methods: of the table.
-    name: of the set; one of validation gets means alone.
-    held_out: relevant pairs and candidates.
-    problem: the data of the run.
-    likes: [U, I] training pairs, for the mask.
-    settings: metrics, and which details.
-
-  Returns:
-    Counts of the set and 'methods': means by method and metric. Of a test set
-    also 'intervals' ([low, high]), 'paired' (the model less each other method;
-    see `bootstrap.differences`), 'slices' and, where items are new, 'mixed':
-    the same users with the training items as candidates too (`lists.evaluate`).
-  """
+) -> Measured:
+  """All that `evaluate` needs to have scored; the arguments are the same."""
   quadrant = protocol.quadrant_of(name)
   ranks = {
       method: protocol.rank(
@@ -69,6 +66,59 @@ def evaluate(
       )
       for method, make in methods.items()
   }
+  if not _asks_for_mixed(name, settings):
+    return Measured(ranks, {})
+  mixed = lists.mixed_set(problem, held_out, seed=0)
+  is_new = np.isin(mixed.candidates, held_out.candidates)
+  return Measured(
+      ranks,
+      {
+          method: lists.evaluate(
+              make(name, mixed),
+              mixed,
+              is_new,
+              likes,
+              settings,
+              f'{method} on {name} among all items',
+          )
+          for method, make in methods.items()
+      },
+  )
+
+
+def _asks_for_mixed(name: str, settings: config.EvaluationConfig) -> bool:
+  return settings.mixed and name in ('cold_item', 'cold_both')
+
+
+def evaluate(
+    methods: Mapping[str, protocol.Method],
+    name: str,
+    held_out: schema.EvaluationSet,
+    problem: problem_lib.Problem,
+    likes: scipy.sparse.csr_array,
+    settings: config.EvaluationConfig,
+    measured: Measured = Measured({}, {}),
+) -> tuple[dict[str, Any], PerUser]:
+  """What results.json has of one set, and the values of each user.
+
+  Args:
+    methods: of the table.
+    name: of the set; one of validation gets means alone.
+    held_out: relevant pairs and candidates.
+    problem: the data of the run.
+    likes: [U, I] training pairs, for the mask.
+    settings: metrics, and which details.
+    measured: of further methods, which come first.
+
+  Returns:
+    Counts of the set and 'methods': means by method and metric. Of a test set
+    also 'intervals' ([low, high]), 'paired' (the model less each other method;
+    see `bootstrap.differences`), 'slices' and, where items are new, 'mixed':
+    the same users with the training items as candidates too (`lists.evaluate`).
+  """
+  quadrant = protocol.quadrant_of(name)
+  more = measure(methods, name, held_out, problem, likes, settings)
+  ranks = measured.ranks | more.ranks
   values = {m: one.user_metrics(settings) for m, one in ranks.items()}
   found: dict[str, Any] = protocol.describe_set(held_out)
   found['methods'] = {m: metrics.summary(one) for m, one in values.items()}
@@ -81,8 +131,12 @@ def evaluate(
   if settings.slices:
     kinds = slices.kinds(problem, next(iter(ranks.values())))
     found['slices'] = slices.evaluate(ranks, kinds, settings)
-  if settings.mixed and quadrant in ('cold_item', 'cold_both'):
-    found['mixed'] = _mixed(methods, name, held_out, problem, likes, settings)
+  if _asks_for_mixed(name, settings):
+    mixed = lists.mixed_set(problem, held_out, seed=0)
+    found['mixed'] = protocol.describe_set(mixed) | {
+        'cold': int(np.isin(mixed.candidates, held_out.candidates).sum()),
+        'methods': measured.mixed | more.mixed,
+    }
   return found, per_user
 
 
@@ -114,32 +168,6 @@ def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     method, metric = name.split('/')
     found.setdefault(method, {})[metric] = value
   return found
-
-
-def _mixed(
-    methods: Mapping[str, protocol.Method],
-    name: str,
-    held_out: schema.EvaluationSet,
-    problem: problem_lib.Problem,
-    likes: scipy.sparse.csr_array,
-    settings: config.EvaluationConfig,
-) -> dict[str, Any]:
-  mixed = lists.mixed_set(problem, held_out, seed=0)
-  is_new = np.isin(mixed.candidates, held_out.candidates)
-  return protocol.describe_set(mixed) | {
-      'cold': int(is_new.sum()),
-      'methods': {
-          method: lists.evaluate(
-              make(name, mixed),
-              mixed,
-              is_new,
-              likes,
-              settings,
-              f'{method} on {name} among all items',
-          )
-          for method, make in methods.items()
-      },
-  }
 
 
 def digest(held_out: schema.EvaluationSet) -> str:

@@ -16,6 +16,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import split_scores
 from dropoutnet_jax.evaluation import top_k
 
 _USERS = 5  # of either kind
@@ -133,18 +134,22 @@ def _lists(
     likes: scipy.sparse.csr_array,
 ) -> list[np.ndarray]:
   """Rows of the items that the model puts first, for each user."""
-  banned = None
+  banned = allowed = None
   if held_out.exclude_train:
     allowed = protocol.allowed_candidates(likes, users, held_out.candidates)
     row, column = np.nonzero(~allowed)
     banned = top_k.exclusion_lists(row, column, len(users))
-  _, columns = top_k.top_scored(
-      score,
-      users,
-      _LISTED,
-      users_per_chunk=len(users),
-      exclude=banned,
-  )
+  scores = score(users)
+  if isinstance(scores, split_scores.SplitScores):
+    columns = scores.best(allowed, min(_LISTED, scores.shape[1]))
+  else:
+    _, columns = top_k.top_scored(
+        lambda rows: scores,
+        users,
+        _LISTED,
+        users_per_chunk=len(users),
+        exclude=banned,
+    )
   return [held_out.candidates[one[one >= 0]] for one in columns]
 
 

@@ -5,6 +5,7 @@ Metrics over new items alone do not say whether anybody gets to see them: beside
 known ones a model may hide them all, or push them whatever they are.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import metrics
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import split_scores
 
 MOST_USERS = 1000  # scores of all items cost most; so many users tell enough
 
@@ -73,7 +75,11 @@ def evaluate(
   top: list[np.ndarray] = []
 
   def watch(count: int, scores: Any, allowed: np.ndarray | None) -> None:
-    top.append(np.asarray(_best(scores, allowed, k))[:count])
+    if isinstance(scores, split_scores.SplitScores):
+      best = scores.best(allowed, k)
+    else:
+      best = np.asarray(_best(scores, allowed, k))
+    top.append(best[:count])
 
   ranks = protocol.rank(score, held_out, likes, settings, what, watch)
   found: dict[str, float | int] = dict(
@@ -100,13 +106,14 @@ def gini(count: np.ndarray) -> float:
   return float((2 * (place @ ordered) / total - size - 1) / size)
 
 
-def effective_rank(emb: np.ndarray) -> float:
-  """How many directions embeddings [N, R] use: 1 if all lie on one line.
+def effective_rank(blocks: Iterable[np.ndarray]) -> float:
+  """How many directions embeddings use: 1 if all lie on one line.
 
-  The exponential of the entropy of the squared singular values, as shares of
-  their sum (Roy & Vetterli, "The effective rank", EUSIPCO 2007).
+  They come as blocks [n, R], one at least. It is the exponential of the entropy
+  of the squared singular values, as shares of their sum (Roy & Vetterli, "The
+  effective rank", EUSIPCO 2007).
   """
-  gram = emb.T.astype(np.float64) @ emb
+  gram: Any = sum(emb.T.astype(np.float64) @ emb for emb in blocks)
   values = np.maximum(np.linalg.eigvalsh(gram), 0.0)
   total = values.sum()
   if not total:

@@ -9,21 +9,14 @@ counts; which users and candidates are ranked is decided by its caller.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-_SMALLEST_PADDING = 2**14  # pairs; padding costs memory, not time
-_BLOCK_SCORES = 2**18  # scores compared at once: they should fit a cache
-_LOWEST, _HIGHEST = np.iinfo(np.int32).min, np.iinfo(np.int32).max
-_ALL_BUT_SIGN = 0x7FFFFFFF  # of the bits of a float32
-_INFINITE = 0x7F800000  # its bits; NaNs are above
-_Fold = tuple[Callable[[Any, Any], jax.Array], int]  # operation, start
-_MAX: _Fold = (jax.lax.max, _LOWEST)
-_MIN: _Fold = (jax.lax.min, _HIGHEST)
-_SUM: _Fold = (jax.lax.add, 0)
+from dropoutnet_jax.evaluation import rank_counts
+
+_count = jax.jit(rank_counts.count)
 
 
 # Other fractions of hits [U], by the number of relevant candidates [U] and K.
@@ -85,23 +78,21 @@ def rank_intervals(
     ValueError: if shapes do not fit or a pair lies outside of the scores.
   """
   row, column = np.asarray(row), np.asarray(column)
-  _check_pairs(scores.shape, row, column, allowed)
-  size = _SMALLEST_PADDING
-  while size < len(row):
-    size *= 4
-  pairs = np.zeros((2, size), np.int32)
+  check_pairs(scores.shape, row, column, allowed)
+  pairs = np.zeros((2, rank_counts.padded_size(len(row))), np.int32)
   pairs[:, : len(row)] = row, column
   counts, num_not_finite = _count(scores, pairs, len(row), allowed, tolerance)
   greater, tied = np.asarray(counts)[:, : len(row)]
   return RankIntervals(greater, tied, int(num_not_finite))
 
 
-def _check_pairs(
+def check_pairs(
     shape: tuple[int, ...],
     row: np.ndarray,
     column: np.ndarray,
     allowed: jax.Array | np.ndarray | None,
 ) -> None:
+  """Raises ValueError as `rank_intervals`, of scores of this shape."""
   if len(shape) != 2 or (allowed is not None and allowed.shape != shape):
     found = None if allowed is None else allowed.shape
     raise ValueError(f'scores {shape} and allowed {found} must both be [C, I].')
@@ -119,94 +110,6 @@ def _check_pairs(
           f'{name} spans {index.min()} to {index.max()}; scores {shape} allow '
           f'0 to {size - 1}.'
       )
-
-
-@jax.jit
-def _count(
-    scores: jax.Array,
-    pairs: jax.Array,
-    num_pairs: jax.Array,
-    allowed: jax.Array | None,
-    tolerance: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-  """Greater and tied, int32 [2, N], of the first num_pairs of pairs [2, N]."""
-  scores = jnp.asarray(scores, jnp.float32)
-  magnitude = _bits(scores) & _ALL_BUT_SIGN  # in the order of the magnitudes
-  finite = magnitude < _INFINITE
-  ranked = finite if allowed is None else finite & allowed
-  wrong = ~finite if allowed is None else ~finite & allowed
-  largest, num_wrong = _reduce_rows(
-      (jnp.where(ranked, magnitude, 0), wrong), (_MAX, _SUM)
-  )
-  reach = jax.lax.bitcast_convert_type(largest, jnp.float32) * tolerance
-  top = jnp.where(ranked, _order_keys(scores + reach[:, None]), _LOWEST)
-  own = jnp.where(ranked, _order_keys(scores), _LOWEST)
-  # Pairs are taken in blocks: one [block, I] is all that exists beside the
-  # chunk, and the loop ends after the last real pair.
-  fitting = max(1, _BLOCK_SCORES // max(1, scores.shape[1]))
-  block = min(_SMALLEST_PADDING, 2 ** (fitting.bit_length() - 1))
-
-  def count_block(index: jax.Array, counts: jax.Array) -> jax.Array:
-    start = index * block
-    row, column = jax.lax.dynamic_slice(pairs, (0, start), (2, block))
-    intervals = _intervals(own[row], top[row], column)
-    return jax.lax.dynamic_update_slice(counts, intervals, (0, start))
-
-  num_blocks = (num_pairs + block - 1) // block
-  counts = jax.lax.fori_loop(0, num_blocks, count_block, jnp.zeros_like(pairs))
-  return counts, jnp.sum(num_wrong)
-
-
-def _intervals(own: jax.Array, top: jax.Array, column: jax.Array) -> jax.Array:
-  """Greater and tied, int32 [2, B], of the candidates column [B].
-
-  Own and top, int32 [B, I], are keys of each score and of the end of its reach.
-  With a(y) the highest score within reach of y, the candidates tied with x are
-  those y with a(y) = a(x). As a() never falls when y grows, they are those
-  whose reach goes up to a(x) at least, but not to the next score above a(x).
-  """
-  own_top = jnp.take_along_axis(top, column[:, None], axis=1)
-  within = own <= own_top
-  highest, above = _reduce_rows(
-      (jnp.where(within, own, _LOWEST), jnp.where(within, _HIGHEST, own)),
-      (_MAX, _MIN),
-  )
-  greater, level = _reduce_rows(
-      (top >= above[:, None], top >= highest[:, None]),
-      (_SUM, _SUM),
-  )
-  is_ranked = own_top[:, 0] > _LOWEST
-  return jnp.stack([greater, jnp.where(is_ranked, level - greater, 0)])
-
-
-def _bits(scores: jax.Array) -> jax.Array:
-  return jax.lax.bitcast_convert_type(scores, jnp.int32)
-
-
-def _order_keys(scores: jax.Array) -> jax.Array:
-  """int32 in the order of the float32 scores; 0 and -0 are equal."""
-  bits = _bits(jnp.where(scores == 0.0, 0.0, scores))
-  return jnp.where(bits < 0, bits ^ _ALL_BUT_SIGN, bits)
-
-
-def _reduce_rows(
-    values: tuple[jax.Array, jax.Array], folds: tuple[_Fold, _Fold]
-) -> tuple[jax.Array, jax.Array]:
-  """Reduces two arrays [N, I] to int32 [N], each with its own fold.
-
-  On CPUs XLA vectorises two reductions of integers in one pass, and not those
-  of floats or single ones: this takes a fifth of the time of jnp.max, jnp.min
-  and jnp.sum over scores.
-  """
-  combine = lambda one, two: tuple(
-      operation(x, y) for (operation, _), x, y in zip(folds, one, two)
-  )
-  return jax.lax.reduce(
-      tuple(jnp.asarray(x, jnp.int32) for x in values),
-      tuple(jnp.int32(start) for _, start in folds),
-      combine,
-      (1,),
-  )
 
 
 def user_metrics(

@@ -6,7 +6,7 @@ preference is absent because training never gave them one, not because the
 evaluation takes it away.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any
 
@@ -21,6 +21,7 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import split_methods
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
@@ -60,6 +61,10 @@ class Embedder:
 
   With a mesh it takes variables and tables that lie there, split or not, and
   the devices share the rows of a chunk; without one, those of a single device.
+  Where the mesh has devices of several processes, all of them must call it.
+
+  Attributes:
+    split: embeds to where scores are made, of a mesh; else None.
   """
 
   def __init__(self, model: towers.TwoTower, mesh: parallel.Mesh | None = None):
@@ -67,6 +72,9 @@ class Embedder:
     self._embed = {
         side: make_embed(model, f'embed_{side}s') for side in ('user', 'item')
     }
+    self.split = None
+    if mesh is not None:
+      self.split = split_methods.SplitEmbedder(self._embed, mesh)
 
   def __call__(
       self,
@@ -76,7 +84,17 @@ class Embedder:
       rows: np.ndarray,
   ) -> np.ndarray:
     """Dense embeddings float32 [N, R] of rows [N] of 'user' or 'item'."""
-    parts = []
+    parts = [*self.blocks(side, variables, table, rows)]
+    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+
+  def blocks(
+      self,
+      side: str,
+      variables: Any,
+      table: tables_lib.SideTable,
+      rows: np.ndarray,
+  ) -> Iterator[np.ndarray]:
+    """The same, some rows after the others."""
     size = _ROWS
     if self._mesh is None:  # a small table needs no large chunks
       size = max(min(_ROWS, len(table.present)), 1)
@@ -85,13 +103,17 @@ class Embedder:
       padded = np.concatenate([part, np.zeros(size - len(part), part.dtype)])
       placed = table_shards.spread(padded, self._mesh)
       dense = self._embed[side](variables, table, placed)
-      parts.append(np.asarray(dense)[: len(part)])
-    return np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+      if self._mesh is not None and self._mesh.is_multi_process:
+        dense = parallel.local(dense)
+      yield np.asarray(dense)[: len(part)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scorer:
-  """A trained model on one process: all that its scores depend on.
+  """A trained model: all that its scores depend on.
+
+  On one process; or, where the rows of its tables are split over the devices of
+  several, on all of them, which must then do the same with it.
 
   Attributes:
     embedder: of the towers.
@@ -120,6 +142,10 @@ class Scorer:
   ) -> protocol.ScoreFn:
     """The towers alone, as a `protocol.Method`: one dense dot product."""
     del quadrant
+    if self.embedder.split is not None:
+      return split_methods.towers(
+          self.embedder.split, self.variables, self.tables, held_out.candidates
+      )
     across = jnp.asarray(self._embed_items(held_out.candidates))
     users, emb = self._embed_users(held_out)
 
@@ -137,6 +163,16 @@ class Scorer:
     part, content, weight = self.sparse, self.content, self.tower_weight
     assert part is not None and content is not None
     candidates = held_out.candidates
+    if self.embedder.split is not None:
+      return split_methods.whole(
+          self.embedder.split,
+          self.variables,
+          self.tables,
+          candidates,
+          part,
+          content,
+          weight,
+      )
     items = part.embed_items(
         candidates, content[candidates], self._embed_items(candidates)
     )
@@ -165,8 +201,8 @@ class Scorer:
     table: Any = getattr(self.tables, side)
     value = np.where(present[:, None], value, 0.0)
     table = table.replace(
-        preference=jnp.asarray(table.preference).at[rows].set(value),
-        present=jnp.asarray(table.present).at[rows].set(present),
+        preference=table_shards.with_rows(table.preference, rows, value),
+        present=table_shards.with_rows(table.present, rows, present),
     )
     tables = dataclasses.replace(self.tables, **{side: table})
     return dataclasses.replace(self, tables=tables)
@@ -176,9 +212,16 @@ class Scorer:
   ) -> 'Scorer':
     """The same model where rows [C] have so many more reactions [C], now."""
     table: Any = getattr(self.tables, side)
-    tables = dataclasses.replace(
-        self.tables, **{side: table.with_reactions(rows, number)}
-    )
+    told = table
+    if table.counts is not None:
+      placed = table.counts
+      if self.embedder.split is not None:  # a few numbers of each row
+        told = table.replace(counts=parallel.local(placed))
+      told = told.with_reactions(rows, number)
+      if self.embedder.split is not None:
+        counts = jax.tree.map(parallel.place_like, told.counts, placed)
+        told = told.replace(counts=counts)
+    tables = dataclasses.replace(self.tables, **{side: told})
     return dataclasses.replace(self, tables=tables)
 
   def with_histories(
@@ -197,14 +240,15 @@ class Scorer:
   def all_embeddings(self) -> dict[str, np.ndarray]:
     """Dense embeddings of all users and all items: float32 [N, R] each."""
     return {
-        side: self.embedder(
-            side,
-            self.variables,
-            getattr(self.tables, side),
-            np.arange(len(getattr(self.tables, side).present)),
-        )
+        side: np.concatenate([*self.blocks_of_embeddings(side)])
         for side in ('user', 'item')
     }
+
+  def blocks_of_embeddings(self, side: str) -> Iterator[np.ndarray]:
+    """Those of all users or items, some after the others."""
+    table = getattr(self.tables, side)
+    rows = np.arange(len(table.present))
+    return self.embedder.blocks(side, self.variables, table, rows)
 
   def _embed_items(self, rows: np.ndarray) -> np.ndarray:
     return self.embedder('item', self.variables, self.tables.item, rows)

@@ -17,8 +17,10 @@ from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import metrics
+from dropoutnet_jax.evaluation import split_scores
 
-# user rows int32 [C] -> scores float32 [C, I] of the set's candidates.
+# user rows int32 [C] -> scores float32 [C, I] of the set's candidates, an array
+# or `SplitScores`.
 ScoreFn = Callable[[np.ndarray], Any]
 # (users of a chunk, scores [C, I], allowed [C, I] or None): the chunk may be
 # padded.
@@ -156,9 +158,11 @@ def rank(
     if held_out.exclude_train:
       allowed = allowed_candidates(likes, padded, held_out.candidates)
       num_allowed[begin : begin + size] = allowed.sum(axis=1)[: len(rows)]
-    found = metrics.rank_intervals(
-        scores, group[part] - begin, column[part], allowed
-    )
+    own = group[part] - begin
+    if isinstance(scores, split_scores.SplitScores):
+      found = scores.rank_intervals(own, column[part], allowed)
+    else:
+      found = metrics.rank_intervals(scores, own, column[part], allowed)
     if found.num_not_finite:
       raise errors.UserError(
           f'{found.num_not_finite} scores of {what} are not finite, for users '

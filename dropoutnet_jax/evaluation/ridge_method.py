@@ -41,6 +41,7 @@ class ContentRidge:
         smoothings=tuple(settings.ridge_smoothings),
         smoothing_l2=settings.ridge_smoothing_l2,
     )
+    self._solver = content_ridge.Solver(tolerance=settings.ridge_tolerance)
     self._item_choice: content_ridge.Choice | None = None
     self._user_choice: content_ridge.Choice | None = None
     self._is_told = False
@@ -92,7 +93,7 @@ class ContentRidge:
     if self._item_choice is None:
       content = self._problem.item.sparse[self._train_items]
       self._item_choice = content_ridge.choose_for_items(
-          content, self._likes, self._search
+          content, self._likes, self._search, self._solver
       )
     return self._item_choice
 
@@ -102,7 +103,10 @@ class ContentRidge:
     choice = self._choose_items()
     content = self._problem.item.sparse
     ridge = content_ridge.fit(
-        content[self._train_items], content[candidates], choice.regularization
+        content[self._train_items],
+        content[candidates],
+        choice.regularization,
+        self._solver,
     )
     return ridge, choice
 
@@ -111,10 +115,13 @@ class ContentRidge:
     train = content[self._train_users]
     if self._user_choice is None:
       self._user_choice = content_ridge.choose_for_users(
-          train, self._likes, self._search
+          train, self._likes, self._search, self._solver
       )
     return content_ridge.fit(
-        train, content[users], self._user_choice.regularization
+        train,
+        content[users],
+        self._user_choice.regularization,
+        self._solver,
     )
 
   def _score_by_items(self, held_out: schema.EvaluationSet) -> protocol.ScoreFn:

@@ -9,6 +9,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import labelled
 from dropoutnet_jax.evaluation import protocol
+from dropoutnet_jax.evaluation import split_scores
 
 # What scores that are no logits allow.
 _ORDER_METRICS = (
@@ -51,8 +52,12 @@ def score_rows(
   for begin in range(0, len(users), size):
     part = users[begin : begin + size]
     mine = np.flatnonzero((group >= begin) & (group < begin + size))
-    scores = np.asarray(score(protocol.padded_users(part, size)))
-    found[mine] = scores[group[mine] - begin, column[mine]]
+    scores = score(protocol.padded_users(part, size))
+    row = group[mine] - begin
+    if isinstance(scores, split_scores.SplitScores):
+      found[mine] = scores.at(row, column[mine])
+    else:
+      found[mine] = np.asarray(scores)[row, column[mine]]
   return found
 
 

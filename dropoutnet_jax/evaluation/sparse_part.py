@@ -35,6 +35,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import content_lengths
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import second_kernel
@@ -66,7 +67,7 @@ class SparsePart:
   history: scipy.sparse.csr_array
   user_dense: np.ndarray
   correction: woodbury.Correction
-  lengths: 'Lengths'
+  lengths: content_lengths.Lengths
   second: second_kernel.SecondKernel | None = None
   history_weight: float = 0.0
 
@@ -76,7 +77,7 @@ class SparsePart:
     length = self.lengths.of(content)
     if self.second is not None:
       second = length[:, None] * self.second.features(content)
-    content = _scaled(content, length)
+    content = content_lengths.scaled(content, length)
     return _item_dense(content, second, self.correction.weights)
 
   def _user_dense(
@@ -101,15 +102,27 @@ class SparsePart:
       content: csr_array float32 [I, T] of all items.
       tower_weight: of the tower's dot product.
     """
+    dense, profile = self.user_rows(rows, content)
+    towers = np.float32(tower_weight) * tower
+    return embeddings.Embedding(
+        jnp.asarray(np.hstack([dense, towers])), embeddings.sparse_rows(profile)
+    )
+
+  def user_rows(
+      self, rows: np.ndarray, content: scipy.sparse.csr_array
+  ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
+    """What users [C] have beside the tower's output, on the host.
+
+    Returns:
+      Dense float32 [C, F + k] and csr_array float32 [C, T]; all scales are
+      here, but for that of the tower.
+    """
     divisor = np.float32(self.correction.divisor)
-    dense = [-self.user_dense[rows] / divisor, np.float32(tower_weight) * tower]
     history = self.history[rows]
     profile = (history @ content) / divisor
     if self.history_weight:
       profile = scipy.sparse.hstack([profile, history], format='csr')
-    return embeddings.Embedding(
-        jnp.asarray(np.hstack(dense)), embeddings.sparse_rows(profile)
-    )
+    return -self.user_dense[rows] / divisor, profile
 
   def embed_items(
       self,
@@ -124,9 +137,17 @@ class SparsePart:
       content: csr_array float32 [J, T].
       tower: float32 [J, R].
     """
-    dense = self.item_dense(content)
+    dense, sparse = self.item_rows(rows, content)
+    return embeddings.Embedding(
+        jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(sparse)
+    )
+
+  def item_rows(
+      self, rows: np.ndarray, content: scipy.sparse.csr_array
+  ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
+    """What items [J] have beside the tower's output, as `user_rows`."""
     length = self.lengths.of(content)
-    sparse = _scaled(content, length)
+    sparse = content_lengths.scaled(content, length)
     if self.history_weight:
       # Weights of the history hold the lengths of its items.
       known = np.flatnonzero(rows >= 0)
@@ -136,9 +157,7 @@ class SparsePart:
           shape=(len(rows), self.history.shape[1]),
       )
       sparse = scipy.sparse.hstack([sparse, own], format='csr')
-    return embeddings.Embedding(
-        jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(sparse)
-    )
+    return self.item_dense(content), sparse
 
   def with_histories(
       self,
@@ -158,7 +177,7 @@ class SparsePart:
     others = scipy.sparse.csr_array(
         scipy.sparse.diags_array(keep) @ self.history
     )
-    lengthened = _lengthened(histories, self.lengths.of(content))
+    lengthened = content_lengths.lengthened(histories, self.lengths.of(content))
     history = protocol.with_rows(others, rows, lengthened)
     user_dense = self.user_dense.copy()
     user_dense[rows] = self._user_dense(histories, content)
@@ -193,30 +212,12 @@ class SparsePart:
     """
     used = np.unique(histories.indices)
     more = self._user_dense(histories[:, used], content[used])
-    lengthened = _lengthened(histories, self.lengths.of(content))
+    lengthened = content_lengths.lengthened(histories, self.lengths.of(content))
     return dataclasses.replace(
         self,
         history=scipy.sparse.csr_array(self.history + lengthened),
         user_dense=self.user_dense + more,
     )
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-  """Lengths of items by how much content they have.
-
-  Attributes:
-    mean: entries of the training items that have any, on average.
-    power: 0 makes all of length 1.
-  """
-
-  mean: float
-  power: float
-
-  def of(self, content: scipy.sparse.csr_array) -> np.ndarray:
-    """float32 [N] of content [N, T]; 1 for an item of as many as the mean."""
-    entries = np.maximum(np.diff(content.indptr), 1)
-    return ((entries / self.mean) ** self.power).astype(np.float32)
 
 
 def fit(
@@ -236,7 +237,7 @@ def fit(
         'config.features.item, or turn it off.'
     )
   filled = np.count_nonzero(np.diff(content.indptr))
-  lengths = Lengths(content.nnz / filled, settings.length_power)
+  lengths = content_lengths.Lengths(content.nnz / filled, settings.length_power)
   length = lengths.of(content)
   second = features = None
   if settings.landmarks:
@@ -249,7 +250,7 @@ def fit(
         seed,
     )
     features *= length[:, None]
-  scaled = _scaled(content, length)
+  scaled = content_lengths.scaled(content, length)
   spectrum = woodbury.decompose(
       scaled, settings.correction_rank, seed, more=features
   )
@@ -261,7 +262,7 @@ def fit(
   history, user_dense = _users(
       problem.likes()[:, train_items].tocsr(), item, outside, settings
   )
-  history = _lengthened(history, length)
+  history = content_lengths.lengthened(history, length)
   everywhere = scipy.sparse.csr_array(
       (history.data, train_items[history.indices], history.indptr),
       shape=(history.shape[0], len(problem.item.ids)),
@@ -310,20 +311,6 @@ def _users(
     dense[chunk, width:] -= rest @ outside
   history = scipy.sparse.vstack(kept, format='csr', dtype=np.float32)
   return scipy.sparse.csr_array(history), dense
-
-
-def _scaled(
-    content: scipy.sparse.csr_array, length: np.ndarray
-) -> scipy.sparse.csr_array:
-  """Rows of content [N, T] times their lengths [N]."""
-  return scipy.sparse.csr_array(content.multiply(length[:, None]))
-
-
-def _lengthened(
-    histories: scipy.sparse.csr_array, length: np.ndarray
-) -> scipy.sparse.csr_array:
-  """Columns of histories [U, I] times the lengths [I] of the items."""
-  return scipy.sparse.csr_array(histories.multiply(length[None, :]))
 
 
 def _item_dense(
@@ -392,7 +379,7 @@ def load(workdir: str) -> SparsePart:
       files.sparse_from_arrays('history', arrays),
       arrays['user_dense'],
       woodbury.Correction(arrays['weights'], float(arrays['divisor'])),
-      Lengths(*arrays['lengths'].tolist()),
+      content_lengths.Lengths(*arrays['lengths'].tolist()),
       second,
       float(arrays['history_weight']),
   )

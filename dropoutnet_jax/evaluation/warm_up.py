@@ -9,7 +9,7 @@ shown pairs, and so the points of a curve compare.
 
 from collections.abc import Mapping
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -158,17 +158,58 @@ def teacher_method(
   return method
 
 
-def evaluate(
+class OfModel(NamedTuple):
+  """One side's curve of the model and the teacher.
+
+  Where all processes take part in the model's scores, this is their part.
+
+  Attributes:
+    plan: what is shown.
+    curve: {shown pairs: {method: {metric: float64 [U]}}}.
+  """
+
+  plan: WarmUp
+  curve: dict[int, dict[str, dict[str, np.ndarray]]]
+
+
+def measure(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
+    cfg: config.Config,
+) -> dict[str, OfModel | None]:
+  """The model's part of `evaluate` by side; None without cold rows."""
+  settings = cfg.evaluation
+  most = max(settings.warm_up_counts, default=0)
+  found: dict[str, OfModel | None] = {}
+  for side in SIDES:
+    drawn = plan(problem, side, most, cfg.train.seed, settings.warm_up_users)
+    if drawn is None:
+      found[side] = None
+      continue
+    found[side] = OfModel(
+        drawn,
+        {
+            count: _values(
+                make_methods(problem, scorer, cfg, drawn, count),
+                cfg,
+                drawn,
+                count,
+            )
+            for count in settings.warm_up_counts
+        },
+    )
+  return found
+
+
+def evaluate(
+    measured: Mapping[str, OfModel | None],
     cfg: config.Config,
     baselines: Mapping[str, protocol.Method],
 ) -> dict[str, Any]:
   """The `warm_up` of results.json.
 
   Args:
-    problem: the data of the run.
-    scorer: the trained model.
+    measured: of the model, by `measure`.
     cfg: the experiment.
     baselines: of the tables; those that can be told histories of users take
       part in the curve of users.
@@ -185,50 +226,27 @@ def evaluate(
     a cold row stay unknown; where preference is made of them alone, its towers
     learn nothing from what is shown.
   """
-  most = max(cfg.evaluation.warm_up_counts, default=0)
-  plans = {
-      side: plan(
-          problem,
-          side,
-          most,
-          cfg.train.seed,
-          cfg.evaluation.warm_up_users,
-      )
-      for side in SIDES
-  }
   return {
-      side: _curve(problem, scorer, cfg, baselines, warm_up) if warm_up else {}
-      for side, warm_up in plans.items()
+      side: _curve(of_model, cfg, baselines) if of_model else {}
+      for side, of_model in measured.items()
   }
 
 
 def _curve(
-    problem: problem_lib.Problem,
-    scorer: model_scores.Scorer,
+    of_model: OfModel,
     cfg: config.Config,
     baselines: Mapping[str, protocol.Method],
-    warm_up: WarmUp,
 ) -> dict[str, Any]:
   """One side's part of `evaluate`."""
-  curve, held_out = {}, warm_up.held_out
+  curve, warm_up = {}, of_model.plan
   before: dict[str, dict[str, np.ndarray]] = {}
-  for count in cfg.evaluation.warm_up_counts:
-    methods = make_methods(problem, scorer, cfg, warm_up, count)
-    methods |= _told(baselines, warm_up, count)
+  for count, values in of_model.curve.items():
     shown = warm_up.shown(count).sum(axis=1)
-    point: dict[str, Any] = protocol.describe_set(held_out)
+    point: dict[str, Any] = protocol.describe_set(warm_up.held_out)
     point['shown_mean'] = round(float(np.mean(shown)), 3)
     point['rows_with_fewer'] = int(np.sum(shown < count))
-    values = {
-        name: protocol.rank(
-            method(f'cold_{warm_up.side}', held_out),
-            held_out,
-            warm_up.likes,
-            cfg.evaluation,
-            f'{name}, {count} interactions of each new {warm_up.side} shown',
-        ).user_metrics(cfg.evaluation)
-        for name, method in methods.items()
-    }
+    told = _told(baselines, warm_up, count)
+    values = values | _values(told, cfg, warm_up, count)
     point['methods'] = {m: metrics.summary(one) for m, one in values.items()}
     if cfg.evaluation.bootstrap and before:
       point['more'] = {
@@ -241,6 +259,26 @@ def _curve(
       }
     before, curve[str(count)] = values, point
   return curve
+
+
+def _values(
+    methods: Mapping[str, protocol.Method],
+    cfg: config.Config,
+    warm_up: WarmUp,
+    count: int,
+) -> dict[str, dict[str, np.ndarray]]:
+  """Metrics of each user by method, at one point."""
+  side, held_out = warm_up.side, warm_up.held_out
+  return {
+      name: protocol.rank(
+          method(f'cold_{side}', held_out),
+          held_out,
+          warm_up.likes,
+          cfg.evaluation,
+          f'{name}, {count} interactions of each new {side} shown',
+      ).user_metrics(cfg.evaluation)
+      for name, method in methods.items()
+  }
 
 
 def _told(
@@ -273,9 +311,8 @@ def make_methods(
   if side == 'user':
     told = told.with_histories(rows, shown)
   if cfg.features.preference != 'none':
-    means = history_means(
-        table, shown, np.asarray(getattr(scorer.tables, other).factors)
-    )
+    met = _factors(problem, scorer, cfg, other)
+    means = history_means(table, shown, met)
     told = told.with_preference(side, rows, *means)
   methods = told.methods()
   factors = getattr(problem.factors, other)
@@ -291,3 +328,18 @@ def make_methods(
         f'{name}, folded in': method for name, method in told.methods().items()
     }
   return methods
+
+
+def _factors(
+    problem: problem_lib.Problem,
+    scorer: model_scores.Scorer,
+    cfg: config.Config,
+    side: str,
+) -> np.ndarray:
+  """What histories of the other side are means of: float32 [M, P]."""
+  if scorer.embedder.split is None:
+    return np.asarray(getattr(scorer.tables, side).factors)
+  # Of which no device has all rows; these are on the host in any case.
+  if cfg.features.preference == 'factors':
+    return getattr(problem.factors, side)
+  return getattr(problem, side).dense.astype(np.float32)

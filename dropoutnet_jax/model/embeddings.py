@@ -60,21 +60,30 @@ def sparse_rows(
   up to `num_rows`, so that chunks of a table share compiled programs.
   """
   num_rows = matrix.shape[0] if num_rows is None else num_rows
-  capacity = 1 << max(int(matrix.nnz) - 1, 0).bit_length()
-  row = np.full(capacity, max(num_rows - 1, 0), np.int32)
-  column = np.zeros(capacity, np.int32)
-  value = np.zeros(capacity, np.float32)
+  parts = padded_rows(matrix, num_rows, matrix.nnz)
+  row, column, value = (jnp.asarray(part) for part in parts)
+  return SparseRows(row, column, value, num_rows, matrix.shape[1])
+
+
+def padded_rows(
+    matrix: scipy.sparse.csr_array, num_rows: int, capacity: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Row, column and value of nonzeros, as `SparseRows` has them, on the host.
+
+  Args:
+    matrix: csr_array [N, T].
+    num_rows: N or more.
+    capacity: nonzeros at least; rounded up to a power of two.
+  """
+  size = 1 << max(int(capacity) - 1, 0).bit_length()
+  row = np.full(size, max(num_rows - 1, 0), np.int32)
+  column = np.zeros(size, np.int32)
+  value = np.zeros(size, np.float32)
   lengths = np.diff(matrix.indptr)
   row[: matrix.nnz] = np.repeat(np.arange(matrix.shape[0]), lengths)
   column[: matrix.nnz] = matrix.indices
   value[: matrix.nnz] = matrix.data
-  return SparseRows(
-      jnp.asarray(row),
-      jnp.asarray(column),
-      jnp.asarray(value),
-      num_rows,
-      matrix.shape[1],
-  )
+  return row, column, value
 
 
 def to_matrix(rows: SparseRows) -> scipy.sparse.csr_array:

@@ -6,104 +6,21 @@ the input nor with the output, but for the interactions, of which each pair
 takes some bytes.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import dataclasses
 import os
 import sys
 
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+from dropoutnet_jax.serving import embed_request
 from dropoutnet_jax.serving import embedding_files
-from dropoutnet_jax.serving import list_files
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import row_sources
+from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving import told_files
-from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import telemetry
-
-SIDES = ('user', 'item')
-_OTHER = {'user': 'item', 'item': 'user'}
-_ENDING = '.parquet'
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """What is asked for; the fields are the flags of that name.
-
-  Attributes:
-    output: a .parquet file, or a folder that gets one.
-    side: 'user' or 'item'; None takes that of the file.
-    users: file of users; None asks for all of the run.
-    items: file of items, likewise.
-    interactions: file of who met what, beside training; None for none.
-  """
-
-  output: str | None
-  side: str | None = None
-  users: str | None = None
-  items: str | None = None
-  interactions: str | None = None
-
-  def check(self, workdir: str | None) -> tuple[str, str, str]:
-    """The run folder, the file of the embeddings, and the side.
-
-    Raises:
-      UserError: for what can be told before anything is read.
-    """
-    names = ('output', 'side', 'users', 'items', 'interactions')
-    empty = [name for name in names if getattr(self, name) == '']
-    if empty:
-      raise errors.UserError(f'--{empty[0]} is empty; give it a value.')
-    if workdir is None or self.output is None:
-      raise errors.UserError(
-          'embed needs a run and a place for its embeddings; write python '
-          'run.py embed --workdir=RUN --output=FILE.parquet --side=item.'
-      )
-    side = self._check_side()
-    path = self._path(self.output, side)
-    inputs = [self.users, self.items, self.interactions]
-    folder = os.path.dirname(path)
-    # One that is not there is made for the file, in another that is.
-    is_made = path != self.output and not os.path.isdir(folder)
-    place = folder if is_made else path
-    list_files.check_place(place, [x for x in inputs if x])
-    run_folder.check_not_owned(workdir, 'output', path)
-    return workdir, path, side
-
-  def _check_side(self) -> str:
-    """Whose embeddings are asked for."""
-    given = [side for side in SIDES if getattr(self, f'{side}s')]
-    if self.side is None and len(given) != 1:
-      found = 'both files' if given else 'neither --users nor --items'
-      raise errors.UserError(
-          f'embed got {found}; say with --side=user or --side=item whose '
-          'embeddings are asked for.'
-      )
-    side = given[0] if self.side is None else self.side
-    if side not in SIDES:
-      raise errors.UserError(
-          f'--side={side}: it must be one of {", ".join(SIDES)}.'
-          + errors.did_you_mean(side, SIDES)
-      )
-    if getattr(self, f'{_OTHER[side]}s'):
-      raise errors.UserError(
-          f'--{_OTHER[side]}s names {_OTHER[side]}s, but --side={side} asks '
-          f'for {side}s; leave out one of the two.'
-      )
-    return side
-
-  def _path(self, output: str, side: str) -> str:
-    """The file: the output itself, or one in the folder that it is."""
-    ending = os.path.splitext(output)[1].lower()
-    if ending == _ENDING and not os.path.isdir(output):
-      return output
-    is_folder = output.endswith(os.sep) or os.path.isdir(output) or not ending
-    if not is_folder:
-      raise errors.UserError(
-          f'--output={output}: embeddings are written as Parquet; let the name '
-          f'end in {_ENDING}, or name a folder.'
-      )
-    return os.path.join(output.rstrip(os.sep) or os.sep, f'{side}s{_ENDING}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +46,7 @@ class Answer:
   notes: list[str]
 
 
-def answer(workdir: str | None, request: Request) -> Answer:
+def answer(workdir: str | None, request: embed_request.Request) -> Answer:
   """Embeds with the best checkpoint of a run folder, and writes the file.
 
   Args:
@@ -140,22 +57,73 @@ def answer(workdir: str | None, request: Request) -> Answer:
     UserError: for whatever is wrong with the request, its files or the folder;
       no file is written or changed then.
   """
-  folder, path, side = request.check(workdir)
-  model = recommender_lib.load(folder)
+  place = parallel.which_process()
+  with _all_or_none():
+    folder, path, side = request.check(workdir, place)
+  with _all_or_none() as agree:
+    return _write(recommender_lib.load(folder), request, path, side, agree)
+
+
+def _write(
+    model: recommender_lib.Ranker,
+    request: embed_request.Request,
+    path: str,
+    side: str,
+    agree: Callable[[], None],
+) -> Answer:
+  """`answer` with what was checked; `agree` before the file is there."""
   told = None
   if request.interactions:
     told = told_files.Told(request.interactions, side, model)
   source = row_sources.of(getattr(request, f'{side}s'), side, model)
+  part = source.part(*parallel.which_process())
   notes: list[str] = []
-  progress = _Progress(source.total, side)
+  progress = _Progress(source.total if part is None else len(part), side)
+
+  def embedded() -> Iterator[embedding_files.Embedded]:
+    yield from progress.watch(_embed(model, side, source.read(part), told))
+    agree()
+    notes.extend(source.notes())
+    if told is not None:
+      notes.extend(told.check())
+
   with _folder_of(path):
     num_rows = embedding_files.write(
         path,
         getattr(model.cfg.data.tables, f'{side}_id'),
-        progress.watch(_embed(model, side, source, told, notes)),
+        embedded(),
         {'side': side, 'step': model.step, 'run': model.cfg.name},
     )
-  return Answer(path, side, model.step, num_rows, *progress.widths, notes)
+  total = parallel.total(num_rows)
+  return Answer(path, side, model.step, total, *progress.widths, notes)
+
+
+@contextlib.contextmanager
+def _all_or_none() -> Iterator[Callable[[], None]]:
+  """A block that ends well on all processes or on none.
+
+  Yields:
+    What the block may call where it would be the last to go wrong; else its
+    end does.
+
+  Raises:
+    UserError: of the block, or where that of another process has failed.
+  """
+  is_asked = False
+
+  def agree() -> None:
+    nonlocal is_asked
+    is_asked = True
+    parallel.agree()
+
+  try:
+    yield agree
+  except errors.UserError:
+    if not is_asked:
+      parallel.agree(is_well=False)
+    raise
+  if not is_asked:
+    agree()
 
 
 @contextlib.contextmanager
@@ -169,7 +137,7 @@ def _folder_of(path: str) -> Iterator[None]:
   is_made = not os.path.isdir(folder)
   try:
     if is_made:
-      os.mkdir(folder)
+      os.makedirs(folder, exist_ok=True)  # another process may be first
   except OSError as error:
     raise errors.UserError(
         f'--output={folder} cannot be made: {error.strerror}. Name another '
@@ -178,26 +146,23 @@ def _folder_of(path: str) -> Iterator[None]:
   try:
     yield
   finally:
-    if is_made and not os.listdir(folder):
-      os.rmdir(folder)
+    if is_made:
+      with contextlib.suppress(OSError):  # it is not empty, or gone
+        os.rmdir(folder)
 
 
 def _embed(
     model: recommender_lib.Ranker,
     side: str,
-    source: row_sources.Run,
+    parts: Iterable[rows_lib.Rows],
     told: told_files.Told | None,
-    notes: list[str],
 ) -> Iterator[embedding_files.Embedded]:
-  """Embeddings of some rows after those of others; notes when all are made."""
+  """Embeddings of some rows after those of others."""
   embed = model.embed_users if side == 'user' else model.embed_items
-  for rows in source.read():
+  for rows in parts:
     if told is not None:
       rows, _ = told.add(rows)
     yield embedding_files.on_host(rows.ids, embed(rows))
-  notes += source.notes()
-  if told is not None:
-    notes += told.check()
 
 
 class _Progress:

@@ -85,7 +85,7 @@ def write(
       if writer is not None:
         writer.close()
 
-  files.write(path, fill, '--output')
+  files.write(path, fill, '--output', hidden=True)
   return count
 
 

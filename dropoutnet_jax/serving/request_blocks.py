@@ -31,6 +31,7 @@ def read(
     source: table_files.Source,
     settings: config_data.TablesConfig,
     num_rows: int,
+    part: range | None = None,
 ) -> Iterator[table_files.Table]:
   """Reads a table in blocks, file by file, each in its order.
 
@@ -38,6 +39,7 @@ def read(
     source: the table; `optional` names columns.
     settings: separator.
     num_rows: of a block at most.
+    part: these rows of all files alone, where `count_rows` counts them.
 
   Yields:
     A block, whose `place` says the file and the row in it.
@@ -46,10 +48,17 @@ def read(
     UserError: as `table_files.read`.
   """
   system, paths = table_files.find(source, None)
-  found = False
+  found, first = False, 0
   for path, shown in paths:
     opened = lambda path=path: system.open(path, 'rb', compression='infer')
-    for block in _read_file(opened, shown, source, settings, num_rows):
+    own = None
+    if part is not None:
+      count = _rows_of(opened, shown, source)
+      own = range(max(part.start - first, 0), min(part.stop - first, count))
+      first += count
+      if not own:
+        continue
+    for block in _read_file(opened, shown, source, settings, num_rows, own):
       found = True
       yield block
   if not found:
@@ -69,12 +78,18 @@ def count_rows(source: table_files.Source) -> int | None:
   for path, shown in paths:
     if table_files.format_of(shown, source.field) != 'parquet':
       return None
-    with (
-        table_files.explained(shown, source.field, lambda error: ''),
-        system.open(path, 'rb', compression='infer') as file,
-    ):
-      total += parquet.ParquetFile(file).metadata.num_rows
+    opened = lambda path=path: system.open(path, 'rb', compression='infer')
+    total += _rows_of(opened, shown, source)
   return total
+
+
+def _rows_of(opened: _Opened, shown: str, source: table_files.Source) -> int:
+  """Rows of a Parquet file, from its end."""
+  with (
+      table_files.explained(shown, source.field, lambda error: ''),
+      opened() as file,
+  ):
+    return parquet.ParquetFile(file).metadata.num_rows
 
 
 def _read_file(
@@ -83,8 +98,9 @@ def _read_file(
     source: table_files.Source,
     settings: config_data.TablesConfig,
     num_rows: int,
+    own: range | None,
 ) -> Iterator[table_files.Table]:
-  """Blocks of one file."""
+  """Blocks of one file, or of some rows of a Parquet file."""
   kind = table_files.format_of(shown, source.field)
   separator = settings.separator or ('\t' if kind == 'tsv' else ',')
   reader = table_formats.READERS[kind](opened, separator, source.header)
@@ -100,9 +116,11 @@ def _read_file(
     if is_text:
       wanted = _wanted(source, names)
       parts = _delimited(opened, separator, source.header, wanted)
+    elif own is not None:
+      parts = _parquet(opened, _wanted(source, names), num_rows, own)
     else:
       parts = _BATCHES[kind](opened, _wanted(source, names), num_rows)
-  begin = 0
+  begin = 0 if own is None else own.start
   while True:
     with table_files.explained(shown, source.field, reader.explain):
       data = next(parts, None)
@@ -174,13 +192,35 @@ def _json(opened: _Opened) -> Iterator[pa.Table]:
 
 
 def _parquet(
-    opened: _Opened, wanted: list[str], num_rows: int
+    opened: _Opened,
+    wanted: list[str],
+    num_rows: int,
+    part: range | None = None,
 ) -> Iterator[pa.Table]:
+  """All rows, or some; row groups without any of them are not read."""
   with opened() as file:
-    for batch in parquet.ParquetFile(file).iter_batches(
-        num_rows, columns=wanted
+    reader = parquet.ParquetFile(file)
+    sizes = [
+        reader.metadata.row_group(n).num_rows
+        for n in range(reader.num_row_groups)
+    ]
+    part = range(sum(sizes)) if part is None else part
+    starts = np.cumsum([0, *sizes])
+    groups = [
+        n
+        for n in range(len(sizes))
+        if starts[n] < part.stop and starts[n + 1] > part.start
+    ]
+    place = int(starts[groups[0]]) if groups else 0
+    for batch in reader.iter_batches(
+        num_rows, row_groups=groups, columns=wanted
     ):
-      table = pa.Table.from_batches([batch])
+      begin = max(part.start - place, 0)
+      size = min(part.stop - place, len(batch)) - begin
+      place += len(batch)
+      if size <= 0:
+        continue
+      table = pa.Table.from_batches([batch.slice(begin, size)])
       table.validate(full=True)
       yield table.select(wanted)
 

@@ -17,6 +17,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config_data
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import arrow_columns
 from dropoutnet_jax.data import arrow_values
 from dropoutnet_jax.data import column_types
@@ -118,26 +119,22 @@ class Reader:
 
   def notes(self, name: str) -> list[str]:
     """What there was and what is missing, of a table of that name."""
+    count, new = parallel.total(self._count), parallel.total(self._new)
     notes = [
-        f'{name}: {self._count:,} {self._side}(s), {self._new:,} of them new '
-        'to the run.'
+        f'{name}: {count:,} {self._side}(s), {new:,} of them new to the run.'
     ]
-    if (
-        self._new == self._count
-        and self._first is not None
-        and (len(self._known))
-    ):
+    if new == count and self._first is not None and (len(self._known)):
       notes.append(
           f'No {self._id} of {name} (such as {self._first[0]!s}) is in the run '
           f'(such as {self._known[0]!s}).'
       )
     given = [x for x in self._types if x != self._id and x in self._read]
-    if given and self._new < self._count:
+    if given and new < count:
       notes.append(
           f'{name}: {table_files.listed(given)} of {self._side}s of the run '
           'are not read again; these keep what they had in training.'
       )
-    if not self._new:
+    if not new:
       return notes
     for column, kind in self._types.items():
       if column not in self._columns:

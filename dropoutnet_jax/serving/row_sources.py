@@ -30,10 +30,24 @@ class Run:
     self._rows = model.users() if side == 'user' else model.items()
     self.total: int | None = len(self._rows)
 
-  def read(self) -> Iterator[rows_lib.Rows]:
-    """The rows in their order, in blocks."""
-    for begin in range(0, len(self._rows), BLOCK):
-      yield self._rows.select(slice(begin, begin + BLOCK))
+  def part(self, number: int, count: int) -> range | None:
+    """The rows of one of several processes; None is all, for a single one.
+
+    Raises:
+      UserError: if they cannot be shared.
+    """
+    if count == 1:
+      return None
+    assert self.total is not None
+    return range(
+        self.total * number // count, self.total * (number + 1) // count
+    )
+
+  def read(self, part: range | None = None) -> Iterator[rows_lib.Rows]:
+    """The rows of a part, or all, in their order, in blocks."""
+    part = range(len(self._rows)) if part is None else part
+    for begin in range(part.start, part.stop, BLOCK):
+      yield self._rows.select(slice(begin, min(begin + BLOCK, part.stop)))
 
   def notes(self) -> list[str]:
     """What there was and what is missing, once all is read."""
@@ -68,15 +82,28 @@ class File(Run):
     self._reader = request_tables.Reader(side, model)
     self.total = request_blocks.count_rows(self._source)
 
-  def read(self) -> Iterator[rows_lib.Rows]:
-    """The rows in their order, in blocks.
+  def part(self, number: int, count: int) -> range | None:
+    if count > 1 and self.total is None:
+      raise errors.UserError(
+          f'--{self._side}s={self._source.pattern}: several processes share '
+          'the rows of Parquet files alone. Make it one, or start one process.'
+      )
+    if count > 1 and self.total is not None and self.total < count:
+      raise errors.UserError(
+          f'--{self._side}s={self._source.pattern} has {self.total} rows for '
+          f'{count} processes; start one process.'
+      )
+    return super().part(number, count)
+
+  def read(self, part: range | None = None) -> Iterator[rows_lib.Rows]:
+    """The rows of a part, or all, in their order, in blocks.
 
     Raises:
       UserError: for what is wrong with the file.
     """
     settings = request_tables.settings(self._model, self._side)
     is_read = np.zeros(len(self._rows), bool)
-    for table in request_blocks.read(self._source, settings, BLOCK):
+    for table in request_blocks.read(self._source, settings, BLOCK, part):
       rows = self._reader.rows(table, self._distinct)
       if self._distinct:
         _check_not_read(rows, is_read, table)

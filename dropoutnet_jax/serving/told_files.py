@@ -10,6 +10,7 @@ import dataclasses
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import own_ids
 from dropoutnet_jax.serving import recommender as recommender_lib
@@ -93,18 +94,20 @@ class Told:
     return dataclasses.replace(rows, history=history), met
 
   def check(self) -> list[str]:
-    """Notes on what is left out, when all have come.
+    """Notes on what is left out, when all have come, on all processes.
 
     Raises:
       UserError: if none of those who came has met anything.
     """
     whose = f'the {self._side}s that are asked about'
-    notes = request_files.check_known(self._own, self._is_found, whose)
+    is_found = parallel.anywhere_each(self._is_found)
+    notes = request_files.check_known(self._own, is_found, whose)
     notes += self._item_notes
-    if self._bare:
+    bare, told = parallel.total(self._bare), parallel.total(self._told)
+    if bare:
       notes.append(
-          f'{self._own.table.name()}: the histories of {self._bare:,} of '
-          f'{self._told:,} {self._side}(s) have no item with training pairs, '
+          f'{self._own.table.name()}: the histories of {bare:,} of '
+          f'{told:,} {self._side}(s) have no item with training pairs, '
           'so nothing is learnt from them.'
       )
     return notes

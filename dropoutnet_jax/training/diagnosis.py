@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
@@ -57,7 +58,7 @@ def _batch_rows(
   """Distinct rows of users and items in the batch of a step, ascending."""
   cfg = runtime.cfg
   draw = jax.jit(functools.partial(step_batch.batch_of_step, cfg))
-  batch = draw(tables, jnp.int32(step))
+  batch = parallel.local(draw(tables, jnp.int32(step)))
   return {'user': np.unique(batch.user), 'item': np.unique(batch.item)}
 
 
@@ -94,7 +95,7 @@ def _table_norms(
 
   Without learnt embeddings: theirs are parameters.
   """
-  pick = lambda values: np.asarray(values)[rows]
+  pick = lambda x: np.asarray(parallel.local(jnp.asarray(x)[rows]))
   given = [pick(table.content), pick(table.preference)]
   if table.features is not None:
     given.append(pick(table.features.dense))

@@ -8,8 +8,6 @@ there.
 from collections.abc import Callable, Mapping
 import dataclasses
 import functools
-import tempfile
-import time
 from typing import Any
 
 import numpy as np
@@ -17,22 +15,17 @@ import numpy as np
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax import teacher
 from dropoutnet_jax import unread
 from dropoutnet_jax.data import audit
 from dropoutnet_jax.data import factors as factors_lib
-from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import sides
-from dropoutnet_jax.data import sources
-from dropoutnet_jax.data import splits
-from dropoutnet_jax.data import streamed_split
-from dropoutnet_jax.data import streamed_tables
-from dropoutnet_jax.data import synthetic
-from dropoutnet_jax.training import counted
 from dropoutnet_jax.training import label_signal
 from dropoutnet_jax.training import label_tables
+from dropoutnet_jax.training import read_data
 from dropoutnet_jax.training import resident
 
 # Sections and fields that `prepare` reads to make a problem; what it reads to
@@ -54,17 +47,31 @@ def problem_settings(cfg: config.Config) -> dict[str, Any]:
   return found
 
 
-class Stopwatch:
-  """Seconds of named parts, in order."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Begun:
+  """A problem but for the teacher's factors.
 
-  def __init__(self) -> None:
-    self.seconds: dict[str, float] = {}
-    self._start = time.monotonic()
+  Attributes:
+    cfg: the experiment.
+    data: read, split and audited.
+    encoded: by side.
+    notes: on the features.
+    watch: of the parts.
+    workdir: the run folder that keeps the problem, or None.
+  """
 
-  def lap(self, name: str) -> None:
-    now = time.monotonic()
-    self.seconds[name] = round(now - self._start, 3)
-    self._start = now
+  cfg: config.Config
+  data: read_data.Data
+  encoded: dict[str, problem_lib.Side]
+  notes: list[str]
+  watch: read_data.Stopwatch
+  workdir: str | None
+
+  @property
+  def likes(self) -> tuple[schema.Interactions, int, int]:
+    """What the teacher learns from: training pairs, and how large sides are."""
+    dataset = self.data.dataset
+    return self.data.split.train, len(dataset.users), len(dataset.items)
 
 
 def prepare(
@@ -85,14 +92,31 @@ def prepare(
   Raises:
     UserError: for whatever is wrong with files, fields or the split.
   """
+  begun = begin(cfg, data_dir, workdir)
+  if not trains_teacher(cfg):
+    return finish(begun)
+  train = train_teacher or teacher.train
+  if train_teacher is None and cfg.mesh.model > 1:
+    train = functools.partial(train, mesh=parallel.make_mesh(cfg.mesh))
+  return finish(begun, train(*begun.likes, cfg.teacher, cfg.train.seed))
+
+
+def trains_teacher(cfg: config.Config) -> bool:
+  """Whether factors are trained here, between `begin` and `finish`."""
+  return cfg.needs_teacher and cfg.teacher.source == 'als'
+
+
+def begin(
+    cfg: config.Config, data_dir: str | None, workdir: str | None
+) -> Begun:
+  """The first part of `prepare`: all that comes before the teacher."""
   _check_teacher(cfg)
-  watch = Stopwatch()
+  watch = read_data.Stopwatch()
   if cfg.data.mode == 'streaming':
-    data = _read_streamed(cfg, data_dir, workdir, watch)
+    data = read_data.read_streamed(cfg, data_dir, workdir, watch)
   else:
-    data = _read_resident(cfg, data_dir, watch)
-  dataset, split, labelled = data.dataset, data.split, data.labelled
-  entities = {'user': dataset.users, 'item': dataset.items}
+    data = read_data.read_resident(cfg, data_dir, watch)
+  entities = {'user': data.dataset.users, 'item': data.dataset.items}
   encoders, feature_notes = sides.fit(
       cfg.features,
       entities,
@@ -106,15 +130,22 @@ def prepare(
     encoded[side] = encoder.transform(entities[side])
   _check_inputs(cfg, encoded)
   watch.lap('features')
-  factors, blanked = _make_factors(
-      cfg, dataset, split, train_teacher or teacher.train
-  )
-  watch.lap('teacher')
+  return Begun(cfg, data, encoded, feature_notes, watch, workdir)
+
+
+def finish(
+    begun: Begun, trained: schema.Factors | None = None
+) -> problem_lib.Problem:
+  """The other part, with the teacher's factors where it is trained here."""
+  cfg, data, encoded = begun.cfg, begun.data, begun.encoded
+  dataset, split, labelled = data.dataset, data.split, data.labelled
+  factors, blanked = _make_factors(cfg, dataset, split, trained)
+  begun.watch.lap('teacher')
   history_notes = resident.history_notes(cfg, split.train, len(dataset.users))
   notes = (*dataset.notes, *split.notes, *data.dropped, *blanked)
   if labelled is not None and dataset.impressions is not None:
     notes += (labelled.describe(len(dataset.impressions)),)
-  notes += (*feature_notes, *history_notes, *unread.notes(cfg))
+  notes += (*begun.notes, *history_notes, *unread.notes(cfg))
   # Two features of one column say the same about it.
   notes = tuple(dict.fromkeys(notes))
   problem = problem_lib.Problem(
@@ -124,112 +155,12 @@ def prepare(
       factors,
       data.truth,
       notes,
-      watch.seconds,
+      begun.watch.seconds,
       labelled,
   )
-  if workdir is not None:
-    problem_lib.save(problem, workdir)
+  if begun.workdir is not None:
+    problem_lib.save(problem, begun.workdir)
   return problem
-
-
-@dataclasses.dataclass(frozen=True)
-class _Data:
-  """What is read and split, before features.
-
-  Attributes:
-    dataset: its interactions are empty where they are streamed.
-    split: of it.
-    labelled: rows along the split, or None.
-    trained_on: by side, rows that features are fitted on.
-    dropped: what the audit has mended, one sentence each.
-    truth: of a synthetic world.
-  """
-
-  dataset: schema.Dataset
-  split: schema.Split
-  labelled: impressions.Labelled | None
-  trained_on: dict[str, np.ndarray]
-  dropped: list[str]
-  truth: np.ndarray | None = None
-
-
-def _read_resident(
-    cfg: config.Config, data_dir: str | None, watch: Stopwatch
-) -> _Data:
-  """Reads, splits and audits with all interactions in memory."""
-  dataset, truth = _load_data(cfg, data_dir)
-  watch.lap('read')
-  dataset, dropped = _audit_published(cfg, dataset)
-  split = splits.make_split(dataset, cfg.data)
-  split, more = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
-  dropped += more
-  dropped += audit.check_targets(
-      resident.target_items(cfg, split, len(dataset.items)),
-      split,
-      dataset,
-      allow_cold=cfg.objective.target_items == 'all',
-  )
-  labelled = None
-  if dataset.impressions is not None:
-    labelled = impressions.split(
-        dataset.impressions, split, cfg.data.seed, cfg.data.split == 'time'
-    )
-  rows = split.train if labelled is None else labelled.train
-  label_signal.check(cfg, rows, split.train, len(dataset.users))
-  counted.check_times(cfg, split.train, labelled)
-  watch.lap('split and audit')
-  if dataset.samples is not None:
-    # What is trained on must not be described by what came of it.
-    trained = impressions.of_training(dataset.samples.rows, rows)
-    users, items = dataset.samples.describe(trained)
-    dataset = dataclasses.replace(dataset, users=users, items=items)
-  # Some that never had a reaction are trained on as well.
-  trained_on = {
-      side: np.union1d(liked, getattr(rows, side))
-      for side, liked in zip(sides.NAMES, split.train_rows())
-  }
-  return _Data(dataset, split, labelled, trained_on, dropped, truth)
-
-
-def _read_streamed(
-    cfg: config.Config,
-    data_dir: str | None,
-    workdir: str | None,
-    watch: Stopwatch,
-) -> _Data:
-  """Reads and splits in passes over files; training rows go to one of them."""
-  try:
-    with tempfile.TemporaryFile(dir=workdir) as file:
-      staged = streamed_tables.stage(cfg.data.tables, data_dir, file)
-      watch.lap('read')
-      divide = functools.partial(
-          streamed_split.split, staged, cfg.data, cfg.objective.user_balance
-      )
-      if workdir is None:
-        with tempfile.TemporaryFile() as output:
-          found = divide(output)
-      else:
-        found = streamed_split.write(divide, workdir)
-  except OSError as error:
-    raise errors.UserError(
-        f'{workdir or tempfile.gettempdir()} has no room for the rows of '
-        f'interactions ({error.strerror or error}): 16 bytes each, twice while '
-        'they are split. Free space, or choose another --workdir.'
-    ) from error
-  split, labelled = found
-  split, dropped = audit.check_split(
-      staged.dataset, split, drop=cfg.data.drop_leaks
-  )
-  streamed = split.streamed
-  assert streamed is not None
-  examples = label_tables.examples_of(streamed)
-  label_signal.check(cfg, examples, split.train, len(staged.dataset.users))
-  watch.lap('split and audit')
-  trained_on = {
-      'user': np.flatnonzero(streamed.user_rows),
-      'item': np.flatnonzero(streamed.item_rows),
-  }
-  return _Data(staged.dataset, split, labelled, trained_on, dropped)
 
 
 def check_signal(cfg: config.Config, problem: problem_lib.Problem) -> None:
@@ -274,34 +205,6 @@ def _check_inputs(
       )
 
 
-def _load_data(
-    cfg: config.Config, data_dir: str | None
-) -> tuple[schema.Dataset, np.ndarray | None]:
-  """The data set and, for a synthetic world, its true scores [U, I]."""
-  if cfg.data.name != 'synthetic':
-    return sources.load(cfg.data, data_dir), None
-  world = synthetic.make_world(cfg.data.synthetic)
-  users = np.arange(len(world.dataset.users))
-  items = np.arange(len(world.dataset.items))
-  return world.dataset, world.true_scores(users, items)
-
-
-def _audit_published(
-    cfg: config.Config, dataset: schema.Dataset
-) -> tuple[schema.Dataset, list[str]]:
-  """Audits a published split before validation rows are drawn from it.
-
-  Later a cold row that leaks into training could be drawn into validation and
-  would no longer be seen.
-  """
-  if not dataset.held_out:
-    return dataset, []
-  split = schema.Split(dataset.interactions, dataset.held_out)
-  split, dropped = audit.check_split(dataset, split, drop=cfg.data.drop_leaks)
-  mended = dataclasses.replace(dataset, interactions=split.train)
-  return mended, dropped
-
-
 def _check_teacher(cfg: config.Config) -> None:
   """Refuses factors that know what the best checkpoint is chosen on."""
   source, data = cfg.teacher.source, cfg.data
@@ -322,21 +225,14 @@ def _make_factors(
     cfg: config.Config,
     dataset: schema.Dataset,
     split: schema.Split,
-    train_teacher: Callable[..., schema.Factors],
+    trained: schema.Factors | None,
 ) -> tuple[schema.Factors, list[str]]:
   """Teacher factors of the training rows, audited, and what to say of them."""
   settings = cfg.teacher
   if not cfg.needs_teacher:
     return _no_factors(len(dataset.users), len(dataset.items)), []
-  if settings.source == 'als':
-    factors = train_teacher(
-        split.train,
-        len(dataset.users),
-        len(dataset.items),
-        settings,
-        cfg.train.seed,
-    )
-    return audit.check_factors(dataset, split, factors)
+  if trained is not None:
+    return audit.check_factors(dataset, split, trained)
   factors = (
       _published_factors(cfg, dataset)
       if settings.source == 'published'

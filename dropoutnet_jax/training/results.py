@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`results.json`: the model and every baseline on every split."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import importlib.metadata
 import json
 import os
@@ -9,12 +9,13 @@ import platform
 import resource
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from dropoutnet_jax import __version__
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
+from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import details
@@ -62,6 +63,24 @@ def make_baselines(
   return methods
 
 
+class _OfModel(NamedTuple):
+  """What the model does, before it is compared with anything.
+
+  Attributes:
+    sets: by name of the set.
+    labelled: by name of the set and method.
+    warm_up: by side.
+    ranks: effective ranks of the embeddings by side.
+    seconds: that it took.
+  """
+
+  sets: dict[str, details.Measured]
+  labelled: dict[str, dict[str, Any]]
+  warm_up: dict[str, warm_up.OfModel | None]
+  ranks: dict[str, float]
+  seconds: float
+
+
 def evaluate(
     runtime: runtime_lib.Runtime,
     state: state_lib.TrainState,
@@ -76,45 +95,88 @@ def evaluate(
 
   Returns:
     The first the same on all processes, which must all call this; one of them
-    computes, and has the second.
+    computes, with the others where the tables lie on all, and has the second.
   """
   scorer = runtime.scorer(state)
   step = int(state.step)
-  found = parallel.on_writer(lambda: _evaluate(runtime, scorer, step, outcome))
+  together = _measure(runtime, scorer) if runtime.shares_evaluation else None
+
+  def conclude() -> tuple[dict[str, Any], dict[str, details.PerUser]]:
+    measured = together or _measure(runtime, scorer)
+    return _evaluate(runtime, measured, step, outcome)
+
+  found = parallel.on_writer(conclude)
   text = parallel.from_writer(None if found is None else json.dumps(found[0]))
   return json.loads(text), {} if found is None else found[1]
 
 
+def _sets(
+    problem: problem_lib.Problem,
+) -> Iterator[tuple[str, schema.EvaluationSet, schema.Interactions | None]]:
+  """Name, pairs and labelled rows of the sets that are evaluated."""
+  for name, held_out in problem.split.evaluation.items():
+    if len(held_out):
+      rows = None
+      if problem.labelled is not None:
+        rows = problem.labelled.evaluation.get(name)
+      yield name, held_out, rows if rows is not None and len(rows) else None
+
+
+def _measure(
+    runtime: runtime_lib.Runtime, scorer: model_scores.Scorer
+) -> _OfModel:
+  """All that needs the model's scores."""
+  begin = time.monotonic()
+  cfg, problem = runtime.cfg, runtime.problem
+  methods, likes = scorer.methods(), problem.likes()
+  params = scorer.variables['params']
+  sets, labelled = {}, {}
+  for name, held_out, rows in _sets(problem):
+    sets[name] = details.measure(
+        methods, name, held_out, problem, likes, cfg.evaluation
+    )
+    if rows is not None:
+      labelled[name] = _label_metrics(cfg, methods, name, rows, params)
+  ranks = {
+      side: round(lists.effective_rank(scorer.blocks_of_embeddings(side)), 2)
+      for side in ('user', 'item')
+  }
+  curves = warm_up.measure(problem, scorer, cfg)
+  return _OfModel(sets, labelled, curves, ranks, time.monotonic() - begin)
+
+
 def _evaluate(
     runtime: runtime_lib.Runtime,
-    scorer: model_scores.Scorer,
+    measured: _OfModel,
     step: int,
     outcome: loop.Outcome,
 ) -> tuple[dict[str, Any], dict[str, details.PerUser]]:
   """`evaluate` on one process, without any collective operation."""
   begin = time.monotonic()
   cfg, problem = runtime.cfg, runtime.problem
-  methods = scorer.methods() | make_baselines(runtime)
-  likes = problem.likes()
+  methods, likes = make_baselines(runtime), problem.likes()
   splits: dict[str, Any] = {}
   per_user: dict[str, details.PerUser] = {}
-  for name, held_out in problem.split.evaluation.items():
-    if len(held_out):
-      splits[name], per_user[name] = details.evaluate(
-          methods, name, held_out, problem, likes, cfg.evaluation
-      )
-  if problem.labelled is not None:
-    for name, rows in problem.labelled.evaluation.items():
-      if name in splits and len(rows):
-        splits[name]['labelled'] = _label_metrics(
-            cfg, methods, name, rows, scorer.variables['params']
-        )
+  for name, held_out, rows in _sets(problem):
+    splits[name], per_user[name] = details.evaluate(
+        methods,
+        name,
+        held_out,
+        problem,
+        likes,
+        cfg.evaluation,
+        measured.sets[name],
+    )
+    if rows is not None:
+      of_others = _label_metrics(cfg, methods, name, rows)
+      splits[name]['labelled'] = measured.labelled[name] | of_others
   chosen = {
       label: method.chosen()
       for label, method in methods.items()
       if isinstance(method, (ridge_method.ContentRidge, baselines.ContentKnn))
   }
-  curves = warm_up.evaluate(problem, scorer, cfg, methods)
+  curves = warm_up.evaluate(measured.warm_up, cfg, methods)
+  seconds = measured.seconds + time.monotonic() - begin
   trained = outcome.step * runtime.pairs_per_step
   results = {
       'experiment': cfg.name,
@@ -125,7 +187,7 @@ def _evaluate(
       'train_seconds': round(outcome.seconds, 3),
       'examples_per_second': round(trained / max(outcome.seconds, 1e-9), 1),
       'prepare_seconds': problem.seconds,
-      'evaluate_seconds': round(time.monotonic() - begin, 3),
+      'evaluate_seconds': round(seconds, 3),
       'peak_memory_bytes': peak_memory(),
       'peak_device_memory_bytes': parallel.device_memory(),
       'devices': parallel.describe_devices(),
@@ -135,10 +197,7 @@ def _evaluate(
       'chosen': chosen,
       'splits': splits,
       'warm_up': curves,
-      'embedding_rank': {
-          side: round(lists.effective_rank(emb), 2)
-          for side, emb in scorer.all_embeddings().items()
-      },
+      'embedding_rank': measured.ranks,
   }
   return results, per_user
 
@@ -148,15 +207,16 @@ def _label_metrics(
     methods: dict[str, protocol.Method],
     name: str,
     rows: schema.Interactions,
-    params: Any,
+    params: Any = None,
 ) -> dict[str, Any]:
   """AUC and the like of every method on the labelled rows of one set.
 
-  Only what 'pointwise' has trained says probabilities: the towers.
+  Only what 'pointwise' has trained says probabilities: the towers, which have
+  `params`.
   """
   trained = 'tower' if 'tower' in methods else 'model'
   logit = None
-  if cfg.objective.pointwise:
+  if cfg.objective.pointwise and params is not None:
     logit = validation.logits(cfg, params)
   return {
       label: row_scores.evaluate(

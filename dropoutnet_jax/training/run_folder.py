@@ -27,6 +27,7 @@ _LOCK = '.lock'
 # it goes: without config.json the rest would be somebody else's files.
 _PREPARED = (
     'problem.npz',
+    'likes.npz',  # while several processes train the teacher
     'rows.bin',
     'sparse_part.npz',
     'features.json',
@@ -137,7 +138,7 @@ def _take(workdir: str, cfg: config.Config) -> None:
   if differences(workdir, cfg):
     remove_prepared(workdir)
   path = os.path.join(workdir, _CONFIG)
-  if not os.path.exists(path):
+  if not os.path.exists(path) or read_config(workdir).mesh != cfg.mesh:
     files.write_text(path, config_tree.to_json(cfg))
 
 
@@ -158,7 +159,8 @@ def check_same_experiment(workdir: str, cfg: config.Config) -> None:
 def differences(workdir: str, cfg: config.Config) -> list[str]:
   """Fields in which config.json differs, 'train.seed (0 there, 1 now)'.
 
-  None where there is no config.json.
+  None where there is no config.json. The mesh is none of them: a run goes on on
+  other devices.
 
   Raises:
     UserError: if it is damaged.
@@ -170,7 +172,7 @@ def differences(workdir: str, cfg: config.Config) -> list[str]:
   return [
       f'{name} ({found.get(name)!r} there, {wanted.get(name)!r} now)'
       for name in sorted(found.keys() | wanted.keys())
-      if found.get(name) != wanted.get(name)
+      if found.get(name) != wanted.get(name) and not name.startswith('mesh.')
   ]
 
 

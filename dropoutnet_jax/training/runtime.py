@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled parts of a run, built from its configuration and problem."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -56,12 +56,12 @@ class Runtime:
 
   def notes(self) -> list[str]:
     """What a user should know of how this run uses the devices."""
-    note = parallel.unsplit_note(self.batch_shape, self.mesh)
+    note = unsplit_note(self.batch_shape, self.mesh)
     more = self.cfg.objective.num_sampled
     if more and not note:  # all items of a batch are embedded together
       items = self.batch_shape[0] + more
       field = 'objective.num_sampled'
-      note = parallel.unsplit_note((items,), self.mesh, field)
+      note = unsplit_note((items,), self.mesh, field)
     return [note] if note else []
 
   def fresh_state(self) -> state_lib.TrainState:
@@ -131,7 +131,10 @@ class Runtime:
       saved.restore_newest(self.abstract_state())
 
   def scorer(self, state: state_lib.TrainState) -> model_scores.Scorer:
-    """The model of a state, on this process; all processes must call this."""
+    """The model of a state; all processes must call this.
+
+    It is of this process, unless `shares_evaluation`.
+    """
     return model_scores.Scorer(
         self.embedder,
         self.own(state.eval_variables()),
@@ -141,14 +144,18 @@ class Runtime:
         self.cfg.model.sparse.tower_weight,
     )
 
+  @property
+  def shares_evaluation(self) -> bool:
+    """Whether all processes must take part where the model scores."""
+    return table_shards.are_split(self.mesh) and self.mesh.is_multi_process
+
   def own(self, tree: Any) -> Any:
     """What this process has for itself, as `embedder` takes it.
 
-    That is a copy on its first device; but tables that are split over devices
-    of this process alone stay so, since they may be larger than one of them.
-    All processes must call this.
+    That is a copy on its first device; but tables that are split stay so, since
+    they may be larger than it. All processes must call this.
     """
-    return tree if table_shards.are_here(self.mesh) else parallel.local(tree)
+    return tree if table_shards.are_split(self.mesh) else parallel.local(tree)
 
   def feed(self, workdir: str, step: int) -> row_feed.Feed:
     """What the steps from this one on read.
@@ -200,6 +207,21 @@ class Runtime:
     )
 
 
+def unsplit_note(
+    sizes: Sequence[int], mesh: parallel.Mesh, field: str = 'train.batch_size'
+) -> str:
+  """Says that a batch of such numbers of rows is not split; else ''."""
+  parts = parallel.num_parts(mesh)
+  left = [str(size) for size in sizes if size % parts]
+  if not left:
+    return ''
+  return (
+      f'{" and ".join(left)} rows of a batch cannot be split over {parts} '
+      'devices, so that each of them computes all of them. Choose '
+      f'config.{field} so that {parts} divides the rows.'
+  )
+
+
 def build(
     cfg: config.Config,
     problem: problem_lib.Problem,
@@ -225,7 +247,7 @@ def build(
       model=model,
       optimizer=optimizers.make_optimizer(cfg.train),
       embedder=model_scores.Embedder(
-          model, mesh if table_shards.are_here(mesh) else None
+          model, mesh if table_shards.are_split(mesh) else None
       ),
       batch_shape=step_batch.batch_shape(cfg, tables),
       sparse=sparse,

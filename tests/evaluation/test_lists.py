@@ -86,9 +86,9 @@ def test_gini():
 
 
 def test_effective_rank():
-  assert lists.effective_rank(np.eye(5, dtype=np.float32)) == pytest.approx(5)
+  assert lists.effective_rank([np.eye(3, 5), np.eye(5)[3:]]) == pytest.approx(5)
   line = np.outer(np.arange(9.0), [1.0, 2.0])
-  assert lists.effective_rank(line) == pytest.approx(1)
-  assert lists.effective_rank(np.zeros((3, 2))) == 0
+  assert lists.effective_rank([line]) == pytest.approx(1)
+  assert lists.effective_rank([np.zeros((3, 2))]) == 0
   two = np.diag([1.0, 1.0, 1e-9])
-  assert lists.effective_rank(two) == pytest.approx(2)
+  assert lists.effective_rank([two]) == pytest.approx(2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dropoutnet_jax.evaluation import metrics
+from dropoutnet_jax.evaluation import rank_counts
 
 
 @settings(max_examples=60, deadline=None)
@@ -138,13 +139,13 @@ def test_blocks_of_pairs_join_up(num_items):
 
 def test_number_of_pairs_does_not_recompile(monkeypatch):
   traced = []
-  original = metrics._intervals
+  original = rank_counts._around
 
   def counted(*arrays):
     traced.append(1)
     return original(*arrays)
 
-  monkeypatch.setattr(metrics, '_intervals', counted)
+  monkeypatch.setattr(rank_counts, '_around', counted)
   scores = np.arange(33.0).reshape(3, 11)  # a shape no other test has
   for number, num_pairs in enumerate((0, 1, 5, 1000, 2**14)):
     row = np.arange(num_pairs) % 3

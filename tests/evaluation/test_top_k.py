@@ -11,7 +11,7 @@ import pytest
 
 from dropoutnet_jax import parallel
 from dropoutnet_jax.evaluation import top_k
-from tests import collectives
+from benchmarks import collectives
 
 
 def integer_embeddings(seed, num_users, num_items, rank=3):

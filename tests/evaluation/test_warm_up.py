@@ -127,7 +127,7 @@ def test_no_curve_without_held_out_pairs(problem, scorer):
   bare = dataclasses.replace(
       problem, split=dataclasses.replace(problem.split, evaluation=evaluation)
   )
-  found = warm_up.evaluate(bare, scorer, CONFIG, {})
+  found = warm_up.evaluate(warm_up.measure(bare, scorer, CONFIG), CONFIG, {})
   assert found == {'item': {}, 'user': {}}
 
 
@@ -217,7 +217,9 @@ def test_statistics_count_the_shown_pairs(problem, scorer, side):
 
 
 def test_nothing_shown_is_the_cold_model(problem, scorer):
-  curves = warm_up.evaluate(problem, scorer, CONFIG, {})
+  curves = warm_up.evaluate(
+      warm_up.measure(problem, scorer, CONFIG), CONFIG, {}
+  )
   assert list(curves['item']) == list(curves['user']) == ['0', '1', str(MOST)]
   for side, curve in curves.items():
     plan = warm_up.plan(problem, side, MOST, CONFIG.train.seed)
@@ -239,7 +241,9 @@ def test_nothing_shown_is_the_cold_model(problem, scorer):
 
 
 def test_points_are_compared_with_the_one_before(problem, scorer):
-  curve = warm_up.evaluate(problem, scorer, CONFIG, {})['user']
+  curve = warm_up.evaluate(
+      warm_up.measure(problem, scorer, CONFIG), CONFIG, {}
+  )['user']
   assert 'more' not in curve['0']
   for before, point in zip(list(curve.values()), list(curve.values())[1:]):
     for name in ('model', 'model, folded in'):
@@ -250,7 +254,9 @@ def test_points_are_compared_with_the_one_before(problem, scorer):
     assert 'teacher' in point['more']
   settings = dataclasses.replace(CONFIG.evaluation, bootstrap=0)
   without = dataclasses.replace(CONFIG, evaluation=settings)
-  curve = warm_up.evaluate(problem, scorer, without, {})['user']
+  curve = warm_up.evaluate(
+      warm_up.measure(problem, scorer, without), without, {}
+  )['user']
   assert not any('more' in point for point in curve.values())
 
 
@@ -329,7 +335,9 @@ def test_baselines_that_can_be_told_are_in_the_curve_of_users(problem, scorer):
       'content_knn': baselines.ContentKnn(problem, _settings()),
       'popularity': baselines.make_popularity(problem),
   }
-  curves = warm_up.evaluate(problem, scorer, CONFIG, methods)
+  curves = warm_up.evaluate(
+      warm_up.measure(problem, scorer, CONFIG), CONFIG, methods
+  )
   for point in curves['user'].values():
     assert 'content_knn' in point['methods']
     assert 'popularity' not in point['methods']

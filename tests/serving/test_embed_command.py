@@ -11,6 +11,8 @@ from pyarrow import ipc
 from pyarrow import parquet
 import pytest
 
+from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_blocks
@@ -169,6 +171,103 @@ def test_an_id_may_come_twice_and_keys_late(shop, here, monkeypatch):
       'met.csv: 1 row(s) are left out, whose item_id (1 of them, such as i99) '
       'is not among the items of the run.',
   ]
+
+
+def _as_process(monkeypatch, number, count=3):
+  monkeypatch.setattr(parallel, 'which_process', lambda: (number, count))
+
+
+@pytest.mark.parametrize('flags', ['--items=folder', '--side=item'])
+def test_processes_write_a_part_each(shop, here, monkeypatch, flags):
+  """Of rows that lie across files, row groups and blocks."""
+  monkeypatch.setattr(row_sources, 'BLOCK', 5)
+  (here / 'folder').mkdir()
+  table = pa.Table.from_pylist(_ROWS)
+  for name, begin, size in (('a', 0, 3), ('b', 3, 1), ('c', 4, 36)):
+    parquet.write_table(
+        table[begin : begin + size],
+        here / 'folder' / f'{name}.parquet',
+        row_group_size=11,
+    )
+  assert _embed('--output=one.parquet', flags).status == 0
+  for number in range(3):
+    _as_process(monkeypatch, number)
+    ended = _embed('--output=out', flags)
+    assert (ended.status, ended.err) == (0, '')
+  one = parquet.read_table('one.parquet')
+  names = [f'items-0000{n}-of-00003.parquet' for n in range(3)]
+  assert sorted(p.name for p in (here / 'out').iterdir()) == names
+  parts = [parquet.read_table(f'out/{name}') for name in names]
+  assert max(map(len, parts)) - min(map(len, parts)) <= 1
+  both = pa.concat_tables(parts)
+  assert both.schema == one.schema
+  assert both.column(0) == one.column(0)
+  np.testing.assert_allclose(
+      *(np.stack(x['dense'].to_numpy()) for x in (both, one)),
+      rtol=1e-5,
+      atol=1e-6,
+  )
+
+
+def test_no_part_is_there_where_another_process_fails(shop, here, monkeypatch):
+  """Its file waits under a name that no reader of the folder looks at."""
+  asked = []
+
+  def agree(is_well=True):
+    asked.append(is_well)
+    if len(asked) == 2:
+      found.extend(path.name for path in (here / 'out').iterdir())
+      raise errors.UserError('Another process has stopped; its message says.')
+
+  found: list[str] = []
+  monkeypatch.setattr(parallel, 'agree', agree)
+  _as_process(monkeypatch, 1)
+  before = command_line.snapshot(here)
+  ended = _embed('--output=out', '--side=item')
+  command_line.check(ended, 2, 'Another process has stopped; its message')
+  assert asked == [True, True]
+  assert [name.startswith('.items-00001-of-00003.') for name in found] == [True]
+  assert command_line.snapshot(here) == before
+
+
+@pytest.mark.parametrize(
+    'flags, message',
+    [
+        (
+            '--output=e.parquet --side=item',
+            '--output=e.parquet: 3 processes write a file each; name a folder.',
+        ),
+        (
+            '--output=new --items=i.csv',
+            '--items=i.csv: several processes share the rows of Parquet files',
+        ),
+        (
+            '--output=new --items=few.parquet',
+            '--items=few.parquet has 2 rows for 3 processes; start one process',
+        ),
+        (
+            '--output=old --side=item',
+            '--output=old holds items-00000-of-00002.parquet, which is of ano',
+        ),
+        ('--output=older --side=user', '--output=older holds users.parquet, w'),
+    ],
+)
+def test_mistakes_of_several(shop, here, monkeypatch, flags, message):
+  (here / 'i.csv').write_text('item_id\ni1\n')
+  few = pa.table({'item_id': ['a', 'b']})
+  for path in (
+      'few.parquet',
+      'old/items-00000-of-00002.parquet',
+      'older/users.parquet',
+      'older/items.parquet',
+  ):
+    (here / path).parent.mkdir(exist_ok=True)
+    parquet.write_table(few, here / path)
+  _as_process(monkeypatch, 0)
+  before = command_line.snapshot(here)
+  ended = _embed(*flags.split())
+  command_line.check(ended, 2, message)
+  assert command_line.snapshot(here) == before
 
 
 class Case(NamedTuple):

@@ -12,6 +12,7 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import synthetic
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import read_data
 from dropoutnet_jax.training import resident
 from tests import tiny_run
 
@@ -96,7 +97,8 @@ def test_factors_from_elsewhere_must_not_be_validated(
     source, split, monkeypatch
 ):
   """They were fitted to the very pairs that the best step is chosen on."""
-  monkeypatch.setattr(prepare, '_load_data', lambda *_: pytest.fail('too late'))
+  late = lambda *_: pytest.fail('too late')
+  monkeypatch.setattr(read_data, '_load_data', late)
   cfg = tiny_run.changed(data={'split': split}, teacher={'source': source})
   with pytest.raises(errors.UserError) as caught:
     prepare.prepare(cfg, None, None)
@@ -137,7 +139,7 @@ def _published_world(**held_out):
 
 def _prepare_world(monkeypatch, world, **sections):
   """The problem of a data set that is no file."""
-  monkeypatch.setattr(prepare, '_load_data', lambda *_: (world, None))
+  monkeypatch.setattr(read_data, '_load_data', lambda *_: (world, None))
   data = {'split': 'published-cold', 'validation': 'return'}
   sections['data'] = data | sections.get('data', {})
   return prepare.prepare(tiny_run.changed(**sections), None, None)
@@ -289,7 +291,7 @@ def test_labelled_rows_are_trained_on_and_kept(monkeypatch, tmp_path):
       label=np.repeat(np.float32([0, 1]), [size, len(likes)]),
   )
   world = dataclasses.replace(world, impressions=both)
-  monkeypatch.setattr(prepare, '_load_data', lambda *_: (world, None))
+  monkeypatch.setattr(read_data, '_load_data', lambda *_: (world, None))
   cfg = tiny_run.get_config()
   cfg.objective = config.ObjectiveConfig(
       teacher=0.0, pointwise=1.0, pairing='interactions', user_balance=1.0

@@ -13,7 +13,7 @@ from dropoutnet_jax import table_shards
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
-from tests import collectives
+from benchmarks import collectives
 from tests import tiny_run
 from tests import toy_tokens
 

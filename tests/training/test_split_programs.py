@@ -18,7 +18,7 @@ from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import validation
-from tests import collectives
+from benchmarks import collectives
 from tests import tiny_run
 
 STEPS = 50
@@ -85,8 +85,11 @@ def programs(labelled):
 
 CASES = [
     ('blocks', '8x1'),
+    ('blocks', '4x2'),
     ('blocks', '2x4'),
+    ('published', '8x1'),
     ('published', '4x2'),
+    ('published', '2x4'),
     ('few', '8x1'),
     ('few', '4x2'),
     ('few', '2x4'),

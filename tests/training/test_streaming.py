@@ -19,6 +19,7 @@ from dropoutnet_jax.data import row_file
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
+from dropoutnet_jax.training import read_data
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import row_feed
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -258,7 +259,7 @@ def test_a_folder_without_room(tables, tmp_path, monkeypatch):
   def full(*_):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(prepare.streamed_tables, 'stage', full)
+  monkeypatch.setattr(read_data.streamed_tables, 'stage', full)
   with pytest.raises(errors.UserError, match='no room for the rows of inter'):
     prepare.prepare(toy.make_config(tables), None, str(tmp_path))
 

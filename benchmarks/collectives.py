@@ -22,6 +22,7 @@ _CALLED = re.compile(
     r'\b(?:body|condition|calls|to_apply|true_computation|false_computation|'
     r'branch_computations)=(\{[^}]*\}|%?[\w.-]+)'
 )
+_CHANNEL = re.compile(r'\bchannel_id=(\d+)')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 
 
@@ -67,7 +68,7 @@ def operations(text: str) -> list[Operation]:
 
   A loop is as many times its body as the compiler knows that it runs; of a
   branch all sides count. What runs asynchronously counts once, at its start,
-  and a fusion is one instruction.
+  and a fusion is one instruction, beside what it sends.
   """
   computations, entry = _computations(text)
   found: list[Operation] = []
@@ -85,13 +86,28 @@ def operations(text: str) -> list[Operation]:
           arrays = arrays[len(arrays) // 2 :]  # operands come first
         found.append(Operation(kind, arrays, times, line))
       if kind == 'fusion':
-        continue  # what is inside is never in memory, and sends nothing
+        # What is inside is never in memory; on TPUs it may send.
+        for name in _CALLED.findall(line):
+          fused(name.lstrip('%'), times)
+        continue
       trips = _TRIPS.search(line) if kind == 'while' else None
       inner = times * int(trips.group(1)) if trips else times
       for called in _CALLED.findall(line):
         for one in re.findall(r'[\w.-]+', called):
           visit(one, inner)
 
+  def fused(name: str, times: int) -> None:
+    """Collectives that begin in one fusion and end in others, once each."""
+    for line in computations.get(name, ()):
+      parts = _INSTRUCTION.match(line)
+      channel = _CHANNEL.search(line)
+      if parts and channel and parts.group(3) in KINDS:
+        if channel.group(1) not in channels:
+          channels.add(channel.group(1))
+          arrays = tuple(_arrays(parts.group(2)))
+          found.append(Operation(parts.group(3), arrays, times, line))
+
+  channels: set[str] = set()
   visit(entry, 1)
   return found
 
