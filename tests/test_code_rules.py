@@ -48,6 +48,7 @@ LAYERS = (
     'teacher',
     'evaluation',
     'training',
+    'exploring',
     'serving',
     'report',
     'run_report',
