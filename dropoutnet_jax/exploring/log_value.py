@@ -21,11 +21,33 @@ from dropoutnet_jax.exploring import reward_model
 FILE = 'off_policy.json'
 
 
+def read(
+    problem: problem_lib.Problem, path: str, clip: float | None = None
+) -> logged.Rows:
+  """The log, checked before a model is loaded.
+
+  Raises:
+    UserError: for whatever is wrong with it, or if clip is not above 0.
+  """
+  if clip is not None and not (np.isfinite(clip) and clip > 0):
+    raise errors.UserError(
+        f'--clip={clip:g}: the largest weight must be a number above 0.'
+    )
+  rows = logged.read(path, problem.user.ids, problem.item.ids)
+  if not np.any((rows.user >= 0) & (rows.item >= 0)):
+    raise errors.UserError(
+        f'{path}: no row has both a user and an item that the run knows. Name '
+        'a log of what this run, or one of the same data, has shown.'
+    )
+  return rows
+
+
 def evaluate(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
+    rows: logged.Rows,
     path: str,
-    clip: float = 0.0,
+    clip: float | None = None,
     num_draws: int = 1000,
 ) -> dict[str, Any]:
   """The content of off_policy.json.
@@ -33,8 +55,9 @@ def evaluate(
   Args:
     problem: the data of the run.
     scorer: its model.
-    path: of the log; see `logged`.
-    clip: the largest weight; 0 for none.
+    rows: the log; see `read`.
+    path: where it is.
+    clip: the largest weight; None for none.
     num_draws: of the bootstrap over users.
 
   Returns:
@@ -42,21 +65,10 @@ def evaluate(
     `off_policy` what its `estimate` returns.
 
   Raises:
-    UserError: for whatever is wrong with the log, or if clip is below 0.
+    UserError: if scores are not finite.
   """
-  if not (np.isfinite(clip) and clip >= 0):
-    raise errors.UserError(
-        f'--clip={clip}: the largest weight must be a number above 0, or 0 for '
-        'none.'
-    )
-  rows = logged.read(path, problem.user.ids, problem.item.ids)
-  log, num_met = _make_log(problem, scorer, rows)
   notes = list(rows.notes)
-  if not len(log):
-    raise errors.UserError(
-        f'{path}: no row has both a user and an item that the run knows. Name '
-        'a log of what this run, or one of the same data, has shown.'
-    )
+  log, num_met = _make_log(problem, scorer, rows)
   if num_met:
     notes.append(
         f'{num_met:,} place(s) show what the user has met in training, which '
@@ -82,7 +94,7 @@ def evaluate(
   for view in off_policy.VIEWS:
     if view == 'slate' and not len(log.whole_slates()):
       continue
-    found[view] = off_policy.estimate(log, view, num_draws, clip)
+    found[view] = off_policy.estimate(log, view, num_draws, clip or 0.0)
     found['warnings'] += off_policy.warnings(found[view], view)
   return found
 
@@ -142,7 +154,7 @@ def _make_log(
       reward,
       np.where(is_left, score_of_best, 0.0),
   )
-  num_met = int(np.sum(np.asarray(likes[user, item]) > 0)) if len(user) else 0
+  num_met = int(np.sum(likes[user, item] > 0))
   log = off_policy.Log(
       user=user,
       slate=slate,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_RIDGE = 1e-3  # on the slope of the standardised score, lest it be infinite
+_RIDGE = 1e-5  # on the slope of the standardised score, lest it be infinite
 _STEPS = 50
 _FOLDS = 5
 
