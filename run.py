@@ -65,7 +65,7 @@ _OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 _OWN = {
     'evaluate': ('against', 'logged', 'clip'),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
-    + ('candidates', 'exclude_seen'),
+    + ('candidates', 'exclude_seen', *arguments_lib.define_policy()),
     'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),

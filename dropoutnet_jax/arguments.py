@@ -15,6 +15,26 @@ from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 
+_POLICY = {
+    'epsilon': 'chance that a place shows any item; 0.1 for epsilon, else 0.',
+    'width': 'deviations of ucb, or a factor on those of thompson; 1.',
+    'new_share': 'chance that a place is kept for new items; 0.',
+    'boost': 'of new items, in standard deviations of scores; 0.',
+    'passes': 'under masks, of ucb and thompson; 16.',
+    'seed': 'of its draws; drawn and told if not given.',
+}
+
+
+def define_policy() -> tuple[str, ...]:
+  """Flags of a policy that `run.py recommend` shows items by; their names."""
+  text = 'recommend: slates by greedy, epsilon, ucb or thompson.'
+  flags.DEFINE_string('policy', None, text)
+  for name, what in _POLICY.items():
+    is_whole = name in ('passes', 'seed')
+    define = flags.DEFINE_integer if is_whole else flags.DEFINE_float
+    define(name, None, f'recommend --policy: {what}')
+  return ('policy', *_POLICY)
+
 
 def split(argv: Sequence[str]) -> tuple[str | None, list[str]]:
   """The experiment file that the arguments name last, and all the others."""

@@ -25,6 +25,7 @@ from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.exploring import calibration_file
 from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
@@ -261,6 +262,8 @@ def _evaluate(
     try:
       per_user.save(users, workdir)
       results_lib.write(workdir, results)
+      if runtime.cfg.evaluation.exploring:
+        _calibrate(runtime, scorer, workdir, int(state.step))
     except errors.UserError as error:
       why = getattr(error.__cause__, 'strerror', None) or error
       raise errors.UserError(
@@ -276,6 +279,19 @@ def _evaluate(
 
   parallel.on_writer(conclude)
   return results
+
+
+def _calibrate(
+    runtime: runtime_lib.Runtime,
+    scorer: model_scores.Scorer,
+    workdir: str,
+    step: int,
+) -> None:
+  """Keeps how sure scores of new items are; says why where that is unknown."""
+  found = calibration_file.make(runtime.cfg, runtime.problem, scorer, step)
+  calibration_file.write(workdir, found)
+  if found.note:
+    say(found.note)
 
 
 def _write_report(

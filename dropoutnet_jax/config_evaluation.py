@@ -45,6 +45,8 @@ class EvaluationConfig:
   # Interactions of each new row that the points of the warm-up curve show.
   warm_up_counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20)
   warm_up_users: int = 1000  # ranked at each point, drawn at random; 0 is all
+  # Calibrates how sure scores of new items are, into exploring.json.
+  exploring: bool = False
   threshold: float = 0.5  # probability, of precision and recall of labels
   users_per_chunk: int = 512  # bounds the memory of a block of scores
 

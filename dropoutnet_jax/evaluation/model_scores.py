@@ -63,7 +63,7 @@ class Embedder:
   """
 
   def __init__(self, model: towers.TwoTower, mesh: parallel.Mesh | None = None):
-    self._mesh = mesh
+    self.model, self._mesh = model, mesh
     self._embed = {
         side: make_embed(model, f'embed_{side}s') for side in ('user', 'item')
     }

@@ -41,7 +41,8 @@ class Policy:
     kind: one of KINDS.
     epsilon: chance that a place shows any item that is left, uniformly; None is
       0.1 for 'epsilon' and 0 for the others.
-    width: of 'ucb', standard deviations above the mean.
+    width: of 'ucb', standard deviations above the mean; of 'thompson', factor
+      on the deviations of the passes from it.
     new_share: chance that a place is kept for new items, where there are any.
     boost: added to the scores of new items, in standard deviations of the mean
       scores of a user's candidates.
@@ -88,6 +89,15 @@ class Policy:
     if self.epsilon is not None:
       return self.epsilon
     return _EPSILON if self.kind == 'epsilon' else 0.0
+
+  def __str__(self) -> str:
+    """The kind, and what is not as by default: 'thompson new_share=0.2'."""
+    words = [self.kind]
+    for field in dataclasses.fields(self)[1:]:
+      value = getattr(self, field.name)
+      if value != field.default:
+        words.append(f'{field.name}={value:g}')
+    return ' '.join(words)
 
   @property
   def needs_passes(self) -> bool:
@@ -235,7 +245,9 @@ class _Filling:
   def _orders_by(self, passes: np.ndarray) -> np.ndarray:
     """What the candidates are ordered by: [T', B, J]."""
     if self._policy.kind == 'thompson':
-      return passes
+      if self._policy.width == 1:
+        return passes
+      return self.mean + self._policy.width * (passes - self.mean)
     if self._policy.kind == 'ucb':
       return (self.mean + self._policy.width * passes.std(axis=0))[None]
     return self.mean[None]

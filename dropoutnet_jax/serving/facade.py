@@ -7,7 +7,7 @@ it; any other is new, and what is known of it are its columns and its history.
 Columns that are missing are missing values.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -20,9 +20,11 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import own_ids
 from dropoutnet_jax.data import table_files
+from dropoutnet_jax.exploring import policies
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import embedding_files
 from dropoutnet_jax.serving import explain as explain_lib
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import given_tables
 from dropoutnet_jax.serving import neighbours
 from dropoutnet_jax.serving import recommender as recommender_lib
@@ -46,8 +48,10 @@ class Recommender:
   twice.
   """
 
-  def __init__(self, ranker: recommender_lib.Ranker):
-    self.ranker = ranker
+  def __init__(
+      self, ranker: recommender_lib.Ranker, workdir: str | None = None
+  ):
+    self.ranker, self._explorer = ranker, explorer.Explorer(ranker, workdir)
 
   def embed_users(self, table: Any, history: Any = None) -> Embedded:
     """Embeddings of users, old and new, with histories beyond training."""
@@ -68,8 +72,12 @@ class Recommender:
       exclude: Any = None,
       history: Any = None,
       exclude_seen: bool = True,
+      policy: str | policies.Policy | None = None,
+      passes: int = explorer.PASSES,
+      seed: int | None = None,
+      impressions: Mapping[Any, int] | None = None,
   ) -> pa.Table:
-    """The k best items of each user.
+    """The k best items of each user, or the k that a policy shows her.
 
     Args:
       users: N.
@@ -80,12 +88,27 @@ class Recommender:
       history: what users met beyond training.
       exclude_seen: whether users get nothing that they met, in training or in
         the history.
+      policy: what fills the places, or its kind; None for the best items. The
+        first call of a run may calibrate it, in seconds to a minute.
+      passes: of the policy, where it looks at the spread of scores.
+      seed: of its draws; None draws one.
+      impressions: by id, how often items were shown; they take quota and boost
+        of a policy from new ones.
 
     Returns:
       Columns user_id, rank (from 1), item_id and score: the lists one after the
-      other, in the order of the users.
+      other, in the order of the users. Of a policy propensity too, the chance
+      of the item at its place given those before it, and policy, its name.
     """
     names_lib.check_k(k)
+    plan = None
+    if policy is not None:
+      if isinstance(policy, str):
+        policy = policies.Policy(policy)
+      plan = explorer.Plan(policy, passes, seed)
+      note = self._explorer.check(plan)
+      if note:
+        warnings.warn(note, stacklevel=2)
     rows, pairs = self._rows('user', users, 'users', history)
     items, _ = self._rows('item', candidates, 'candidates')
     banned = scipy.sparse.csr_array((len(rows), len(items)), dtype=np.float32)
@@ -97,9 +120,14 @@ class Recommender:
       banned = banned + self._excluded(exclude, rows, items)
     across = self._catalogue if candidates is None else None
     k = min(k, max(len(items), 1))
-    lists = self.ranker.recommend(
-        rows, items, k, scipy.sparse.csr_array(banned), across
-    )
+    banned = scipy.sparse.csr_array(banned)
+    if plan is not None:
+      shown = _counts(impressions, items.ids)
+      slates = self._explorer.slates(
+          rows, items, k, plan, banned, across, shown
+      )
+      return _slates_table(rows.ids, items.ids, list(slates), plan, k)
+    lists = self.ranker.recommend(rows, items, k, banned, across)
     parts = [(part.item, part.score) for part in lists]
     return _table('user_id', rows.ids, 'item_id', items.ids, *_joined(parts, k))
 
@@ -317,6 +345,31 @@ def _table(
   )
 
 
+def _counts(
+    impressions: Mapping[Any, int] | None, item_ids: np.ndarray
+) -> np.ndarray | None:
+  """Impressions in the order of the items: int64 [J]."""
+  if impressions is None:
+    return None
+  return np.array([impressions.get(name, 0) for name in item_ids.tolist()])
+
+
+def _slates_table(
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    slates: Sequence[explorer.Slates],
+    plan: explorer.Plan,
+    k: int,
+) -> pa.Table:
+  """As `_table`, with what is known of a policy."""
+  place, score = _joined([(one.item, one.score) for one in slates], k)
+  _, propensity = _joined([(one.item, one.propensity) for one in slates], k)
+  table = _table('user_id', user_ids, 'item_id', item_ids, place, score)
+  names = pa.array([str(plan.policy)] * len(table), pa.string())
+  shown = pa.array(propensity[place >= 0])
+  return table.append_column('propensity', shown).append_column('policy', names)
+
+
 def load(workdir: str) -> Recommender:
   """The best checkpoint of a run folder; see `recommender.load`."""
-  return Recommender(recommender_lib.load(workdir))
+  return Recommender(recommender_lib.load(workdir), workdir)

@@ -7,6 +7,8 @@ import dataclasses
 import numpy as np
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.exploring import policies
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import list_files
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_files
@@ -15,6 +17,7 @@ from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import telemetry
 
 _SHOWN_USERS = 5
+_Lists = recommender_lib.Lists | explorer.Slates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,13 @@ class Request:
     k: items of each user, at most.
     candidates: 'all', 'new' (items without training pairs) or 'known' ones.
     exclude_seen: whether users get nothing that they are known to have met.
+    policy: kind of `policies.Policy` that fills slates; None for lists.
+    epsilon: of the policy, as all that follows; None for its default.
+    width: likewise.
+    new_share: likewise.
+    boost: likewise.
+    passes: likewise.
+    seed: likewise.
   """
 
   output: str | None
@@ -38,6 +48,35 @@ class Request:
   k: int = 20
   candidates: str = 'all'
   exclude_seen: bool = True
+  policy: str | None = None
+  epsilon: float | None = None
+  width: float | None = None
+  new_share: float | None = None
+  boost: float | None = None
+  passes: int | None = None
+  seed: int | None = None
+
+  def plan(self) -> explorer.Plan | None:
+    """The policy with its numbers; None for lists.
+
+    Raises:
+      UserError: for a policy that there is not, or numbers without one.
+    """
+    given = {
+        name: getattr(self, name)
+        for name in ('epsilon', 'width', 'new_share', 'boost', 'passes', 'seed')
+        if getattr(self, name) is not None
+    }
+    if self.policy is None:
+      if given:
+        raise errors.UserError(
+            f'--{next(iter(given))} is of a policy; name one with --policy, '
+            f'such as {policies.KINDS[-1]}, or leave it out.'
+        )
+      return None
+    own = {x: given.pop(x) for x in ('passes', 'seed') if x in given}
+    policy = policies.Policy(self.policy, **given)
+    return explorer.Plan(policy, **own).with_seed()
 
   def check(self, workdir: str | None) -> tuple[str, str]:
     """The run folder and the file of the lists.
@@ -62,6 +101,7 @@ class Request:
           f'--candidates={self.candidates}: it must be one of '
           f'{", ".join(known)}.' + errors.did_you_mean(self.candidates, known)
       )
+    self.plan()
     inputs = [self.users, self.items, self.interactions]
     list_files.check(self.output, [path for path in inputs if path])
     run_folder.check_not_owned(workdir, 'output', self.output)
@@ -124,18 +164,25 @@ def answer(workdir: str | None, request: Request) -> Answer:
         'stays in their lists; --interactions=FILE takes out what it holds.'
     )
   notes += request_files.describe_unknown(users)
-  lists = model.recommend(
-      users,
-      items,
-      min(request.k, len(items)),
-      exclude if request.exclude_seen else None,
-  )
+  k = min(request.k, len(items))
+  exclude = exclude if request.exclude_seen else None
+  plan = request.plan()
   first: list[tuple[str, list[tuple[str, float]]]] = []
+  lists: Iterable[_Lists]
+  if plan is None:
+    lists = model.recommend(users, items, k, exclude)
+  else:
+    by_policy = explorer.Explorer(model, workdir)
+    note = by_policy.check(plan)
+    notes += [note] * bool(note)
+    notes.append(f'Slates by {plan.policy}, drawn with --seed={plan.seed}.')
+    lists = by_policy.slates(users, items, k, plan, exclude)
   num_rows = list_files.write(
       output,
       users.ids,
       items.ids,
       _watched(lists, users, items, first),
+      None if plan is None else str(plan.policy),
   )
   return Answer(model.step, len(users), len(items), num_rows, first, notes)
 
@@ -162,11 +209,11 @@ def _choose(
 
 
 def _watched(
-    lists: Iterable[recommender_lib.Lists],
+    lists: Iterable[_Lists],
     users: rows_lib.Rows,
     items: rows_lib.Rows,
     first: list[tuple[str, list[tuple[str, float]]]],
-) -> Iterator[recommender_lib.Lists]:
+) -> Iterator[_Lists]:
   """The lists, while a bar shows how far they are; those of the first users."""
   bar = telemetry.Bar('recommend', 'user', len(users))
   try:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists as a file: a row for each user and rank, in any of the usual formats.
 
-The rows are user_id, rank (from 1), item_id and score. They are written as
-they come, beside the target, which is replaced when all are there.
+The rows are user_id, rank (from 1), item_id and score; of slates that a policy
+has filled propensity and policy too. They are written as they come, beside the
+target, which is replaced when all are there.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,11 +21,15 @@ from pyarrow import parquet
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import recommender as recommender_lib
 
-# Takes rows: users, ranks, items as places in the ids, and scores; all [N].
-_Add = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], None]
+# Takes rows: users, ranks, items as places in the ids, scores, and what is
+# beyond NAMES; all [N].
+_Add = Callable[..., None]
 NAMES = ('user_id', 'rank', 'item_id', 'score')
+POLICY_NAMES = ('propensity', 'policy')  # of slates
+_Lists = recommender_lib.Lists | explorer.Slates
 
 
 def check(path: str, inputs: Sequence[str] = ()) -> None:
@@ -59,7 +64,8 @@ def write(
     path: str,
     user_ids: np.ndarray,
     item_ids: np.ndarray,
-    lists: Iterable[recommender_lib.Lists],
+    lists: Iterable[_Lists],
+    policy: str | None = None,
 ) -> int:
   """Writes lists while they are made.
 
@@ -69,6 +75,7 @@ def write(
     user_ids: int64 or str [N].
     item_ids: int64 or str [J], of the candidates.
     lists: of all users, in their order.
+    policy: that has filled them, which are slates then; None for lists.
 
   Returns:
     How many rows that are.
@@ -77,14 +84,25 @@ def write(
     UserError: if the file can't be written; one that is there stays then.
   """
   open_writer, count = _writer(path), 0
+  more = POLICY_NAMES if policy is not None else ()
 
   def fill(file: BinaryIO) -> None:
     nonlocal count
-    with open_writer(file, user_ids, item_ids) as add:
+    with open_writer(file, user_ids, item_ids, more) as add:
       for part in lists:
         row, column = np.nonzero(part.item >= 0)
         places = np.arange(len(user_ids))[part.users][row]
-        add(places, column + 1, part.item[row, column], part.score[row, column])
+        of_policy: list[np.ndarray] = []
+        if isinstance(part, explorer.Slates):
+          propensity = part.propensity[row, column]
+          of_policy = [propensity, np.full(len(row), policy)]
+        add(
+            places,
+            column + 1,
+            part.item[row, column],
+            part.score[row, column],
+            *of_policy,
+        )
         count += len(row)
 
   files.write(path, fill, '--output')
@@ -93,7 +111,7 @@ def write(
 
 def _writer(
     path: str,
-) -> Callable[[BinaryIO, np.ndarray, np.ndarray], Any]:
+) -> Callable[..., Any]:
   """What opens a file of the format that a name ends in."""
   ending = os.path.splitext(path)[1].lower()
   if ending not in _WRITERS:
@@ -116,16 +134,24 @@ def _text(file: BinaryIO) -> Iterator[io.TextIOWrapper]:
 
 @contextlib.contextmanager
 def _delimited(
-    separator: str, file: BinaryIO, user_ids: np.ndarray, item_ids: np.ndarray
+    separator: str,
+    file: BinaryIO,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    more: Sequence[str],
 ) -> Iterator[_Add]:
   with _text(file) as lines:
     writer = csv.writer(lines, delimiter=separator, lineterminator='\n')
-    writer.writerow(NAMES)
+    writer.writerow([*NAMES, *more])
 
     def add(
-        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+        user: np.ndarray,
+        rank: np.ndarray,
+        item: np.ndarray,
+        *others: np.ndarray,
     ) -> None:
-      columns = (user_ids[user], rank, item_ids[item], score.astype(str))
+      texts = (column.astype(str) for column in others)
+      columns = (user_ids[user], rank, item_ids[item], *texts)
       writer.writerows(zip(*(column.tolist() for column in columns)))
 
     yield add
@@ -133,22 +159,35 @@ def _delimited(
 
 @contextlib.contextmanager
 def _json_lines(
-    file: BinaryIO, user_ids: np.ndarray, item_ids: np.ndarray
+    file: BinaryIO,
+    user_ids: np.ndarray,
+    item_ids: np.ndarray,
+    more: Sequence[str],
 ) -> Iterator[_Add]:
   names = [json.dumps(one, ensure_ascii=False) for one in item_ids.tolist()]
+  keys = [f', "{name}": ' for name in (NAMES[-1], *more)]
+
+  def value(column: np.ndarray) -> list[str]:
+    if column.dtype.kind == 'f':
+      return column.astype(str).tolist()
+    return [json.dumps(one) for one in column.tolist()]
+
   with _text(file) as lines:
 
     def add(
-        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+        user: np.ndarray,
+        rank: np.ndarray,
+        item: np.ndarray,
+        *others: np.ndarray,
     ) -> None:
-      columns = (user_ids[user], rank, item, score.astype(str))
-      lines.writelines(
-          f'{{"user_id": {json.dumps(one, ensure_ascii=False)}, '
-          f'"rank": {number}, "item_id": {names[place]}, "score": {value}}}\n'
-          for one, number, place, value in zip(
-              *(column.tolist() for column in columns)
-          )
-      )
+      columns = (user_ids[user], rank, item)
+      rows = zip(*(column.tolist() for column in columns))
+      for (one, number, place), *values in zip(rows, *map(value, others)):
+        last = ''.join(key + text for key, text in zip(keys, values))
+        lines.write(
+            f'{{"user_id": {json.dumps(one, ensure_ascii=False)}, '
+            f'"rank": {number}, "item_id": {names[place]}{last}}}\n'
+        )
 
     yield add
 
@@ -159,28 +198,33 @@ def _arrow(
     file: BinaryIO,
     user_ids: np.ndarray,
     item_ids: np.ndarray,
+    more: Sequence[str],
 ) -> Iterator[_Add]:
   """Parquet and Arrow, whose writers take tables."""
   users, items = pa.array(user_ids), pa.array(item_ids)
   kinds = (users.type, pa.int32(), items.type, pa.float32())
-  schema = pa.schema(list(zip(NAMES, kinds)))
+  kinds += (pa.float32(), pa.string())[: len(more)]
+  schema = pa.schema(list(zip((*NAMES, *more), kinds)))
   with open_file(file, schema) as writer:
 
     def add(
-        user: np.ndarray, rank: np.ndarray, item: np.ndarray, score: np.ndarray
+        user: np.ndarray,
+        rank: np.ndarray,
+        item: np.ndarray,
+        *others: np.ndarray,
     ) -> None:
       columns = [
           users.take(pa.array(user)),
           pa.array(rank, pa.int32()),
           items.take(pa.array(item)),
-          pa.array(score),
+          *map(pa.array, others),
       ]
       writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
     yield add
 
 
-_WRITERS: dict[str, Callable[[BinaryIO, np.ndarray, np.ndarray], Any]] = {
+_WRITERS: dict[str, Callable[..., Any]] = {
     '.csv': lambda *arguments: _delimited(',', *arguments),
     '.tsv': lambda *arguments: _delimited('\t', *arguments),
     '.json': _json_lines,

@@ -28,7 +28,7 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.model import embeddings
-from dropoutnet_jax.serving import row_tables
+from dropoutnet_jax.serving import row_tables as row_tables_lib
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -111,9 +111,9 @@ class Ranker:
     return scipy.sparse.csr_array(met @ place)
 
   @functools.cached_property
-  def row_tables(self) -> row_tables.RowTables:
+  def row_tables(self) -> row_tables_lib.RowTables:
     """What the run says of rows that are asked about."""
-    return row_tables.RowTables(
+    return row_tables_lib.RowTables(
         self.cfg, self.problem, self.scorer.tables, self.encoders, self.likes
     )
 
@@ -247,12 +247,19 @@ class Ranker:
   ) -> tuple[np.ndarray, sparse_part.SparsePart | None]:
     """What the tower makes of users [C], and the sparse part of them alone."""
     known = self.row_tables.read('user', users)
+    part = self.sparse_of_users(users, known)
+    return self.embed_table('user', known.table), part
+
+  def sparse_of_users(
+      self, users: rows_lib.Rows, known: row_tables_lib.Known
+  ) -> sparse_part.SparsePart | None:
+    """The sparse part of users [C] alone, of whom this is known."""
     part = self.scorer.sparse
     if part is not None:
       part = part.select(users.preference_row())
       if known.more is not None:
         part = part.with_more(known.more, self.problem.item.sparse)
-    return self.embed_table('user', known.table), part
+    return part
 
   def join_users(
       self,

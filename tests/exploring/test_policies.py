@@ -19,6 +19,7 @@ _CASES = {
     'ucb with a floor': Policy('ucb', 0.2, width=0.5),
     'thompson': Policy('thompson'),
     'thompson with a floor': Policy('thompson', 0.3),
+    'thompson of half the width': Policy('thompson', width=0.5),
     'greedy with a quota': Policy('greedy', new_share=0.5),
     'decayed quota': Policy('greedy', new_share=0.7, half_life=5.0),
     'boost': Policy('thompson', boost=1.5, half_life=5.0),
@@ -52,7 +53,8 @@ def _place(policy, passes, left):
   fresh = np.where(_IS_NEW, 0.5 ** (_IMPRESSIONS / policy.half_life), 0)
   deviation = passes.mean(axis=0)[_ALLOWED].std()
   if policy.kind == 'thompson':
-    orders = passes
+    mean = passes.mean(axis=0)
+    orders = mean + policy.width * (passes - mean)
   elif policy.kind == 'ucb':
     orders = [passes.mean(axis=0) + policy.width * passes.std(axis=0)]
   else:

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How sure scores are: passes of both towers under masks of input dropout.
+
+Each pass masks the inputs of every user and every item anew (`masks`), embeds
+them and scores pairs; an item has the same mask for all users of a call. After
+Gal & Ghahramani (ICML 2016), who read such passes as draws from an approximate
+posterior. Around the score without masks, which stays the mean, their
+deviations are taken times a scale, which `calibration` fits to held-out items.
+
+With a sparse part entries of the items' sparse content are masked like dense
+ones, and single items of the users' histories like interactions: what is kept
+of a history is divided by the share that is kept. The correction follows, on
+both sides.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.exploring import masks
+from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.model import objective
+from dropoutnet_jax.model import statistics
+from dropoutnet_jax.model import tower_inputs
+from dropoutnet_jax.model import towers
+
+_PART = 2048  # rows embedded at a time
+_NUMBERS = 1 << 26  # of the embeddings of all passes of a call: 256 MB
+
+
+class Users(NamedTuple):
+  """Users whose inputs are masked.
+
+  Attributes:
+    table: of C rows, NumPy arrays.
+    count: int [C], interactions of each.
+    sparse: the sparse part of them alone, or None.
+  """
+
+  table: tables_lib.SideTable
+  count: np.ndarray
+  sparse: sparse_part.SparsePart | None = None
+
+
+class Items(NamedTuple):
+  """Items whose inputs are masked.
+
+  Attributes:
+    table: of J rows, NumPy arrays.
+    count: int [J], interactions of each.
+    row: int [J], their rows in the run; -1 for new ones.
+    sparse: csr_array float32 [J, T], their sparse content.
+  """
+
+  table: tables_lib.SideTable
+  count: np.ndarray
+  row: np.ndarray
+  sparse: scipy.sparse.csr_array
+
+
+class Uncertainty:
+  """Makes passes of a trained model."""
+
+  def __init__(self, cfg: config.Config, scorer: model_scores.Scorer):
+    """Compiles nothing yet.
+
+    Args:
+      cfg: of the run.
+      scorer: its model.
+
+    Raises:
+      UserError: if the run was trained without input dropout.
+    """
+    self._cfg, self._scorer = cfg, scorer
+    self._rates = masks.rates_of(cfg, scorer.tables)
+    self._embed_side = {
+        side: make_embed(
+            scorer.embedder.model,
+            side,
+            self._rates.of(side),
+            cfg.features.scaling == 'row',
+        )
+        for side in ('user', 'item')
+    }
+
+  def most_items(self, num_passes: int) -> int:
+    """Items of a call of `passes`, so that their embeddings fit."""
+    return max(_NUMBERS // (num_passes * max(self._cfg.model.rank, 1)), 1)
+
+  def passes(
+      self,
+      users: Users,
+      items: Items,
+      pool: np.ndarray,
+      num_passes: int,
+      seed: int,
+  ) -> np.ndarray:
+    """Scores of pairs under masks.
+
+    Args:
+      users: C.
+      items: J.
+      pool: int [C, P], places among the items that are scored for each user.
+      num_passes: T.
+      seed: of the masks.
+
+    Returns:
+      float32 [T, C, P], as they come: neither centred nor scaled.
+    """
+    keys = jax.random.split(jax.random.key(seed), 2)
+    user = self._embed('user', users.table, users.count, keys[0], num_passes)
+    item = self._embed('item', items.table, items.count, keys[1], num_passes)
+    found = np.empty((num_passes, *pool.shape), np.float32)
+    for number in range(num_passes):
+      rng = np.random.default_rng([seed, number])
+      scores = _score(
+          self._join_users(users, user[number], rng),
+          self._join_items(items, item[number], rng),
+      )
+      scores = np.asarray(scores)[: len(pool)]
+      found[number] = np.take_along_axis(scores, pool, axis=1)
+    return found
+
+  def _embed(
+      self,
+      side: str,
+      table: tables_lib.SideTable,
+      count: np.ndarray,
+      key: jax.Array,
+      num_passes: int,
+  ) -> np.ndarray:
+    """Of all rows under masks: [T, size, R], filled up to one of few sizes."""
+    size = _padded_size(len(count))
+    found = np.empty((num_passes, size, self._cfg.model.rank), np.float32)
+    for number, begin in enumerate(range(0, size, _PART)):
+      rows = np.arange(begin, min(begin + _PART, size))
+      rows = np.where(rows < len(count), rows, -1)
+      part = slice(begin, begin + len(rows))
+      found[:, part] = self._embed_side[side](
+          self._scorer.variables,
+          table.select(rows),
+          np.where(rows >= 0, count[rows], 0).astype(np.int32),
+          jax.random.split(jax.random.fold_in(key, number), num_passes),
+      )
+    return found
+
+  def _join_users(
+      self, users: Users, tower: np.ndarray, rng: np.random.Generator
+  ) -> embeddings.Embedding:
+    part, scorer = users.sparse, self._scorer
+    if part is None or scorer.content is None:
+      return embeddings.Embedding(jnp.asarray(tower))
+    part = self._masked_histories(part, rng)
+    row = np.append(np.arange(len(users.count)), np.full(len(tower), -1))
+    part = part.select(row[: len(tower)])
+    return part.embed_users(
+        np.arange(len(tower)), tower, scorer.content, scorer.tower_weight
+    )
+
+  def _masked_histories(
+      self, part: sparse_part.SparsePart, rng: np.random.Generator
+  ) -> sparse_part.SparsePart:
+    """Both sides of the part, which are linear in the history."""
+    rate, history = self._rates.user, part.history
+    factor = (rng.random(history.nnz) >= rate) / (1 - rate)
+    kept = history.data * factor.astype(np.float32)
+    change = (kept - history.data) / self._lengths[history.indices]
+    as_history = lambda data: scipy.sparse.csr_array(
+        (data, history.indices, history.indptr), shape=history.shape
+    )
+    more = as_history(change) @ self._item_dense
+    # As in the part: what is added of the second kernel has the other sign.
+    more[:, : 0 if part.second is None else part.second.width] *= -1
+    return dataclasses.replace(
+        part,
+        history=as_history(kept),
+        user_dense=(part.user_dense + more).astype(np.float32),
+    )
+
+  @functools.cached_property
+  def _lengths(self) -> np.ndarray:
+    """Of the items of the run, [I]."""
+    part, content = self._scorer.sparse, self._scorer.content
+    assert part is not None and content is not None
+    return part.lengths.of(content)
+
+  @functools.cached_property
+  def _item_dense(self) -> np.ndarray:
+    """What is summed over histories, of the items of the run: [I, F + k]."""
+    part, content = self._scorer.sparse, self._scorer.content
+    assert part is not None and content is not None
+    return part.item_dense(content)
+
+  def _join_items(
+      self, items: Items, tower: np.ndarray, rng: np.random.Generator
+  ) -> embeddings.Embedding:
+    part = self._scorer.sparse
+    if part is None:
+      return embeddings.Embedding(jnp.asarray(tower))
+    missing = len(tower) - len(items.row)
+    masked = masks.sparse_content(rng, items.sparse, items.count)
+    masked.resize((len(tower), masked.shape[1]))
+    row = np.append(items.row, np.full(missing, -1))
+    return part.embed_items(row, masked, tower)
+
+
+def make_embed(
+    model: towers.TwoTower, side: str, rate: float, keeps_norm: bool
+) -> Callable[..., jax.Array]:
+  """A jitted (variables, table, count [B], keys [T]) -> float32 [T, B, R].
+
+  One pass after the other, so that memory is that of one.
+  """
+
+  @jax.jit
+  def embed(
+      variables: Any,
+      table: tables_lib.SideTable,
+      count: jax.Array,
+      keys: jax.Array,
+  ) -> jax.Array:
+    rows = jnp.arange(len(count))
+    own = objective.preference(table, rows)
+    counted = statistics.whole(table, rows)
+    whole = tower_inputs.content(table, rows)
+
+    def one_pass(key: jax.Array) -> jax.Array:
+      of_preference, of_content = jax.random.split(key)
+      masked, state = masks.preference(of_preference, own, count, rate)
+      preference = tower_inputs.preference(
+          table, rows, masked, masked, state, counted=counted
+      )
+      content = masks.content(of_content, whole, count, keeps_norm)
+      with jax.default_matmul_precision('highest'):
+        embedding: Any = model.apply(
+            variables, preference, content, method=f'embed_{side}s'
+        )
+      return embedding.dense
+
+    return jax.lax.map(one_pass, keys)
+
+  return embed
+
+
+@jax.jit
+def _score(user: embeddings.Embedding, item: embeddings.Embedding) -> jax.Array:
+  return embeddings.score(user, item)
+
+
+def _padded_size(count: int) -> int:
+  """One of few sizes that holds so many rows, each of which is compiled for."""
+  power = max(8, 1 << max(count - 1, 0).bit_length())
+  return power if power <= _PART else -(-count // _PART) * _PART
+
+
+def centred(mean: np.ndarray, passes: np.ndarray, scale: float) -> np.ndarray:
+  """Draws of scores around their mean.
+
+  Args:
+    mean: float32 [C, P], without masks.
+    passes: float32 [T, C, P].
+    scale: of their deviations.
+
+  Returns:
+    float32 [T, C, P], whose average is the mean and whose population variance
+    is scale^2 times the sample variance of the passes, whatever T is.
+  """
+  count = len(passes)
+  if count < 2:
+    return np.repeat(mean[None], count, axis=0)
+  factor = np.float32(scale * (count / (count - 1)) ** 0.5)
+  return mean + factor * (passes - passes.mean(axis=0))

@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A trained run that shows items on purpose: slates by a policy.
+
+Passes cost a whole embedding each, and so the policy chooses from a pool: the
+200 best of each user by the mean (or k, if that is more), and of the items
+without training pairs the 500 best of her. What is not in it is not shown, not
+by epsilon either; chances are of what is in it, and exact.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import errors
+from dropoutnet_jax.exploring import calibration_file
+from dropoutnet_jax.exploring import policies
+from dropoutnet_jax.exploring import uncertainty
+from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import rows as rows_lib
+
+PASSES, MOST_PASSES = 16, 64
+POOL, NEW = 200, 500
+_USERS = 256  # whose passes are made at a time, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A policy, and what it draws from.
+
+  Attributes:
+    policy: how slates are filled.
+    passes: T, of 'ucb' and 'thompson'; others look at the mean alone.
+    seed: of masks and draws; None draws one.
+  """
+
+  policy: policies.Policy
+  passes: int = PASSES
+  seed: int | None = None
+
+  def __post_init__(self) -> None:
+    """Raises UserError for numbers that are out of range."""
+    if not 1 <= self.passes <= MOST_PASSES:
+      raise errors.UserError(
+          f'passes of the policy are {self.passes}; they must be 1 to '
+          f'{MOST_PASSES}.'
+      )
+    if self.seed is not None and not 0 <= self.seed < 2**31:
+      raise errors.UserError(
+          f'seed of the policy is {self.seed}; it must be 0 to {2**31 - 1}.'
+      )
+
+  def with_seed(self) -> 'Plan':
+    """The same with a seed, drawn if there is none."""
+    if self.seed is not None:
+      return self
+    seed = int(np.random.default_rng().integers(2**31))
+    return dataclasses.replace(self, seed=seed)
+
+
+class Slates(NamedTuple):
+  """The slates of some of the users that were asked about.
+
+  Attributes:
+    users: which of them, C.
+    item: int32 [C, k], places among the candidates in the order in which they
+      are shown; -1 fills up where there are fewer.
+    score: float32 [C, k], of the model; -inf where it is filled up.
+    propensity: float32 [C, k], the chance of the item at its place given those
+      before it; 0 where it is filled up.
+  """
+
+  users: slice
+  item: np.ndarray
+  score: np.ndarray
+  propensity: np.ndarray
+
+
+class Pool(NamedTuple):
+  """What users may be shown.
+
+  Attributes:
+    place: int [C, P], among the items, each once; anything where not allowed.
+    mean: float32 [C, P], scores without masks; finite.
+    allowed: bool [C, P].
+  """
+
+  place: np.ndarray
+  mean: np.ndarray
+  allowed: np.ndarray
+
+
+class Explorer:
+  """Fills slates with a trained run.
+
+  Attributes:
+    ranker: the run.
+  """
+
+  def __init__(
+      self, ranker: recommender_lib.Ranker, workdir: str | None = None
+  ):
+    """Reads and compiles nothing yet.
+
+    Args:
+      ranker: the run.
+      workdir: its folder, which has or gets the calibration; None for none.
+    """
+    self.ranker, self._workdir = ranker, workdir
+
+  @functools.cached_property
+  def calibration(self) -> calibration_file.Calibration:
+    """Of the run folder, made if it is not there: seconds to a minute.
+
+    Raises:
+      UserError: if the run was trained without input dropout.
+    """
+    model = self.ranker
+    return calibration_file.obtain(
+        self._workdir, model.cfg, model.problem, model.scorer, model.step
+    )
+
+  @functools.cached_property
+  def _uncertainty(self) -> uncertainty.Uncertainty:
+    return uncertainty.Uncertainty(self.ranker.cfg, self.ranker.scorer)
+
+  def check(self, plan: Plan) -> str:
+    """What is to be said of a plan, or ''.
+
+    Raises:
+      UserError: if the run has nothing that the plan needs.
+    """
+    return self.calibration.note if plan.policy.needs_passes else ''
+
+  def slates(
+      self,
+      users: rows_lib.Rows,
+      items: rows_lib.Rows,
+      k: int,
+      plan: Plan,
+      exclude: scipy.sparse.csr_array | None = None,
+      across: embeddings.Embedding | None = None,
+      impressions: np.ndarray | None = None,
+  ) -> Iterator[Slates]:
+    """Fills a slate for every user.
+
+    Args:
+      users: N, in any order.
+      items: J candidates, in any order.
+      k: places of each slate.
+      plan: how; with a seed the same users and items get the same slates.
+      exclude: csr_array [N, J], stored where a user must not get an item.
+      across: what `Ranker.candidates` makes of the items, where that is kept.
+      impressions: int [J], how often each item was shown; None for never.
+
+    Yields:
+      The slates of some users after those of others, in their order.
+
+    Raises:
+      UserError: as `Ranker.recommend` and `check`.
+    """
+    self.check(plan)
+    plan, model = plan.with_seed(), self.ranker
+    across = model.candidates(items) if across is None else across
+    is_new = ~model.is_trained(items)
+    size = max(POOL, k)
+    parts = [(items, np.arange(len(items)), across, size + NEW)]
+    if len(items) > size + NEW:
+      parts = [parts[0][:3] + (size,)]
+      if is_new.any():
+        place = np.flatnonzero(is_new)
+        new = items.select(place)
+        parts.append((new, place, model.candidates(new), NEW))
+    step = _USERS
+    most = self._uncertainty.most_items(plan.passes) if _passes(plan) else 0
+    if _passes(plan) and len(items) > most:
+      step = int(np.clip(most // (size + NEW), 1, _USERS))
+    for begin in range(0, len(users), step):
+      chosen = slice(begin, min(begin + step, len(users)))
+      some = users.select(chosen)
+      found = []
+      for candidates, place, embedded, count in parts:
+        banned = None if exclude is None else exclude[chosen][:, place]
+        count = min(count, len(candidates))
+        lists = model.recommend(some, candidates, count, banned, embedded)
+        item, score = _joined(lists)
+        found.append((np.where(item >= 0, place[item], -1), score))
+      rng = np.random.default_rng([plan.seed or 0, begin])
+      filled = self.fill(
+          some, items, _pool(found), k, plan, rng, is_new, impressions
+      )
+      yield Slates(chosen, *filled)
+
+  def fill(
+      self,
+      users: rows_lib.Rows,
+      items: rows_lib.Rows,
+      pool: Pool,
+      k: int,
+      plan: Plan,
+      rng: np.random.Generator,
+      is_new: np.ndarray,
+      impressions: np.ndarray | None = None,
+  ) -> policies.Slates:
+    """Slates of few users from their pools.
+
+    Args:
+      users: C.
+      items: J, what the pools are of.
+      pool: of each user.
+      k: places of each slate.
+      plan: how.
+      rng: all chance is drawn from it.
+      is_new: bool [J].
+      impressions: int [J]; None for never.
+
+    Returns:
+      Slates, whose items are places among the J.
+    """
+    passes = pool.mean[None]
+    if _passes(plan):
+      used, place = np.unique(pool.place, return_inverse=True)
+      passes = uncertainty.centred(
+          pool.mean,
+          self._uncertainty.passes(
+              self._users(users),
+              self._items(items.select(used)),
+              place.reshape(pool.place.shape),
+              plan.passes,
+              int(rng.integers(2**31)),
+          ),
+          self.calibration.scale,
+      )
+      if not np.isfinite(passes).all():
+        raise errors.UserError(
+            'Some scores under masks are not finite, for users from '
+            f'{users.ids[0]} on; slates of such scores mean nothing.'
+        )
+    shown = policies.choose(
+        plan.policy,
+        passes,
+        k,
+        rng,
+        is_new=is_new[pool.place],
+        impressions=None if impressions is None else impressions[pool.place],
+        allowed=pool.allowed,
+    )
+    item = np.take_along_axis(pool.place, np.maximum(shown.item, 0), axis=1)
+    item = np.where(shown.item >= 0, item, -1).astype(np.int32)
+    # Means of centred passes have rounding; these are the model's scores.
+    score = np.take_along_axis(pool.mean, np.maximum(shown.item, 0), axis=1)
+    score = np.where(shown.item >= 0, score, -np.inf).astype(np.float32)
+    return policies.Slates(item, score, shown.propensity)
+
+  def _users(self, users: rows_lib.Rows) -> uncertainty.Users:
+    known = self.ranker.row_tables.read('user', users)
+    part = self.ranker.sparse_of_users(users, known)
+    return uncertainty.Users(
+        known.table, self._count(0, users, known.more), part
+    )
+
+  def _items(self, items: rows_lib.Rows) -> uncertainty.Items:
+    known = self.ranker.row_tables.read('item', items)
+    count = self._count(1, items, known.more)
+    return uncertainty.Items(known.table, count, items.row, known.sparse)
+
+  def _count(
+      self,
+      side: int,
+      rows: rows_lib.Rows,
+      more: scipy.sparse.csr_array | None,
+  ) -> np.ndarray:
+    """Interactions of training and since: int [N]."""
+    row = rows.preference_row()
+    trained = np.append(self.ranker.problem.like_counts()[side], 0)
+    return trained[row] + (0 if more is None else np.diff(more.indptr))
+
+
+def _passes(plan: Plan) -> bool:
+  return plan.policy.needs_passes and plan.passes > 1
+
+
+def _joined(
+    lists: Iterator[recommender_lib.Lists],
+) -> tuple[np.ndarray, np.ndarray]:
+  """Lists of some users after those of others, as one."""
+  found = list(lists)
+  return (
+      np.concatenate([one.item for one in found]),
+      np.concatenate([one.score for one in found]),
+  )
+
+
+def _pool(found: list[tuple[np.ndarray, np.ndarray]]) -> Pool:
+  """Joins lists (places [C, P], scores) into pools, each item once.
+
+  In the order of the candidates, so that of equal scores the first one wins.
+  """
+  place = np.concatenate([place for place, _ in found], axis=1)
+  mean = np.concatenate([score for _, score in found], axis=1)
+  order = np.argsort(place, axis=1, kind='stable')
+  place = np.take_along_axis(place, order, axis=1)
+  mean = np.take_along_axis(mean, order, axis=1)
+  allowed = place >= 0
+  allowed[:, 1:] &= place[:, 1:] != place[:, :-1]
+  return Pool(np.maximum(place, 0), np.where(allowed, mean, 0), allowed)
