@@ -26,10 +26,12 @@ from dropoutnet_jax.exploring import simulator
 EPSILONS = (0.02, 0.05, 0.1, 0.2, 0.4)
 WIDTHS = (1.0, 2.0, 3.0)  # to choose from
 WIDTH = 2.0  # of Thompson; a width of 3 keeps 91 % of the clicks, this one 99 %
-_CHOSEN = {'ucb': (3.0,), 'thompson': (1.0, WIDTH)}
+CHOSEN = {'ucb': (3.0,), 'thompson': (1.0, WIDTH)}
 _PLANTED_SEEDS = tuple(range(10))
 _REPLAY_SEEDS = tuple(range(5))
 _BAR = 0.3  # sooner than epsilon-greedy of equal clicks
+
+_OF_CLICKS, _OF_ITEMS = measures.NAMES[:4], measures.NAMES[4:]
 
 Found = dict[str, list[dict[str, float]]]  # by policy, of each world
 
@@ -82,11 +84,11 @@ def run(data_dir: str | None) -> comparison.Comparison:
   """Measures both worlds; see `task.load_problem` for the data."""
   print('Exploring the planted world ...', flush=True)
   found = {
-      'planted': play(explore_worlds.planted_place, _PLANTED_SEEDS, _CHOSEN)
+      'planted': play(explore_worlds.planted_place, _PLANTED_SEEDS, CHOSEN)
   }
   print('Exploring MovieLens 100K ...', flush=True)
   make = functools.partial(explore_worlds.replay_place, data_dir=data_dir)
-  found['MovieLens'] = play(make, _REPLAY_SEEDS, _CHOSEN)
+  found['MovieLens'] = play(make, _REPLAY_SEEDS, CHOSEN)
   return compare(found)
 
 
@@ -120,24 +122,28 @@ def compare(found: Mapping[str, Found]) -> comparison.Comparison:
       'epsilon-greedy of equal clicks',
       rows,
       notes,
-      [grid(world, by_policy) for world, by_policy in found.items()],
+      [
+          grid(world, by_policy, names)
+          for world, by_policy in found.items()
+          for names in (_OF_CLICKS, _OF_ITEMS)
+      ],
   )
 
 
-def grid(world: str, by_policy: Found) -> comparison.Grid:
-  """Policies times measures, each with its interval."""
+def grid(world: str, by_policy: Found, names: Sequence[str]) -> comparison.Grid:
+  """Policies times measures of these names, each with its interval."""
   count = len(by_policy['greedy'])
   lines = []
-  for name, values in by_policy.items():
+  for policy, values in by_policy.items():
     known = measures.summarize(values)
     cells = [
-        f'{value:.3g} ({low:.3g} to {high:.3g})'
-        for value, low, high in (known[key] for key in measures.NAMES)
+        f'{value:.3g} ({low:.3g}, {high:.3g})'
+        for value, low, high in (known[name] for name in names)
     ]
-    lines.append([name, *cells])
+    lines.append([policy, *cells])
   return comparison.Grid(
       f'{world}, mean of {count} worlds (95 % of bootstrap means over them)',
-      ['policy', *measures.NAMES],
+      ['policy', *names],
       lines,
   )
 
@@ -149,8 +155,9 @@ def main() -> None:
   )
   parser.add_argument('--worlds', default='100,101,102,103', help='their seeds')
   seeds = [int(seed) for seed in parser.parse_args().worlds.split(',')]
-  widths = dict.fromkeys(_CHOSEN, WIDTHS)
-  shown = grid('planted', play(explore_worlds.planted_place, seeds, widths))
+  widths = dict.fromkeys(CHOSEN, WIDTHS)
+  found = play(explore_worlds.planted_place, seeds, widths)
+  shown = grid('planted', found, measures.NAMES)
   for line in [shown.head, *shown.rows]:
     print(' | '.join(line))
 

@@ -37,7 +37,9 @@ def evaluate(
       the folder can't be written (the table has been printed then).
   """
   if logged is None and clip is not None:
-    raise errors.UserError('--clip is read beside --logged alone; leave it out.')
+    raise errors.UserError(
+        '--clip is read beside --logged alone; leave it out.'
+    )
   if logged is None:
     return commands.evaluate(workdir, against)
   if against is not None:
@@ -50,11 +52,13 @@ def evaluate(
   problem = problem_lib.load(workdir)
   rows = parallel.on_writer(lambda: log_value.read(problem, logged, clip))
   runtime = commands.build(cfg, problem, workdir)
-  scorer = runtime.scorer(runtime.restore_best(workdir))
+  state = runtime.restore_best(workdir)
+  scorer, step = runtime.scorer(state), int(state.step)
 
   def conclude() -> str:
     assert rows is not None
     found = log_value.evaluate(problem, scorer, rows, logged, clip)
+    found = {'step': step} | found
     text = pages.off_policy_text(found)
     print(text, flush=True)
     path = os.path.join(workdir, log_value.FILE)

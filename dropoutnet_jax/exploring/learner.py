@@ -62,9 +62,12 @@ class Knowledge:
 
 
 def embed(
-    scorer: model_scores.Scorer, side: str, rows: np.ndarray, with_preference: bool
+    scorer: model_scores.Scorer,
+    side: str,
+    rows: np.ndarray,
+    with_preference: bool,
 ) -> np.ndarray:
-  """Tower embeddings float64 [N, R] of rows, their preference dropped or not."""
+  """Tower embeddings float64 [N, R], the preference of the rows in or out."""
   if not with_preference:
     table = getattr(scorer.tables, side)
     nothing = np.zeros((len(rows), table.preference.shape[1]), np.float32)
@@ -176,20 +179,20 @@ class Learner:
       scorer: that is told of clicks; None leaves all to the beliefs.
       width: factor on the deviations of what is drawn.
     """
-    self._known, self._scorer, self._width = known, scorer, width
+    self._known = dataclasses.replace(known, users=known.users.copy())
+    self._scorer, self._width = scorer, width
     self._new = np.flatnonzero(known.is_new)
     self._place = np.full(len(known.is_new), -1)
     self._place[self._new] = np.arange(len(self._new))
     mean = np.pad(known.items[self._new], ((0, 0), (0, 1)))
     self.belief = posterior.start(mean, known.covariance)
-    self._users = known.users.copy()
     self._clicks = np.zeros((len(known.users), len(known.items)), np.float32)
 
   def passes(
       self, users: np.ndarray, number: int, rng: np.random.Generator
   ) -> np.ndarray:
     known = self._known
-    inputs = self._inputs(users)
+    inputs = known.inputs(users)
     score = inputs[:, :-1] @ known.items.T
     items = self.belief.mean[None]
     if number:
@@ -204,11 +207,11 @@ class Learner:
   ) -> None:
     own = self._place[item]
     is_new = own >= 0
-    inputs = self._inputs(user[is_new])  # as they were when it was shown
+    inputs = self._known.inputs(user[is_new])  # as they were when it was shown
     free = slice(None)
     if self._scorer is not None:
       self._tell(user[click > 0], item[click > 0])
-      free = slice(self._users.shape[1], None)  # the level
+      free = slice(self._known.users.shape[1], None)  # the level
     self.belief = posterior.update(
         self.belief,
         own[is_new],
@@ -217,10 +220,6 @@ class Learner:
         click[is_new],
         free,
     )
-
-  def _inputs(self, user: np.ndarray) -> np.ndarray:
-    own = self._known.link.slope * self._users[user]
-    return np.concatenate([own, np.ones((len(user), 1))], axis=1)
 
   def _tell(self, user: np.ndarray, item: np.ndarray) -> None:
     """Has the towers embed again which new rows got clicks."""
@@ -236,7 +235,7 @@ class Learner:
     is_known = np.asarray(self._scorer.tables.user.present, bool)
     users = np.unique(user[~is_known[user]])
     if len(users):
-      self._users[users] = told(
+      self._known.users[users] = told(
           self._scorer, 'user', users, self._clicks[users]
       )
 

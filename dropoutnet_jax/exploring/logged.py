@@ -140,9 +140,9 @@ def _check_distinct(
       else f'If it is of several slates, tell them apart by a column {SLATE!r}.'
   )
   raise errors.UserError(
-      f'{table.place(first)} and {table.place(second)} have the same user, '
-      f'rank{" and slate" if has_slates else ""}, as have {same.sum():,} '
-      f'row(s). {advice}'
+      f'{table.place(first)} and {table.place(second)} are of the same user, '
+      f'{"slate and rank" if has_slates else "and of the same rank"}; '
+      f'{same.sum():,} place(s) are filled twice. {advice}'
   )
 
 

@@ -91,7 +91,7 @@ def summarize(
   values = {name: np.array([one[name] for one in found]) for name in found[0]}
   bounds = bootstrap.intervals(values, num_draws)
   return {
-      name: (float(value.mean()), *bounds[name])
+      name: (float(value.mean()), bounds[name][0], bounds[name][1])
       for name, value in values.items()
   }
 

@@ -34,9 +34,7 @@ def make(problem: problem_lib.Problem) -> simulator.World:
   wanted = np.zeros(chance.shape, bool)
   np.put_along_axis(wanted, ranked[:, :_WANTED], True, axis=1)
   everyone = np.arange(len(chance))
-  return simulator.World(
-      chance, ~likes.any(axis=0), allowed, wanted, everyone
-  )
+  return simulator.World(chance, ~likes.any(axis=0), allowed, wanted, everyone)
 
 
 def impressions_before(
@@ -52,15 +50,13 @@ def impressions_before(
   """
   rng = np.random.default_rng([seed, 2])
   known = np.flatnonzero(~world.is_new)
-  users, items = [], []
-  for user in range(len(world.chance)):
-    own = known[world.allowed[user, known]]
-    best = own[np.argsort(-scores[user, own])[: max(len(own) // 5, 1)]]
-    half = per_user // 2
-    items.append(rng.choice(own, half))
-    items.append(rng.choice(best, per_user - half))
-    users.append(np.full(per_user, user))
-  user, item = np.concatenate(users), np.concatenate(items)
+  half, items = per_user // 2, []
+  for row, allowed in enumerate(world.allowed):
+    own = known[allowed[known]]
+    best = own[np.argsort(-scores[row, own])[: max(len(own) // 5, 1)]]
+    items += [rng.choice(own, half), rng.choice(best, per_user - half)]
+  item = np.concatenate(items)
+  user = np.repeat(np.arange(len(world.chance)), per_user)
   order = rng.permutation(len(user))
   user, item = user[order], item[order]
   click = rng.random(len(user)) < world.chance[user, item]

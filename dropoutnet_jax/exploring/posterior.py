@@ -91,7 +91,9 @@ def update(
     )[..., 0]
     # What any impression would feel of the step.
     felt = np.zeros(len(touched))
-    np.maximum.at(felt, place, np.abs(np.einsum('nd,nd->n', inputs, step[place])))
+    np.maximum.at(
+        felt, place, np.abs(np.einsum('nd,nd->n', inputs, step[place]))
+    )
     mean = mean + step * (_LONGEST / np.maximum(felt, _LONGEST))[:, None]
   new = Belief(belief.mean.copy(), belief.precision.copy())
   new.mean[touched], new.precision[touched] = mean, precision
@@ -112,9 +114,7 @@ def _outer_sums(
   )
 
 
-def draw(
-    rng: np.random.Generator, belief: Belief, number: int
-) -> np.ndarray:
+def draw(rng: np.random.Generator, belief: Belief, number: int) -> np.ndarray:
   """Draws of all items: float64 [number, J, D]."""
   noise = rng.standard_normal((number, *belief.mean.shape))
   # With precision = L L^T, the covariance is L^-T L^-1.

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ratings of new users as rounds of a recommender: what a log can replay.
 
-Users whom the run has not trained on come again and again; what they may get is
-what they have rated, films of the training and new ones, and whether they liked
+Users whom the run has not trained on come again and again. What they may get is
+what they have rated, films of the training and new ones, and whether they like
 it is what they said. Every candidate has an answer, so that nothing is rejected
 (as in Li, Chu, Langford & Wang, WSDM 2011, where a log has one answer a visit).
-The price: who chose what to see was the user, not a policy, and nothing is known
-of the films that she did not rate.
+The price: users chose what to see, not a policy, and nothing is known of the
+films that they did not rate.
 """
 
 import numpy as np
@@ -59,7 +59,9 @@ def make(
         f'No new user has {least} candidates, as many as are shown to each.'
     )
   is_known = problem.likes().sum(axis=0) > 0
-  rows = rng.permutation(np.flatnonzero(np.isin(user, earlier) & is_known[item]))
+  rows = rng.permutation(
+      np.flatnonzero(np.isin(user, earlier) & is_known[item])
+  )
   before = learner.Impressions(user[rows], item[rows], label[rows])
   world = simulator.World(
       chance, ~is_known, allowed, chance > 0, visitors, once=True

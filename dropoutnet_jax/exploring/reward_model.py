@@ -42,7 +42,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def fit(
     score: np.ndarray, reward: np.ndarray, is_logistic: bool | None = None
 ) -> RewardModel:
-  """The maximum of the likelihood (a quasi-likelihood of shares), or least squares.
+  """The maximum of the likelihood (of shares a quasi one), or least squares.
 
   Args:
     score: float [N], finite.

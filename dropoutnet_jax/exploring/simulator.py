@@ -2,12 +2,9 @@
 """Rounds of a recommender that learns what new items are by showing them.
 
 In each round some users come, a policy fills their slates from what is believed
-of the items, the truth clicks, and the learner is told. Nothing is trained: what
-grows are histories and beliefs. A world is a table of chances, whether it was
-planted or is made of ratings; of those each (user, item) is there once, and a
-user's candidates are what she has rated, so that no slate has to be rejected
-(offline replay: Li, Chu, Langford & Wang, WSDM 2011, who reject instead since
-their log knows one reward per visit).
+of the items, the truth clicks, and the learner is told. Nothing is trained:
+what grows are histories and beliefs. A world is a table of chances, whether it
+was planted or is made of ratings (`planted`, `replay`).
 """
 
 import dataclasses
@@ -121,8 +118,6 @@ class Course:
   user_value: np.ndarray
   user_best: np.ndarray
   log: tuple[np.ndarray, ...]
-
-
 
 
 def simulate(

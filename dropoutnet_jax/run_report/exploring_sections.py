@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The section 'Exploring' of a run: is it as sure as it says, and what a log says.
+"""The section 'Exploring': is a run as sure as it says, and what a log says.
 
 Both come from files that other commands left in the run folder; a run without
 them has no such section.
@@ -24,61 +24,66 @@ _VIEWS = {
 
 
 def blocks(
-    calibration: Mapping[str, Any], judged: Mapping[str, Any]
+    calibration: Mapping[str, Any], judged: Mapping[str, Any], step: int
 ) -> list[document.Block]:
   """The section.
 
   Args:
     calibration: what exploring.json holds, or nothing.
     judged: what off_policy.json holds, or nothing.
+    step: of the checkpoint that the report is of; files of others are old.
   """
   found: list[document.Block] = []
-  if calibration:
+  if calibration.get('step') == step:
     found.append(
         document.Part('Is it as sure as it says?', _calibration(calibration))
     )
-  if judged:
+  if judged.get('step') == step:
     found.append(document.Part('What a log says', off_policy(judged)))
   return found
 
 
 def _calibration(found: Mapping[str, Any]) -> list[document.Block]:
   bins, spreads = found['bins'], found['spread_bins']
+  parts: list[document.Block] = []
+  if found['note']:
+    parts.append(document.Text(found['note']))
+  if not bins:
+    return parts
   text = (
-      'On held-out new items: how often users liked what the model expected '
-      'them to like so often, and how far items were from what the model '
-      'expected, beside the spread of its passes with input dropout.'
+      'On held-out new items: the share of likes beside what scores promise, '
+      'and how much items differ beside the spread of passes with input '
+      'dropout. Each half of the items is told by what the other half says.'
   )
-  parts: list[document.Block] = [document.Text(text)]
+  parts.append(document.Text(text))
   pictures: list[document.Block] = []
-  if bins:
-    picture = figures.calibration(
-        [(b['predicted'], b['observed'], b['low'], b['high']) for b in bins],
-        x='expected share of likes',
-        y='observed share of likes',
-    )
-    pictures.append(
-        document.Figure(
-            picture,
-            'Reliability: pairs of about the same expected share; lines are '
-            '95 % intervals, and the dotted line is where both are equal.',
-        )
-    )
+  picture = figures.calibration(
+      [(b['predicted'], b['observed'], b['low'], b['high']) for b in bins],
+      x='expected share of likes',
+      y='observed share of likes',
+  )
+  pictures.append(
+      document.Figure(
+          picture,
+          'Reliability: pairs of about the same expected share of likes, with '
+          '95 % intervals; on the dotted line both are equal.',
+      )
+  )
   if spreads:
     picture = figures.calibration(
         [(b['predicted'], b['observed'], None, None) for b in spreads],
-        x='spread that the passes say',
-        y='deviation that was found',
+        x='expected deviation of the share',
+        y='observed deviation',
     )
     pictures.append(
         document.Figure(
             picture,
-            'Spread: the dotted line is where deviations are as large as the '
-            'passes say.',
+            'Spread: by how much the share of users who like an item deviates '
+            'from its expectation, of items of about the same spread; on the '
+            'dotted line as much as the passes say.',
         )
     )
-  if pictures:
-    parts.append(document.Beside(pictures))
+  parts.append(document.Beside(pictures))
   parts.append(
       document.Bullets(
           [
@@ -87,7 +92,8 @@ def _calibration(found: Mapping[str, Any]) -> list[document.Block]:
           ]
       )
   )
-  tables = [_bins_table(bins, True), _bins_table(spreads, False)]
+  tables = [_bins_table(bins, True)]
+  tables += [_bins_table(spreads, False)] if spreads else []
   parts.append(document.Fold('The same as tables', tables))
   return parts
 
@@ -100,16 +106,12 @@ def _bins_table(
       [
           f"{one['predicted']:.4f}",
           f"{one['observed']:.4f}",
-          *(
-              [f"{one['low']:.4f} and {one['high']:.4f}"]
-              if has_bounds
-              else []
-          ),
+          *([f"{one['low']:.4f} and {one['high']:.4f}"] if has_bounds else []),
           f"{one['pairs']:,}",
       ]
       for one in bins
   ]
-  caption = 'Share of likes.' if has_bounds else 'Spread.'
+  caption = 'Share of likes.' if has_bounds else 'Deviation of that share.'
   return document.Table([*head, 'pairs'], rows, 0, caption)
 
 

@@ -85,6 +85,7 @@ def run_document(
               exploring_sections.blocks(
                   _load(workdir, 'exploring.json'),
                   _load(workdir, 'off_policy.json'),
+                  results['step'],
               ),
           ),
           section('Training', run_sections.course(rows, results['step'])),

@@ -153,14 +153,16 @@ CASES = {
     ),
     'a place twice': Case(
         _HEAD + _GOOD + 'user-00001,item-00003,1,0.5,0\n',
-        "log.csv, row 2 have the same user, rank, as have 1 row(s). If it is of "
-        "several slates, tell them apart by a column 'slate'.",
+        'row 2 are of the same user, and of the same rank; 1 place(s) are '
+        'filled twice. If it is of several slates, tell them apart by a column '
+        "'slate'.",
     ),
     'a place of a slate twice': Case(
         _HEAD.replace('\n', ',slate\n')
         + _GOOD.replace('\n', ',a\n') * 2
         + _GOOD.replace('\n', ',b\n'),
-        'have the same user, rank and slate, as have 1 row(s). Keep one',
+        'are of the same user, slate and rank; 1 place(s) are filled twice. '
+        'Keep one row for each place.',
     ),
     'no known user': Case(
         _HEAD + 'x,item-00003,1,0.5,0\n',
@@ -173,7 +175,9 @@ CASES = {
         _HEAD + 'user-00001,x,1,0.5,0\nx,item-00001,1,0.5,0\n',
         'no row has both a user and an item that the run knows',
     ),
-    'a missing user': Case(_HEAD + ',item-00001,1,0.5,0\n', 'is missing, as in'),
+    'a missing user': Case(
+        _HEAD + ',item-00001,1,0.5,0\n', 'is missing, as in'
+    ),
     'clipped to nothing': Case(
         _HEAD + _GOOD,
         '--clip=0: the largest weight must be a number above 0',

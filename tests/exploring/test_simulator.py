@@ -56,7 +56,9 @@ def test_who_knows_the_truth_loses_nothing():
   np.testing.assert_allclose(course.listed[:, has], 1)
   assert list(course.looks) == [0, 24, 48, 72]
   told = np.concatenate([item for _, item, _ in learner.told])
-  np.testing.assert_array_equal(course.shown, np.bincount(told, minlength=ITEMS))
+  np.testing.assert_array_equal(
+      course.shown, np.bincount(told, minlength=ITEMS)
+  )
   assert course.impressions[-1] == len(told) == 9 * 4 * PLACES
   assert course.clicks.sum() == sum(click.sum() for *_, click in learner.told)
 
