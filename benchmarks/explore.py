@@ -19,6 +19,7 @@ import time
 from benchmarks import comparison
 from benchmarks import explore_worlds
 from dropoutnet_jax.exploring import learner
+from dropoutnet_jax.exploring import mask_learner
 from dropoutnet_jax.exploring import measures
 from dropoutnet_jax.exploring import policies
 from dropoutnet_jax.exploring import simulator
@@ -26,9 +27,10 @@ from dropoutnet_jax.exploring import simulator
 EPSILONS = (0.02, 0.05, 0.1, 0.2, 0.4)
 WIDTHS = (1.0, 2.0, 3.0)  # to choose from
 WIDTH = 2.0  # of Thompson; a width of 3 keeps 91 % of the clicks, this one 99 %
-CHOSEN = {'ucb': (3.0,), 'thompson': (1.0, WIDTH)}
-_PLANTED_SEEDS = tuple(range(10))
-_REPLAY_SEEDS = tuple(range(5))
+MASKS = 'thompson, masks'
+CHOSEN = {'ucb': (3.0,), 'thompson': (1.0, WIDTH), MASKS: (1.0, WIDTH)}
+_PLANTED_SEEDS = tuple(range(8))
+_REPLAY_SEEDS = tuple(range(4))
 _BAR = 0.3  # sooner than epsilon-greedy of equal clicks
 
 _OF_CLICKS, _OF_ITEMS = measures.NAMES[:4], measures.NAMES[4:]
@@ -39,10 +41,10 @@ Found = dict[str, list[dict[str, float]]]  # by policy, of each world
 def contestants(
     widths: Mapping[str, Sequence[float]],
 ) -> dict[str, policies.Policy]:
-  """Policies by name. Of Thompson the width is that of the learner.
+  """Policies by name.
 
   Args:
-    widths: of 'ucb' and of 'thompson'.
+    widths: of 'ucb' and of 'thompson', and of the latter by 'masks' alone.
   """
   policy = policies.Policy
   found = {'greedy': policy('greedy'), 'random': policy('epsilon', epsilon=1.0)}
@@ -50,7 +52,8 @@ def contestants(
   found['quota 0.2'] = policy('greedy', new_share=0.2)
   for kind, some in widths.items():
     for width in some:
-      found[f'{kind} {width:g}'] = policy(kind, width=width)
+      of = 'thompson' if kind == MASKS else kind
+      found[f'{kind} {width:g}'] = policy(of, width=width)
   return found
 
 
@@ -65,10 +68,8 @@ def play(
     begin = time.perf_counter()
     place = make(seed)
     for name, policy in contestants(widths).items():
-      width = policy.width if policy.kind == 'thompson' else 1.0
-      student = learner.Learner(place.known, place.scorer, width)
       course = simulator.simulate(
-          place.world, student, policy, place.rounds, seed
+          place.world, _learner(name, place), policy, place.rounds, seed
       )
       found[name].append(
           measures.measure(
@@ -78,6 +79,12 @@ def play(
     seconds = time.perf_counter() - begin
     print(f'  world {seed}: {seconds:.0f} s', flush=True)
   return found
+
+
+def _learner(name: str, place: explore_worlds.Place) -> simulator.Learner:
+  if name.startswith(MASKS):
+    return mask_learner.MaskLearner(place.cfg, place.problem, place.scorer)
+  return learner.Learner(place.known, place.scorer)
 
 
 def run(data_dir: str | None) -> comparison.Comparison:

@@ -8,8 +8,6 @@ seven tenths of the tastes: where content tells all there is nothing to explore.
 from collections.abc import Callable
 import dataclasses
 
-import numpy as np
-
 from benchmarks import jax_dropoutnet
 from benchmarks import task
 from dropoutnet_jax import config
@@ -38,6 +36,8 @@ class Place:
     scorer: the model, which is told.
     rounds: how a simulation goes.
     num_clicks: by which an item counts as found.
+    cfg: of the model.
+    problem: of the model.
   """
 
   world: simulator.World
@@ -45,6 +45,8 @@ class Place:
   scorer: model_scores.Scorer
   rounds: simulator.Rounds
   num_clicks: int
+  cfg: config.Config
+  problem: problem_lib.Problem
 
 
 Make = Callable[[int], Place]
@@ -67,11 +69,13 @@ def planted_place(seed: int) -> Place:
   cfg.train.batch_size, cfg.train.num_steps = 100_000, 400
   problem, scorer = _train(cfg, seed, None)
   world = planted.make(problem)
-  scores = learner.embed(scorer, 'user', _rows(problem.user), True)
-  scores = scores @ learner.embed(scorer, 'item', _rows(problem.item), True).T
-  before = planted.impressions_before(world, _BEFORE, scores, seed)
-  known = learner.prepare(problem, scorer, before)
-  return Place(world, known, scorer, _rounds(len(world.visitors), 60), 10)
+  emb = scorer.all_embeddings()
+  before = planted.impressions_before(
+      world, _BEFORE, emb['user'] @ emb['item'].T, seed
+  )
+  known = learner.prepare(scorer, before)
+  rounds = _rounds(len(world.visitors), 60)
+  return Place(world, known, scorer, rounds, 10, cfg, problem)
 
 
 def replay_place(seed: int, data_dir: str | None) -> Place:
@@ -85,8 +89,9 @@ def replay_place(seed: int, data_dir: str | None) -> Place:
   cfg.train.num_steps, cfg.train.patience = 400, 0
   problem, scorer = _train(cfg, seed, data_dir)
   world, before = replay.make(problem, PLACES * _VISITS, seed)
-  known = learner.prepare(problem, scorer, before)
-  return Place(world, known, scorer, _rounds(len(world.visitors), 20), 3)
+  known = learner.prepare(scorer, before)
+  rounds = _rounds(len(world.visitors), 20)
+  return Place(world, known, scorer, rounds, 3, cfg, problem)
 
 
 def _load(name: str) -> config.Config:
@@ -105,10 +110,6 @@ def _train(
   model = jax_dropoutnet.JaxDropoutNet(runtime)
   model.train(cfg.train.num_steps)
   return problem, model.scorer()
-
-
-def _rows(side: problem_lib.Side) -> np.ndarray:
-  return np.arange(len(side.ids))
 
 
 def _rounds(num_visitors: int, size: int) -> simulator.Rounds:

@@ -153,7 +153,7 @@ def test_a_bandit_over_seeds():
   """Unbiased, covered by the intervals, and dr varies less than ips."""
   gaps = {name: [] for name in NAMES}
   covered = dict.fromkeys(NAMES, 0)
-  num_seeds = 150
+  num_seeds = 100
   for seed in range(num_seeds):
     log, truth = _bandit(seed)
     found = off_policy.estimate(log, 'place', 200, seed=seed)
