@@ -26,6 +26,7 @@ from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.exploring import calibration_file
+from dropoutnet_jax.exploring import masks
 from dropoutnet_jax.run_report import pages
 from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.training import checkpoints
@@ -70,6 +71,8 @@ def train(
     problem = load_or_prepare(cfg, workdir, data_dir)
     check_evaluation(cfg, problem)
     runtime = build(cfg, problem, workdir)
+    if cfg.evaluation.exploring:  # not after the last step
+      masks.rates_of(cfg, runtime.tables)
     past = _past_outcome(workdir)
     if past.step == cfg.train.num_steps or past.reason:
       runtime.set_damaged_aside(workdir)  # whose last steps are done again
@@ -262,8 +265,6 @@ def _evaluate(
     try:
       per_user.save(users, workdir)
       results_lib.write(workdir, results)
-      if runtime.cfg.evaluation.exploring:
-        _calibrate(runtime, scorer, workdir, int(state.step))
     except errors.UserError as error:
       why = getattr(error.__cause__, 'strerror', None) or error
       raise errors.UserError(
@@ -271,6 +272,8 @@ def _evaluate(
           'make it possible to write there and evaluate again.'
       ) from error
     say(f'Written to {path}')
+    if runtime.cfg.evaluation.exploring:
+      _calibrate(runtime, scorer, workdir, int(state.step))
     say(
         pages.say_where(
             lambda: _write_report(runtime, scorer, workdir, results, command)

@@ -7,12 +7,12 @@ From the pairs of users with new items, which training has not seen, come
     isotonic regression (Zadrozny & Elkan, KDD 2002) over bins of scores, with
     straight lines between them;
   * the scale of the spread. A new item that is better than its content says is
-    liked more by all users, so that its number of likes tells. About its
-    expectation that number varies by chance, and by what masks move the
-    expectation. The scale is that for which half of the items are within the
-    middle half of both together; a few of them, such as great hits, may be
-    anywhere. Log-odds of a like move with the score by the slope of a logistic
-    regression; the expectation over all items is kept.
+    liked more by all users, so that its number of likes tells. Of that number
+    passes and chance give a distribution: the scale is that of the lowest
+    continuous ranked probability score (Gneiting & Raftery, JASA 2007), on
+    roots, which vary by chance alike for rare and for frequent likes. Log-odds
+    of a like move with the score by the slope of a logistic regression; the
+    expectation over all items is kept.
 
 The tables are of items that the numbers in them were not fitted on: two halves
 of the items, each told by the fit of the other. Quantiles that are put right
@@ -30,10 +30,9 @@ from sklearn import linear_model
 from dropoutnet_jax.exploring import uncertainty
 
 _KNOTS = 64  # bins of the map
-_HALF = 0.6744898  # deviations, within which half of a normal variable is
-_LARGEST = 64.0  # scale
-_LEAST = 0.01  # below, items vary by chance alone
-_HALVINGS = 12  # of the interval that the scale is in
+_SCALES = tuple(0.1 * 1.6**n for n in range(14))  # tried first, up to 45
+_FINER = (1.25, 1.1, 1.05)  # then, around the best
+_DRAWS = 4  # of chance, for each pass
 _NEWTON = 20  # steps to keep the expectation
 _PAIRS = 1 << 16  # that the scale is fitted on, times passes
 _EDGES = (0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -110,12 +109,16 @@ def fit(pairs: Pairs, seed: int) -> Fit:
   if not fitted.slope:  # scores say nothing of likes, nor does their spread
     return fitted
   pairs = pairs.some_users(_PAIRS, seed)
-  low, high = 0.0, _LARGEST
-  for _ in range(_HALVINGS):
-    middle = (low + high) / 2 if low else high / 4
-    inside = _Moments.of(fitted._replace(scale=middle), pairs).is_inside()
-    low, high = (low, middle) if inside >= 0.5 else (middle, high)
-  return fitted._replace(scale=high if high > _LEAST else 0.0)
+  score_of = lambda scale: _Predicted.of(
+      fitted._replace(scale=scale), pairs
+  ).score(seed)
+  scores = {scale: score_of(scale) for scale in (0.0, *_SCALES)}
+  best = min(scores, key=lambda scale: scores[scale])
+  for factor in _FINER if best else ():
+    for scale in (best / factor, best * factor):
+      scores[scale] = score_of(scale)
+    best = min(scores, key=lambda scale: scores[scale])
+  return fitted._replace(scale=float(best))
 
 
 def _map(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
@@ -145,46 +148,72 @@ def _slope(pairs: Pairs) -> float:
   return max(float(model.coef_[0, 0]) / width, 0.0)
 
 
-class _Moments(NamedTuple):
-  """Of the share of users who like an item.
+class _Predicted(NamedTuple):
+  """Shares of users who like an item.
 
   Attributes:
-    residual: [J], what it is beside its expectation.
-    variance: [J], of it by chance and by masks.
+    observed: [J].
+    expected: [T, J], by each pass.
+    deviation: [T, J], of what is chance.
   """
 
-  residual: np.ndarray
-  variance: np.ndarray
+  observed: np.ndarray
+  expected: np.ndarray
+  deviation: np.ndarray
 
   @classmethod
-  def of(cls, fitted: Fit, pairs: Pairs) -> '_Moments':
+  def of(cls, fitted: Fit, pairs: Pairs) -> '_Predicted':
     """By a map that was fitted on these items or on others."""
     expected = fitted.chance_of(pairs.mean)
     total = expected.mean()
-    odds = special.logit(np.clip(expected, 1e-6, 1 - 1e-6))
+    odds = special.logit(np.clip(expected, 1e-6, 1 - 1e-6)).astype(np.float32)
     moved = uncertainty.centred(
         np.zeros_like(pairs.mean), pairs.passes, fitted.scale
     )
-    moved = odds + fitted.slope * moved
+    moved = odds + np.float32(fitted.slope) * moved
     shift = 0.0
     for _ in range(_NEWTON):
-      chance = special.expit(moved + shift)
+      chance = special.expit(moved + np.float32(shift))
       slope = np.mean(chance * (1 - chance))
       step = (total - chance.mean()) / max(slope, 1e-12)
       shift += float(np.clip(step, -1, 1))
       if abs(step) < 1e-3:
         break
-    by_pass = chance.mean(axis=1)
-    by_chance = np.mean(chance * (1 - chance), axis=(0, 1)) / len(odds)
+    variance = np.mean(chance * (1 - chance), axis=1) / len(odds)
     return cls(
-        pairs.liked.mean(axis=0) - by_pass.mean(axis=0),
-        by_chance + by_pass.var(axis=0),
+        pairs.liked.mean(axis=0),
+        chance.mean(axis=1, dtype=np.float64),
+        np.sqrt(np.maximum(variance, 1e-12)),
     )
 
-  def is_inside(self) -> float:
-    """Share of the items within the middle half of a normal variable."""
-    inside = self.residual**2 <= _HALF**2 * self.variance
-    return float(np.mean(inside))
+  def score(self, seed: int) -> float:
+    """Continuous ranked probability score of the roots; lower is better."""
+    noise = np.random.default_rng(seed).normal(
+        size=(_DRAWS, *self.expected.shape)
+    )
+    drawn = self.expected + self.deviation * noise
+    drawn = np.sqrt(np.maximum(drawn, 0))
+    off = np.abs(drawn - np.sqrt(self.observed)).mean(axis=(0, 1))
+    # Of two passes, also of the same one: centred passes are apart enough.
+    num_passes, num_items = self.expected.shape
+    within = sum(_differences(drawn[:, n]) for n in range(num_passes))
+    between = _differences(drawn.reshape(-1, num_items)) - within
+    apart = between / _DRAWS**2 + within / (_DRAWS * (_DRAWS - 1))
+    return float(np.mean(off - apart / num_passes**2))
+
+  def deviations(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """How far from its mean a share is expected to be, and is: [J] each."""
+    noise = np.random.default_rng(seed).normal(size=self.expected.shape)
+    mean = self.expected.mean(axis=0)
+    drawn = self.expected + self.deviation * noise
+    return np.abs(drawn - mean).mean(axis=0), np.abs(self.observed - mean)
+
+
+def _differences(values: np.ndarray) -> np.ndarray:
+  """Absolute differences of all pairs of rows [N, J], added up: [J]."""
+  count = len(values)
+  weight = 2 * np.arange(count) - count + 1
+  return weight @ np.sort(values, axis=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,9 +223,9 @@ class Table:
   Attributes:
     bins: of pairs by their chance of a like: 'predicted', 'observed', 'low'
       and 'high' (95 %, items drawn anew), 'pairs'.
-    spread_bins: of items by their spread: 'predicted' and 'observed' deviation
-      of the share of users who like an item (the latter that of a normal
-      variable with the same middle half), 'pairs', 'items'.
+    spread_bins: of items by their spread: the mean absolute deviation of the
+      share of users who like an item, 'predicted' and 'observed', 'pairs',
+      'items'.
   """
 
   bins: list[dict[str, Any]]
@@ -224,11 +253,12 @@ def table(pairs: Pairs, seed: int) -> Table:
   )
   liked = np.concatenate([part.liked for part in parts], axis=1)
   some = [part.some_users(_PAIRS, seed) for part in parts]
-  moments = [_Moments.of(one, part) for one, part in zip(fits, some)]
-  residual = np.concatenate([one.residual for one in moments])
-  variance = np.concatenate([one.variance for one in moments])
+  deviations = [
+      _Predicted.of(one, part).deviations(seed) for one, part in zip(fits, some)
+  ]
+  expected, found = np.concatenate(deviations, axis=1)
   return Table(
-      _bins(chance, liked), _spread_bins(variance, residual, len(some[0].liked))
+      _bins(chance, liked), _spread_bins(expected, found, len(some[0].liked))
   )
 
 
@@ -260,15 +290,15 @@ def _bins(chance: np.ndarray, liked: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _spread_bins(
-    variance: np.ndarray, residual: np.ndarray, num_users: int
+    expected: np.ndarray, found: np.ndarray, num_users: int
 ) -> list[dict[str, Any]]:
   """Of items [J] by the deviation that is expected of them."""
-  order = np.argsort(variance, kind='stable')
+  order = np.argsort(expected, kind='stable')
   number = max(min(_SPREAD_BINS, len(order) // _LEAST_ITEMS), 1)
   return [
       {
-          'predicted': float(np.sqrt(variance[part].mean())),
-          'observed': float(np.median(np.abs(residual[part])) / _HALF),
+          'predicted': float(expected[part].mean()),
+          'observed': float(found[part].mean()),
           'pairs': len(part) * num_users,
           'items': len(part),
       }

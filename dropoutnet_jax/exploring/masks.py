@@ -134,13 +134,18 @@ def sparse_content(
   """Masks entries of sparse content [N, T]; rows have norm 1 again, or none."""
   row = np.repeat(np.arange(whole.shape[0]), np.diff(whole.indptr))
   chance = np.asarray(_content_chance(count))[row]
-  masked = scipy.sparse.csr_array(
-      (
-          np.where(rng.random(len(row)) >= chance, whole.data, 0),
-          whole.indices,
-          whole.indptr,
-      ),
-      shape=whole.shape,
-  )
-  masked.eliminate_zeros()
+  kept = rng.random(len(row)) >= chance
+  masked = with_values(whole, np.where(kept, whole.data[: len(row)], 0)).copy()
+  masked.eliminate_zeros()  # in place
   return blocks.unit_rows(masked)
+
+
+def with_values(
+    matrix: scipy.sparse.csr_array, values: np.ndarray
+) -> scipy.sparse.csr_array:
+  """The matrix [N, M] with other values [Z] at the same places.
+
+  Arrays of a sum may be longer than what is stored.
+  """
+  places = matrix.indices[: len(values)], matrix.indptr
+  return scipy.sparse.csr_array((values, *places), shape=matrix.shape)

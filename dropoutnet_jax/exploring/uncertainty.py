@@ -172,18 +172,16 @@ class Uncertainty:
   ) -> sparse_part.SparsePart:
     """Both sides of the part, which are linear in the history."""
     rate, history = self._rates.user, part.history
+    values = history.data[: history.nnz]
     factor = (rng.random(history.nnz) >= rate) / (1 - rate)
-    kept = history.data * factor.astype(np.float32)
-    change = (kept - history.data) / self._lengths[history.indices]
-    as_history = lambda data: scipy.sparse.csr_array(
-        (data, history.indices, history.indptr), shape=history.shape
-    )
-    more = as_history(change) @ self._item_dense
+    kept = values * factor.astype(np.float32)
+    change = (kept - values) / self._lengths[history.indices[: history.nnz]]
+    more = masks.with_values(history, change) @ self._item_dense
     # As in the part: what is added of the second kernel has the other sign.
     more[:, : 0 if part.second is None else part.second.width] *= -1
     return dataclasses.replace(
         part,
-        history=as_history(kept),
+        history=masks.with_values(history, kept),
         user_dense=(part.user_dense + more).astype(np.float32),
     )
 

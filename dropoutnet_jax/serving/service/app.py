@@ -5,6 +5,8 @@ A request is checked where it arrives, so that a bad one costs the model
 nothing; what is left goes to the model's thread, and its answer back.
 """
 
+from typing import Annotated
+
 import fastapi
 from fastapi import exceptions
 from fastapi import responses
@@ -18,7 +20,11 @@ from dropoutnet_jax.serving.service import metrics as metrics_lib
 from dropoutnet_jax.serving.service import openapi
 from dropoutnet_jax.serving.service import page_api
 from dropoutnet_jax.serving.service import refusals
+from dropoutnet_jax.serving.service import showing as showing_lib
 from dropoutnet_jax.serving.service import wire
+
+_After = Annotated[int, fastapi.Query(ge=0, lt=2**63)]
+_Limit = Annotated[int, fastapi.Query(ge=1, le=limits.SHOWN)]
 
 
 def make(
@@ -124,7 +130,7 @@ def _add_errors(app: fastapi.FastAPI, body_bytes: int) -> None:
 
 def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
   """What a product calls."""
-  engine, read = service.engine, service.read
+  engine, read, showing = service.engine, service.read, service.showing
 
   @app.get('/health', summary='Whether requests are answered')
   async def get_health(response: fastapi.Response) -> wire.Health:
@@ -134,13 +140,30 @@ def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
 
   @app.post('/recommend', response_model=wire.Lists)
   async def recommend(body: wire.Recommend) -> fastapi.Response:
-    """The best items of users: known ones, new ones, or mere histories."""
+    """The best items of users: known ones, new ones, or mere histories.
+
+    With a policy slates that also show what is to be learnt about; they are
+    logged, see GET /shown.
+    """
     ask = read.recommend(body)
-    kind = ('recommend', ask.candidates)
+    kind = ('recommend', ask.candidates, ask.plan is not None)
     # Every item of a list has its reasons: so many rows to embed.
     size = len(ask.users) * (ask.k if ask.reasons else 1)
-    lists = await service.ask(kind, engine.recommend, ask, size)
+    handle = engine.recommend if ask.plan is None else showing.recommend
+    lists = await service.ask(kind, handle, ask, size)
     return responses.JSONResponse({'step': engine.ranker.step, 'lists': lists})
+
+  @app.get('/shown', summary='What policies have shown')
+  async def get_shown(
+      after: _After = 0, limit: _Limit = 1000
+  ) -> fastapi.Response:
+    """A line of JSON for each place of each slate, the oldest first.
+
+    `after` is the `number` of the last line that is there already.
+    """
+    part = showing_lib.LogPart(after, limit)
+    text = await service.ask('shown', showing.log, part, 1)
+    return fastapi.Response(text, media_type='application/x-ndjson')
 
   @app.post('/embed', response_model=wire.Embeddings)
   async def embed(body: wire.Embed) -> fastapi.Response:

@@ -8,6 +8,7 @@ id is known is for the model's thread to say, which sees all changes in order.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving.service import ids as ids_lib
 
 Id = ids_lib.Id
@@ -48,6 +49,7 @@ class Recommend(NamedTuple):
     candidates: 'all', 'new' (items without training pairs) or 'known'.
     exclude_seen: whether users get nothing that they are known to have met.
     reasons: whether each item comes with what carried its score.
+    plan: the policy that fills slates; None for lists.
   """
 
   users: Sequence[User]
@@ -55,6 +57,7 @@ class Recommend(NamedTuple):
   candidates: str = 'all'
   exclude_seen: bool = True
   reasons: bool = False
+  plan: explorer.Plan | None = None
 
 
 class PutItem(NamedTuple):

@@ -12,6 +12,7 @@ from dropoutnet_jax.serving.service import limits
 from dropoutnet_jax.serving.service import model_thread
 from dropoutnet_jax.serving.service import read_asks
 from dropoutnet_jax.serving.service import refusals
+from dropoutnet_jax.serving.service import showing as showing_lib
 from dropoutnet_jax.serving.service import stories as stories_lib
 
 Status = Literal['starting', 'ready', 'stopping']
@@ -24,6 +25,7 @@ class Service:
   Attributes:
     engine: what the thread works with.
     stories: what it works with for the page.
+    showing: what it works with for policies.
     thread: the queue before it.
     read: checks what requests say.
     status: 'starting', 'ready' or 'stopping'.
@@ -33,10 +35,12 @@ class Service:
       self,
       engine: engine_lib.Engine,
       stories: stories_lib.Stories,
+      showing: showing_lib.Showing,
       thread: model_thread.ModelThread,
   ):
     """Takes what `start` sets going."""
     self.engine, self.stories, self.thread = engine, stories, thread
+    self.showing = showing
     self.read = read_asks.Reader(engine.rows)
     self.status: Status = 'starting'
 

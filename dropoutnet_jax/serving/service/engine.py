@@ -153,15 +153,15 @@ class Engine:
       if answers[number] is None:
         part = slice(place, place + len(request.users))
         place = part.stop
-        refusal = _not_finite('users', searched.is_finite[part])
+        refusal = not_finite('users', searched.is_finite[part])
         lists = zip(request.users, searched.lists[part], strict=True)
         answers[number] = refusal or [
-            self._list(user, one[: request.k], request.reasons)
+            self.list_of(user, one[: request.k], request.reasons)
             for user, one in lists
         ]
     return answers
 
-  def _list(
+  def list_of(
       self,
       user: asks.User,
       found: Sequence[tuple[Id, float]],
@@ -215,7 +215,7 @@ class Engine:
       if refusal is None:
         make = self.embed_users if request.side == 'user' else self.embed_items
         found = make(request.rows)
-        refusal = _not_finite(f'{request.side}s', found.is_finite())
+        refusal = not_finite(f'{request.side}s', found.is_finite())
       answers.append(refusal or found)
     return answers
 
@@ -230,7 +230,7 @@ class Engine:
     for items in requests:
       part = range(place, place + len(items))
       place = part.stop
-      refusal = _not_finite('items', is_finite[part.start : part.stop])
+      refusal = not_finite('items', is_finite[part.start : part.stop])
       names = [item.id for item in items]
       fresh = [
           name
@@ -345,7 +345,7 @@ def _filled_up(rows: Sequence[Any], blank: Any) -> list[Any]:
   return [*rows, *[blank] * missing]
 
 
-def _not_finite(what: str, is_finite: np.ndarray) -> refusals.Refusal | None:
+def not_finite(what: str, is_finite: np.ndarray) -> refusals.Refusal | None:
   """A refusal if embeddings of some of the rows mean nothing."""
   if is_finite.all():
     return None

@@ -12,6 +12,8 @@ LISTED = 20_000  # items of all lists of a request
 HISTORY = 1000  # ids of a history that a request tells
 ID_LENGTH = 256  # characters of an id
 REASONS = 3  # of content and preference, and as many of the history
+PASSED = 4096  # users of a request times the passes of its policy
+SHOWN = 10_000  # rows of the log at a time
 EXPLAINED = 50  # items of a request that get reasons
 # Users and items of all requests that wait for the model; beyond, 503 at once.
 WAITING = 256

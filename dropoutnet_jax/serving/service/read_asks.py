@@ -7,6 +7,8 @@ Everything that can be told without the model and the state is refused here.
 from collections.abc import Sequence
 from typing import Any
 
+from dropoutnet_jax.exploring import policies
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving.service import asks
 from dropoutnet_jax.serving.service import ids as ids_lib
 from dropoutnet_jax.serving.service import json_columns
@@ -38,12 +40,22 @@ class Reader:
           f'request, not for {listed:,}.',
           where='reasons',
       )
+    plan = None if body.policy is None else _plan(body.policy)
+    passes = 0 if plan is None else plan.passes
+    passed = len(body.users) * passes
+    if passed > limits.PASSED:
+      raise refusals.Refusal(
+          f'{len(body.users)} users under {passes} passes are '
+          f'{passed:,} rows; at most {limits.PASSED:,} come at once.',
+          where='policy.passes',
+      )
     return asks.Recommend(
         self._each('users', body.users, self.user),
         body.k,
         body.candidates,
         body.exclude_seen,
         body.reasons,
+        plan,
     )
 
   def embed(self, body: wire.Embed) -> asks.Embed:
@@ -129,3 +141,10 @@ class Reader:
             code='repeated',
             where=f'items[{place}].id',
         )
+
+
+def _plan(policy: wire.Policy) -> explorer.Plan:
+  """A policy as the model takes it."""
+  fields = policy.model_dump()
+  passes, seed = fields.pop('passes'), fields.pop('seed')
+  return explorer.Plan(policies.Policy(**fields), passes, seed)

@@ -20,6 +20,7 @@ import uvicorn
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import errors
 from dropoutnet_jax.serving import recommender as recommender_lib
+from dropoutnet_jax.serving import explorer as explorer_lib
 from dropoutnet_jax.serving.index import factory
 from dropoutnet_jax.serving.index import options
 from dropoutnet_jax.serving.service import app as app_lib
@@ -27,6 +28,7 @@ from dropoutnet_jax.serving.service import catalogue
 from dropoutnet_jax.serving.service import core
 from dropoutnet_jax.serving.service import engine as engine_lib
 from dropoutnet_jax.serving.service import model_thread
+from dropoutnet_jax.serving.service import showing as showing_lib
 from dropoutnet_jax.serving.service import state_file
 from dropoutnet_jax.serving.service import stories as stories_lib
 from dropoutnet_jax.training import run_folder
@@ -119,8 +121,14 @@ def run(
       build = _builder(settings.index)
       engine = engine_lib.Engine(ranker, state, build)
       _tell(workdir, path, engine, say)
-      stories = stories_lib.Stories(engine, build)
-      _serve(engine, stories, key, listener, begin, say)
+      explorer = explorer_lib.Explorer(ranker, workdir)
+      service = core.Service(
+          engine,
+          stories_lib.Stories(engine, build),
+          showing_lib.Showing(engine, state, explorer),
+          model_thread.ModelThread(),
+      )
+      _serve(service, key, listener, begin, say)
     finally:
       state.close()
 
@@ -213,15 +221,13 @@ class _Server(uvicorn.Server):
 
 
 def _serve(
-    engine: engine_lib.Engine,
-    stories: stories_lib.Stories,
+    service: core.Service,
     key: str | None,
     listener: socket.socket,
     begin: float,
     say: Callable[[str], None],
 ) -> None:
   """Answers requests until a signal comes, which it raises."""
-  service = core.Service(engine, stories, model_thread.ModelThread())
   host, port = listener.getsockname()[:2]
   shown = f'[{host}]' if ':' in host else host
   failed: list[BaseException] = []

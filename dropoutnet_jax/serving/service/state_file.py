@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from dropoutnet_jax import errors
 
-SCHEMA = 1  # version of the tables below
+SCHEMA = 2  # version of the tables below; 1 had no slates
 Id = int | str
 _TABLES = """
 create table facts (name text primary key, value) without rowid;
@@ -25,6 +25,37 @@ create table interactions (
   primary key (user, item)
 ) without rowid;
 """
+_SHOWN = """
+create table shown (
+  number integer primary key, slate integer not null, time real not null,
+  user, place integer not null, item not null, score real not null,
+  propensity real not null, policy text not null
+)
+"""
+
+
+class Shown(NamedTuple):
+  """An item that a policy has shown.
+
+  Attributes:
+    slate: which one it was part of.
+    time: seconds since 1970.
+    user: id; None for nobody in particular.
+    place: in the slate, from 1.
+    item: id.
+    score: of the model.
+    propensity: chance of the item at its place given those before it.
+    policy: that filled the slate.
+  """
+
+  slate: int
+  time: float
+  user: Id | None
+  place: int
+  item: Id
+  score: float
+  propensity: float
+  policy: str
 
 
 class Interaction(NamedTuple):
@@ -78,8 +109,12 @@ class StateFile:
       if is_new:
         for statement in _TABLES.split(';'):
           self._sql.execute(statement)
-        facts = [('schema', SCHEMA), ('run', run)]
+        facts = [('schema', 1), ('run', run)]
         self._sql.executemany('insert into facts values (?, ?)', facts)
+      if 'shown' not in self._names():
+        self._sql.execute(_SHOWN)
+        query = "update facts set value = ? where name = 'schema'"
+        self._sql.execute(query, (SCHEMA,))
       self._sql.execute('commit')
     except sqlite3.Error as error:
       self._sql.close()
@@ -90,18 +125,16 @@ class StateFile:
 
   def _check(self, run: str) -> bool:
     """Whether the file is new; raises UserError if it is not of this run."""
-    names = {
-        name for (name,) in self._sql.execute('select name from sqlite_master')
-    }
+    names = self._names()
     if not names:
       return True
-    if names != {'facts', 'items', 'interactions'}:
+    if names - {'shown'} != {'facts', 'items', 'interactions'}:
       raise errors.UserError(
           f'{self._path} is a database of something else; name another '
           '--state.'
       )
     found = dict(self._sql.execute('select name, value from facts'))
-    if found.get('schema') != SCHEMA:
+    if found.get('schema') != (SCHEMA if 'shown' in names else 1):
       raise errors.UserError(
           f'{self._path} has tables of version {found.get("schema")}, this '
           f'program writes version {SCHEMA}. Name another --state, or use the '
@@ -113,6 +146,11 @@ class StateFile:
           'interactions mean nothing here. Name another --state.'
       )
     return False
+
+  def _names(self) -> set[str]:
+    """Of all tables."""
+    rows = self._sql.execute('select name from sqlite_master')
+    return {name for (name,) in rows}
 
   def close(self) -> None:
     """Moves the log into the file and lets go of it."""
@@ -133,6 +171,12 @@ class StateFile:
     self._write(
         'insert or replace into interactions values (?, ?, ?, ?)', list(rows)
     )
+
+  def put_shown(self, rows: Iterable[Shown]) -> None:
+    """Logs what policies have shown."""
+    marks = ', '.join('?' * len(Shown._fields))
+    names = ', '.join(Shown._fields)
+    self._write(f'insert into shown ({names}) values ({marks})', list(rows))
 
   def _write(self, statement: str, rows: list[Any]) -> None:
     """All rows or none; back when they are on the disk."""
@@ -156,6 +200,34 @@ class StateFile:
         'select user, item, label, time from interactions order by time'
     )
     return (Interaction(*row) for row in rows)
+
+  def impressions(self) -> dict[Id, int]:
+    """How often each item was shown."""
+    query = 'select item, count(*) from shown group by item'
+    return dict(self._sql.execute(query))
+
+  def last_slate(self) -> int:
+    """The number of the last slate; 0 before the first."""
+    query = 'select coalesce(max(slate), 0) from shown'
+    return self._sql.execute(query).fetchone()[0]
+
+  def shown(self, after: int, limit: int) -> list[tuple[int, Shown, bool]]:
+    """The log from behind a number on, at most so many rows.
+
+    Returns:
+      The number of each row, the row, and whether the user is known to have
+      liked the item since.
+    """
+    columns = ', '.join(f'shown.{name}' for name in Shown._fields)
+    query = (
+        f'select shown.number, {columns}, coalesce(interactions.label > 0 '
+        'and interactions.time >= shown.time, 0) from shown left join '
+        'interactions on interactions.user = shown.user and '
+        'interactions.item = shown.item where number > ? order by number '
+        'limit ?'
+    )
+    rows = self._sql.execute(query, (after, limit))
+    return [(one, Shown(*row), bool(liked)) for one, *row, liked in rows]
 
 
 def _why(path: str, error: sqlite3.Error) -> str:

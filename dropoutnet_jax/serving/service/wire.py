@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from dropoutnet_jax.exploring import policies
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving.service import ids
 from dropoutnet_jax.serving.service import limits
 
@@ -54,6 +56,45 @@ class Body(pydantic.BaseModel):
   """Fields that are not there are refused: a slip would pass unnoticed."""
 
   model_config = pydantic.ConfigDict(extra='forbid')
+
+
+_CHANCE = pydantic.Field(strict=True, ge=0, le=1)
+_DEVIATIONS = pydantic.Field(1.0, strict=True, ge=0, le=1e6)
+
+
+class Policy(Body):
+  """How slates are filled; its kind alone may stand for it."""
+
+  kind: Literal['greedy', 'epsilon', 'ucb', 'thompson']
+  epsilon: Annotated[float, _CHANCE] | None = None
+  width: float = _DEVIATIONS
+  new_share: Annotated[float, _CHANCE] = 0.0
+  boost: Annotated[float, _DEVIATIONS] = 0.0
+  half_life: float = pydantic.Field(100.0, strict=True, gt=0, le=1e9)
+  passes: int = pydantic.Field(
+      explorer.PASSES, strict=True, ge=1, le=explorer.MOST_PASSES
+  )
+  seed: Annotated[int, pydantic.Field(strict=True, ge=0, lt=2**31)] | None = (
+      None
+  )
+
+
+def _spell_out(value: Any) -> Any:
+  return {'kind': value} if isinstance(value, str) else value
+
+
+_POLICY_SCHEMA = {
+    'anyOf': [
+        {'type': 'string', 'enum': list(policies.KINDS)},
+        Policy.model_json_schema(),
+        {'type': 'null'},
+    ]
+}
+PolicyOrKind = Annotated[
+    Policy | None,
+    pydantic.BeforeValidator(_spell_out),
+    pydantic.WithJsonSchema(_POLICY_SCHEMA),
+]
 
 
 class UserContent(pydantic.RootModel[dict[str, Any]]):
@@ -111,6 +152,7 @@ class Recommend(Body):
   candidates: Candidates = 'all'
   exclude_seen: Flag = True
   reasons: Flag = False
+  policy: PolicyOrKind = None
 
 
 class Embed(Body):
@@ -152,16 +194,18 @@ class Listed(pydantic.BaseModel):
 
   id: Id
   score: float
+  propensity: float | None = None
   about: str | None = None
   reasons: list[Reason] | None = None
 
 
 class UserList(pydantic.BaseModel):
-  """The list of one user, best first."""
+  """The list of one user, best first; a slate as its policy filled it."""
 
   user: Id | None
   known: bool
   items: list[Listed]
+  slate: int | None = None
 
 
 class Lists(pydantic.BaseModel):

@@ -9,12 +9,14 @@ from typing import Any
 from fastapi import testclient
 import pytest
 
+from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving.index import factory
 from dropoutnet_jax.serving.service import app as app_lib
 from dropoutnet_jax.serving.service import core
 from dropoutnet_jax.serving.service import engine as engine_lib
 from dropoutnet_jax.serving.service import limits
 from dropoutnet_jax.serving.service import model_thread
+from dropoutnet_jax.serving.service import showing as showing_lib
 from dropoutnet_jax.serving.service import state_file
 from dropoutnet_jax.serving.service import stories as stories_lib
 from tests import compilation
@@ -60,7 +62,10 @@ def fixture_start(shop) -> Iterator[Start]:
     try:
       engine = engine_lib.Engine(shop.model, state, _build)
       stories = stories_lib.Stories(engine, _build)
-      service = core.Service(engine, stories, thread)
+      showing = showing_lib.Showing(
+          engine, state, explorer.Explorer(shop.model)
+      )
+      service = core.Service(engine, stories, showing, thread)
       service.start().result()
       client = CLIENT(app_lib.make(service, key), raise_server_exceptions=False)
       yield Running(service, client)

@@ -15,6 +15,13 @@ def _user(**fields):
   return {'users': [fields]}
 
 
+_UCB = {'kind': 'ucb'}
+
+
+def _policy(policy):
+  return {'users': [{}], 'policy': policy}
+
+
 def _content(**columns):
   return {'users': [{'content': columns}]}
 
@@ -52,6 +59,53 @@ BAD = [
         'reasons',
         'at most 50 items',
     ),
+    ('recommend', _policy('tompson'), 422, 'policy.kind', "'thompson'"),
+    ('recommend', _policy(3), 422, 'policy', 'valid dictionary'),
+    ('recommend', _policy({}), 422, 'policy.kind', 'required'),
+    ('recommend', _policy(_UCB | {'p': 1}), 422, 'policy.p', 'not permitted'),
+    (
+        'recommend',
+        _policy(_UCB | {'epsilon': 1.5}),
+        422,
+        'policy.epsilon',
+        'less than or equal to 1',
+    ),
+    (
+        'recommend',
+        _policy(_UCB | {'new_share': -0.1}),
+        422,
+        'policy.new_share',
+        'greater than or equal to 0',
+    ),
+    (
+        'recommend',
+        _policy(_UCB | {'half_life': 0}),
+        422,
+        'policy.half_life',
+        'greater than 0',
+    ),
+    (
+        'recommend',
+        _policy(_UCB | {'passes': 0}),
+        422,
+        'policy.passes',
+        'greater than or equal to 1',
+    ),
+    (
+        'recommend',
+        _policy(_UCB | {'passes': 65}),
+        422,
+        'policy.passes',
+        'less than or equal to 64',
+    ),
+    (
+        'recommend',
+        {'users': [{}] * 65, 'policy': _UCB | {'passes': 64}},
+        422,
+        'policy.passes',
+        '65 users under 64 passes are 4,160 rows; at most 4,096',
+    ),
+    ('recommend', _policy(_UCB | {'seed': -1}), 422, 'policy.seed', 'greater'),
     ('recommend', _user(id=1.5), 422, 'users[0].id', 'an id is a string of'),
     ('recommend', _user(id=True), 422, 'users[0].id', 'an id is a string of'),
     ('recommend', _user(id=''), 422, 'users[0].id', 'an id is a string of'),
@@ -258,6 +312,14 @@ def test_other_content_types_are_refused(fresh):
 )
 def test_deletions_that_are_refused(fresh, name, status, place):
   check(fresh.client.delete(f'/items/{name}'), status, place, '')
+
+
+@pytest.mark.parametrize(
+    'asked, place',
+    [('after=-1', 'after'), ('limit=0', 'limit'), ('limit=10001', 'limit')],
+)
+def test_parts_of_the_log_that_are_refused(fresh, asked, place):
+  check(fresh.client.get(f'/shown?{asked}'), 422, place, '')
 
 
 def test_refused_writes_change_nothing(start, tmp_path):

@@ -101,6 +101,45 @@ def _damaged(path):
     file.write(b'\xff' * 2000)
 
 
+def test_slates_are_counted_and_known_by_what_came_of_them(path):
+  state = state_file.StateFile(path, 'run')
+  assert (state.last_slate(), state.impressions()) == (0, {})
+  show = lambda user, time, item: state_file.Shown(
+      1, time, user, 1, item, 0.5, 0.25, 'ucb'
+  )
+  rows = [show('u', 5.0, 'a'), show(None, 5.0, 'a'), show('u', 7.0, 3)]
+  state.put_shown(rows)
+  state.put_interactions([PAIR('u', 'a', 1.0, 5.0), PAIR('u', 3, 1.0, 6.0)])
+  state.close()
+  state = state_file.StateFile(path, 'run')
+  assert state.impressions() == {'a': 2, 3: 1}
+  assert state.last_slate() == 1
+  assert state.shown(0, 9) == [
+      (1, rows[0], True),
+      (2, rows[1], False),
+      (3, rows[2], False),
+  ]
+  assert [number for number, _, _ in state.shown(1, 1)] == [2]
+  state.close()
+
+
+def test_a_file_without_slates_gets_a_table_for_them(path):
+  """Of the version before them; nothing that it has is lost."""
+  state = state_file.StateFile(path, 'run')
+  state.put_items({'a': {'year': 2}})
+  state.close()
+  with _database(path) as sql:
+    sql.execute('drop table shown')
+    sql.execute("update facts set value = 1 where name = 'schema'")
+  state = state_file.StateFile(path, 'run')
+  assert dict(state.items()) == {'a': {'year': 2}}
+  assert not state.shown(0, 9)
+  state.close()
+  with _database(path) as sql:
+    query = "select value from facts where name = 'schema'"
+    assert sql.execute(query).fetchone() == (state_file.SCHEMA,)
+
+
 @pytest.mark.parametrize(
     'prepare, message',
     [
