@@ -2,12 +2,14 @@
 """Eight CPU devices and no silent broadcasting, set before any test runs."""
 
 from collections.abc import Iterator
+import gc
 import os
 import pathlib
 import shutil
 
 import hypothesis
 import jax
+import psutil
 import pytest
 import scipy.linalg  # noqa: F401, loads a BLAS of its own
 import threadpoolctl
@@ -40,6 +42,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile('project')
 
 
+_MANY_BYTES = 3 << 29  # of one of the processes that share the files
 # A long file that starts last is waited for on one core.
 _LONG_FILES = (
     'test_processes.py',
@@ -65,6 +68,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Long files first, for processes that share the files."""
   place = {name: number for number, name in enumerate(_LONG_FILES)}
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture(scope='module', autouse=True)
+def bounded_memory() -> Iterator[None]:
+  """Forgets compiled programs between files when they are gigabytes."""
+  yield
+  if psutil.Process().memory_info().rss > _MANY_BYTES:
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope='session', autouse=True)
