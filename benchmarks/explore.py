@@ -33,7 +33,8 @@ _PLANTED_SEEDS = tuple(range(8))
 _REPLAY_SEEDS = tuple(range(4))
 _BAR = 0.3  # sooner than epsilon-greedy of equal clicks
 
-_OF_CLICKS, _OF_ITEMS = measures.NAMES[:4], measures.NAMES[4:]
+# Measures that fit beside each other.
+_GROUPS = measures.NAMES[:4], measures.NAMES[4:8], measures.NAMES[8:]
 
 Found = dict[str, list[dict[str, float]]]  # by policy, of each world
 
@@ -124,6 +125,12 @@ def compare(found: Mapping[str, Found]) -> comparison.Comparison:
           f'clicks; {100 * _BAR:.0f} % sooner are '
           f'{1 / (1 - _BAR):.2f} times better.'
       )
+    masks = by_policy[f'{MASKS} 1']
+    share, low, high = measures.sooner(curve, masks, 'found')
+    notes.append(
+        f'{world}: by masks alone, of width 1, found {100 * share:.0f} % '
+        f'sooner ({100 * low:.0f} to {100 * high:.0f}).'
+    )
   return comparison.Comparison(
       f'Exploring: Thompson sampling of width {WIDTH:g}',
       'epsilon-greedy of equal clicks',
@@ -132,7 +139,7 @@ def compare(found: Mapping[str, Found]) -> comparison.Comparison:
       [
           grid(world, by_policy, names)
           for world, by_policy in found.items()
-          for names in (_OF_CLICKS, _OF_ITEMS)
+          for names in _GROUPS
       ],
   )
 

@@ -29,7 +29,7 @@ def test_thompson_is_held_to_epsilon_of_equal_clicks(time, met, capsys):
   assert first.met == met
   assert [row.bar is not None for row in found.rows] == [True] + 3 * [False]
   assert f'found {100 - time:.0f} % sooner' in found.notes[0]
-  assert [len(grid.rows) for grid in found.grids] == [len(names)] * 4
+  assert [len(grid.rows) for grid in found.grids] == [len(names)] * 6
   suite.show(found)
   shown = capsys.readouterr().out
   assert 'epsilon 0.05' in shown and 'planted, mean of 2 worlds' in shown
