@@ -173,8 +173,9 @@ def warnings(found: dict[str, Any], view: str) -> list[str]:
     told.append(
         f'{view}: the mean weight is {mean["value"]:.3f} (95 % between '
         f'{mean["low"]:.3f} and {mean["high"]:.3f}) and should be 1: either '
-        'the log could not show all that this run would, or its propensities '
-        'are not those of its items. ips and dr are biased then.'
+        'the log could not show all that this run would (one whose policy has '
+        'an epsilon can), or its propensities are not those of its items. ips '
+        'and dr are biased then.'
     )
   return told
 
