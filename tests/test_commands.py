@@ -75,6 +75,18 @@ def test_a_finished_run_is_evaluated_again(finished, command):
   assert after == before
 
 
+def test_an_evaluation_keeps_how_sure_scores_are(finished):
+  path = finished / 'config.json'
+  cfg = json.loads(path.read_text())
+  cfg['evaluation']['exploring'] = True
+  path.write_text(json.dumps(cfg))
+  ended = command_line.call('evaluate', '--workdir=run')
+  assert (ended.status, ended.err) == (0, '')
+  found = json.loads((finished / 'exploring.json').read_text())
+  assert found['step'] == _results(finished)['step']
+  assert found['note'] and found['note'] in ended.out
+
+
 def test_a_run_is_compared_with_another_user_by_user(finished):
   shutil.copytree(finished, 'other')
   other = pathlib.Path('other')
@@ -189,6 +201,17 @@ def test_too_little_space_for_checkpoints(folder, monkeypatch):
   monkeypatch.setattr(shutil, 'disk_usage', lambda unused_path: usage)
   ended = command_line.call(*_ARGUMENTS)
   command_line.check(ended, 2, 'run.py: run: 0.5 MB are free, but the checkp')
+  assert _is_as_new(folder)
+
+
+def test_a_calibration_that_cannot_be_is_told_before_training(folder):
+  rates = ('user_rate', 'item_rate')
+  ended = command_line.call(
+      *_ARGUMENTS,
+      '--config.evaluation.exploring',
+      *(f'--config.dropout.{name}=0' for name in rates),
+  )
+  command_line.check(ended, 2, 'This run was trained without input dropout')
   assert _is_as_new(folder)
 
 

@@ -22,6 +22,8 @@ from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import baselines as base
+from dropoutnet_jax.evaluation import bootstrap
+from dropoutnet_jax.evaluation import metrics
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
@@ -174,7 +176,10 @@ def evaluate(
   Returns:
     By side and number of shown pairs what a split has: counts and 'methods';
     with 'shown_mean', the pairs that were shown of each cold row, and
-    'rows_with_fewer', the cold rows that did not have so many to show.
+    'rows_with_fewer', the cold rows that did not have so many to show, and
+    'more': this point less the one before, by method and metric
+    (`bootstrap.differences`), so that harm by more history is seen to be none
+    or noise.
     'model' sees the mean of the shown partners' factors (the transform),
     'model, folded in' and 'teacher' the teacher's fold-in of them. Features of
     a cold row stay unknown; where preference is made of them alone, its towers
@@ -206,6 +211,7 @@ def _curve(
 ) -> dict[str, Any]:
   """One side's part of `evaluate`."""
   curve, held_out = {}, warm_up.held_out
+  before: dict[str, dict[str, np.ndarray]] = {}
   for count in cfg.evaluation.warm_up_counts:
     methods = make_methods(problem, scorer, cfg, warm_up, count)
     methods |= _told(baselines, warm_up, count)
@@ -213,17 +219,27 @@ def _curve(
     point: dict[str, Any] = protocol.describe_set(held_out)
     point['shown_mean'] = round(float(np.mean(shown)), 3)
     point['rows_with_fewer'] = int(np.sum(shown < count))
-    point['methods'] = {
-        name: protocol.evaluate(
+    values = {
+        name: protocol.rank(
             method(f'cold_{warm_up.side}', held_out),
             held_out,
             warm_up.likes,
             cfg.evaluation,
             f'{name}, {count} interactions of each new {warm_up.side} shown',
-        )
+        ).user_metrics(cfg.evaluation)
         for name, method in methods.items()
     }
-    curve[str(count)] = point
+    point['methods'] = {m: metrics.summary(one) for m, one in values.items()}
+    if cfg.evaluation.bootstrap and before:
+      point['more'] = {
+          name: bootstrap.differences(
+              {metric: (x, before[name][metric]) for metric, x in one.items()},
+              cfg.evaluation.bootstrap,
+          )
+          for name, one in values.items()
+          if name in before
+      }
+    before, curve[str(count)] = values, point
   return curve
 
 

@@ -43,12 +43,12 @@ class Users(NamedTuple):
 
   Attributes:
     table: of C rows, NumPy arrays.
-    count: int [C], interactions of each.
+    met: int [C], interactions of each.
     sparse: the sparse part of them alone, or None.
   """
 
   table: tables_lib.SideTable
-  count: np.ndarray
+  met: np.ndarray
   sparse: sparse_part.SparsePart | None = None
 
 
@@ -57,13 +57,13 @@ class Items(NamedTuple):
 
   Attributes:
     table: of J rows, NumPy arrays.
-    count: int [J], interactions of each.
+    met: int [J], interactions of each.
     row: int [J], their rows in the run; -1 for new ones.
     sparse: csr_array float32 [J, T], their sparse content.
   """
 
   table: tables_lib.SideTable
-  count: np.ndarray
+  met: np.ndarray
   row: np.ndarray
   sparse: scipy.sparse.csr_array
 
@@ -118,8 +118,8 @@ class Uncertainty:
       float32 [T, C, P], as they come: neither centred nor scaled.
     """
     keys = jax.random.split(jax.random.key(seed), 2)
-    user = self._embed('user', users.table, users.count, keys[0], num_passes)
-    item = self._embed('item', items.table, items.count, keys[1], num_passes)
+    user = self._embed('user', users.table, users.met, keys[0], num_passes)
+    item = self._embed('item', items.table, items.met, keys[1], num_passes)
     found = np.empty((num_passes, *pool.shape), np.float32)
     for number in range(num_passes):
       rng = np.random.default_rng([seed, number])
@@ -161,7 +161,7 @@ class Uncertainty:
     if part is None or scorer.content is None:
       return embeddings.Embedding(jnp.asarray(tower))
     part = self._masked_histories(part, rng)
-    row = np.append(np.arange(len(users.count)), np.full(len(tower), -1))
+    row = np.append(np.arange(len(users.met)), np.full(len(tower), -1))
     part = part.select(row[: len(tower)])
     return part.embed_users(
         np.arange(len(tower)), tower, scorer.content, scorer.tower_weight
@@ -206,7 +206,7 @@ class Uncertainty:
     if part is None:
       return embeddings.Embedding(jnp.asarray(tower))
     missing = len(tower) - len(items.row)
-    masked = masks.sparse_content(rng, items.sparse, items.count)
+    masked = masks.sparse_content(rng, items.sparse, items.met)
     masked.resize((len(tower), masked.shape[1]))
     row = np.append(items.row, np.full(missing, -1))
     return part.embed_items(row, masked, tower)

@@ -213,6 +213,27 @@ def warm_up(curves: Mapping[str, Any]) -> list[document.Block]:
   return [_curve(side, curve) for side, curve in curves.items() if curve]
 
 
+def _harm(curve: Mapping[str, Any], metric: str, name: str) -> str:
+  """Where more history made a method worse, beyond noise; a sentence."""
+  if not any('more' in point for point in curve.values()):
+    return ''
+  worse = [
+      f'{method} at {count} ({more[metric]["difference"]:+.4f})'
+      for count, point in curve.items()
+      for method, more in point.get('more', {}).items()
+      if more[metric]['high'] < 0
+  ]
+  if not worse:
+    return (
+        f' No method has a lower {name} at any point than at the one before '
+        '(95 % of bootstrap samples of users).'
+    )
+  return (
+      f' More history lowers the {name}, beyond noise (95 % of bootstrap '
+      f'samples of users), of {", ".join(worse)}.'
+  )
+
+
 def _curve(side: str, curve: Mapping[str, Any]) -> document.Part:
   first = next(iter(curve.values()))
   methods = report.in_order(
@@ -252,6 +273,7 @@ def _curve(side: str, curve: Mapping[str, Any]) -> document.Part:
       'which is not trained again; it then ranks for the others, '
       f"the same {first['pairs']:,} pairs at every point."
   )
+  text += _harm(curve, metric, name)
   caption = f'{name} against the interactions shown of each new {side}.'
   head = ['shown', 'in the mean', *methods]
   return document.Part(

@@ -34,7 +34,7 @@ _PREPARED = (
     'features_item.npz',
     _CONFIG,
 )
-_LATER = ('metrics.jsonl', 'per_user.npz', 'results.json')
+_LATER = ('metrics.jsonl', 'per_user.npz', 'results.json', 'exploring.json')
 
 
 def open_folder(

@@ -238,6 +238,22 @@ def test_nothing_shown_is_the_cold_model(problem, scorer):
     assert point['shown_mean'] == pytest.approx(shown.mean(), abs=1e-3)
 
 
+def test_points_are_compared_with_the_one_before(problem, scorer):
+  curve = warm_up.evaluate(problem, scorer, CONFIG, {})['user']
+  assert 'more' not in curve['0']
+  for before, point in zip(list(curve.values()), list(curve.values())[1:]):
+    for name in ('model', 'model, folded in'):
+      more = point['more'][name]['ndcg@5']
+      gap = point['methods'][name]['ndcg@5'] - before['methods'][name]['ndcg@5']
+      assert more['difference'] == pytest.approx(gap, abs=1e-9)
+      assert more['low'] <= more['difference'] <= more['high']
+    assert 'teacher' in point['more']
+  settings = dataclasses.replace(CONFIG.evaluation, bootstrap=0)
+  without = dataclasses.replace(CONFIG, evaluation=settings)
+  curve = warm_up.evaluate(problem, scorer, without, {})['user']
+  assert not any('more' in point for point in curve.values())
+
+
 def test_features_alone_learn_nothing_from_what_is_shown(problem):
   features = config.FeaturesConfig(preference='none')
   cfg = dataclasses.replace(CONFIG, features=features)

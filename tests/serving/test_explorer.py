@@ -107,7 +107,7 @@ def test_what_is_known_is_surer_than_what_is_new(shop, explorer):
   inputs = explorer._users(users), explorer._items(items)
   found = explorer._uncertainty.passes(*inputs, pool, 16, 0)
   assert found.std(axis=0).min() > 0
-  known = inputs[1]._replace(count=inputs[1].count + 1000)
+  known = inputs[1]._replace(met=inputs[1].met + 1000)
   surer = explorer._uncertainty.passes(inputs[0], known, pool, 16, 0)
   assert surer.std(axis=0).mean() < 0.8 * found.std(axis=0).mean()
 
@@ -128,7 +128,7 @@ def test_the_library_shows_by_a_policy(shop):
   shown = facade.Recommender(shop.model)
   with pytest.warns(UserWarning, match='kept no new items for validation'):
     table = shown.recommend(
-        ['u1', {'user_id': 'new'}['user_id']],
+        ['u1', 'new'],
         4,
         policy=Policy('thompson', 0.1, new_share=0.5),
         passes=4,

@@ -2,6 +2,7 @@
 """`python run.py recommend`: a file of lists, or one message and no file."""
 
 import csv
+import json
 import pathlib
 import shutil
 from typing import NamedTuple
@@ -118,6 +119,29 @@ def test_candidates_by_what_training_had(shop, here):
     assert (not found & known) == (which == 'new')
 
 
+def test_slates_by_a_policy_say_their_chances(shop, here):
+  flags = ('--policy=thompson', '--epsilon=0.1', '--passes=4', '--k=3')
+  try:
+    ended = _recommend('--output=slates.csv', *flags)
+    assert (ended.status, ended.err) == (0, '')
+    rows = _rows('slates.csv')
+    assert list(rows[0])[4:] == ['propensity', 'policy']
+    assert len(rows) == 36 * 3
+    chances = [float(row['propensity']) for row in rows]
+    assert min(chances) > 0 and max(chances) <= 1
+    assert {row['policy'] for row in rows} == {'thompson epsilon=0.1'}
+    notes = ended.out.splitlines()[:2]
+    assert notes[0].startswith('This run kept no new items for validation')
+    told, _, seed = notes[1].rstrip('.').partition(', drawn with ')
+    assert told == 'Slates by thompson epsilon=0.1'
+    kept = json.loads((here / 'run' / 'exploring.json').read_text())
+    assert (kept['step'], kept['scale']) == (2, 1.0)
+    assert not _recommend('--output=same.csv', seed, *flags).status
+    assert _rows('same.csv') == rows
+  finally:
+    (here / 'run' / 'exploring.json').unlink(missing_ok=True)
+
+
 class Case(NamedTuple):
   """A mistake: the flags, and what must be said of it."""
 
@@ -165,6 +189,51 @@ CASES = [
     ),
     Case(
         'nothing', f'--workdir=run {_OUT} --k=0', '--k=0: a list has at least'
+    ),
+    Case(
+        'an unknown policy',
+        f'--workdir=run {_OUT} --policy=tompson',
+        "'tompson' is no policy; there are greedy, epsilon, ucb, thompson. Did",
+    ),
+    Case(
+        'numbers of no policy',
+        f'--workdir=run {_OUT} --new_share=0.2',
+        '--new_share is of a policy; name one with --policy, such as thompson',
+    ),
+    Case(
+        'no chance',
+        f'--workdir=run {_OUT} --policy=ucb --epsilon=1.5',
+        'epsilon of the policy is 1.5; it is a chance, from 0 to 1.',
+    ),
+    Case(
+        'no quota',
+        f'--workdir=run {_OUT} --policy=ucb --new_share=-1',
+        'new_share of the policy is -1.0; it is a chance, from 0 to 1.',
+    ),
+    Case(
+        'no passes',
+        f'--workdir=run {_OUT} --policy=ucb --passes=0',
+        'passes of the policy are 0; they must be 1 to 64.',
+    ),
+    Case(
+        'too many passes',
+        f'--workdir=run {_OUT} --policy=ucb --passes=65',
+        'passes of the policy are 65; they must be 1 to 64.',
+    ),
+    Case(
+        'no seed',
+        f'--workdir=run {_OUT} --policy=ucb --seed=-1',
+        'seed of the policy is -1; it must be 0 to 2147483647.',
+    ),
+    Case(
+        'no width',
+        f'--workdir=run {_OUT} --policy=ucb --width=-2',
+        'width of the policy is -2.0; it is a number of standard deviations',
+    ),
+    Case(
+        'over the calibration',
+        '--workdir=run --output=run/exploring.json',
+        'run/exploring.json is a file of the run; name another one.',
     ),
     Case('no number', f'--workdir=run {_OUT} --k=x', '--k=x: expected a whole'),
     Case(
