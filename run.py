@@ -112,7 +112,7 @@ _COMPILE_CACHE = flags.DEFINE_string(
 )
 _SUITES = (
     'bench: of speed, labels, accuracy, teacher, memory, streaming, tables, '
-    'search and serve.'
+    'search, serve and explore.'
 )
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
