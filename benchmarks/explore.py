@@ -2,8 +2,8 @@
 """Policies beside each other: clicks lost, and how soon new items are found.
 
 In the planted world and on ratings of MovieLens 100K (`exploring.simulator`),
-each policy with the same model, the same visits and, but for rows named 'masks',
-the same learner of beliefs. What Thompson sampling is held to is epsilon-greedy
+each policy with the same model, the same visits and the same learner of beliefs;
+rows named 'masks' have none. What Thompson sampling is held to is epsilon-greedy
 of equal clicks: its curve over several epsilons is read off where it has the
 clicks of Thompson.
 
