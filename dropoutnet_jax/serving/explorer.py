@@ -44,6 +44,11 @@ class Plan:
 
   def __post_init__(self) -> None:
     """Raises UserError for numbers that are out of range."""
+    if not isinstance(self.policy, policies.Policy):
+      raise errors.UserError(
+          f'{self.policy!r} is no policy; name one of '
+          f'{", ".join(policies.KINDS)}, or give a policies.Policy.'
+      )
     if not 1 <= self.passes <= MOST_PASSES:
       raise errors.UserError(
           f'passes of the policy are {self.passes}; they must be 1 to '

@@ -175,6 +175,7 @@ def test_a_model_without_input_dropout_has_no_spread(shop, monkeypatch):
         ({'passes': 65}, 'passes of the policy are 65'),
         ({'seed': -1}, 'seed of the policy is -1; it must be 0 to 2147483647'),
         ({'policy': 'best'}, "'best' is no policy"),
+        ({'policy': 3}, '3 is no policy; name one of greedy, epsilon, ucb'),
         ({'policy': Policy('ucb'), 'passes': 2**40}, 'passes of the policy'),
     ],
 )
