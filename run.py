@@ -111,8 +111,8 @@ _COMPILE_CACHE = flags.DEFINE_string(
     "Folder for compiled programs; '' is off.",
 )
 _SUITES = (
-    'bench: of speed, labels, accuracy, teacher, memory, streaming, tables, '
-    'search, serve and explore.'
+    'bench: of speed, labels, accuracy, hybrid, teacher, memory, streaming, '
+    'tables, search, serve and explore.'
 )
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')

@@ -2,10 +2,10 @@
 """Policies beside each other: clicks lost, and how soon new items are found.
 
 In the planted world and on ratings of MovieLens 100K (`exploring.simulator`),
-each policy with the same model, the same visits and the same learner of beliefs;
-rows named 'masks' have none. What Thompson sampling is held to is epsilon-greedy
-of equal clicks: its curve over several epsilons is read off where it has the
-clicks of Thompson.
+each policy with the same model, the same visits and the same learner of beliefs
+(rows named 'masks' have none). Thompson sampling is held to epsilon-greedy of
+equal clicks: its curve over several epsilons is read off where it has the clicks
+of Thompson.
 
 Widths were chosen in planted worlds 100 to 103, which are not among those
 reported, by python -m benchmarks.explore: of 1, 2 and 3 standard deviations the

@@ -28,6 +28,7 @@ SUITES = (
     'speed',
     'labels',
     'accuracy',
+    'hybrid',
     'teacher',
     'memory',
     'streaming',
