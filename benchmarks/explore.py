@@ -4,8 +4,8 @@
 In the planted world and on ratings of MovieLens 100K (`exploring.simulator`),
 each policy with the same model, the same visits and the same learner of beliefs
 (rows named 'masks' have none). Thompson sampling is held to epsilon-greedy of
-equal clicks: its curve over several epsilons is read off where it has the clicks
-of Thompson.
+equal clicks: its curve over several epsilons is read off where it has as many
+clicks as Thompson.
 
 Widths were chosen in planted worlds 100 to 103, which are not among those
 reported, by python -m benchmarks.explore: of 1, 2 and 3 standard deviations the
