@@ -63,7 +63,7 @@ _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
 _OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 # Flags that one command looks at, or two, and no other.
 _OWN = {
-    'evaluate': ('against',),
+    'evaluate': ('against', 'logged', 'clip'),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
     + ('candidates', 'exclude_seen', *arguments_lib.define_policy()),
     'tune': ('space', 'trials', 'minutes', 'prune'),
@@ -112,40 +112,39 @@ _COMPILE_CACHE = flags.DEFINE_string(
 )
 _SUITES = (
     'bench: of speed, labels, accuracy, hybrid, teacher, memory, streaming, '
-    'tables, search and serve.'
+    'tables, search, serve and explore.'
 )
 _SUITE = flags.DEFINE_list('suite', ['all'], _SUITES)
 flags.DEFINE_list('experiments', ['all'], 'reproduce: names, or all.')
 flags.DEFINE_list('seeds', ['0', '1', '2'], 'reproduce: of each experiment.')
 flags.DEFINE_bool('check', False, 'reproduce: compare, and write no table.')
 for _name, _help in (
-    ('output', 'the lists, .csv, .parquet, ...; others: see the README.'),
-    ('users', 'users; all of the run if not given.'),
-    ('items', 'candidates; the items of the run if not given.'),
-    ('interactions', 'what users met beside training.'),
+    ('output', 'recommend: file of the lists; others: see the README.'),
+    ('users', 'recommend: file of users; all of the run if not given.'),
+    ('items', 'recommend: file of candidates; all items if not given.'),
+    ('interactions', 'recommend: file of what users met beside training.'),
+    ('state', 'serve: RUN/service.sqlite if not given.'),
+    ('api_key', 'serve: that each request must bring.'),
+    ('against', 'evaluate: a run folder to compare with.'),
+    ('logged', 'evaluate: a log of slates that tells what its own are worth.'),
+    ('space', 'tune: file with get_space(), if another.'),
+    ('easyrec', 'convert: pipeline.config of EasyRec.'),
+    ('out', 'convert: the experiment file to write.'),
+    ('user_id', 'convert: column of the id of users; a guess if not given.'),
+    ('item_id', 'convert: column of the id of items; a guess if not given.'),
 ):
-  flags.DEFINE_string(_name, None, f'recommend: file of {_help}')
+  flags.DEFINE_string(_name, None, _help)
+flags.DEFINE_float('clip', None, 'evaluate --logged: the largest weight.')
 flags.DEFINE_integer('k', 20, 'recommend: items of each user, at most.')
 flags.DEFINE_string('candidates', 'all', 'recommend: all, new or known items.')
 flags.DEFINE_bool('exclude_seen', True, 'recommend: nothing that users know.')
 flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
 flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
 flags.DEFINE_integer('port', 8000, 'serve: 0 takes any that is free.')
-flags.DEFINE_string('state', None, 'serve: RUN/service.sqlite if not given.')
-flags.DEFINE_string('api_key', None, 'serve: that each request must bring.')
 flags.DEFINE_string('index', 'exact', 'serve: of the items.')
-flags.DEFINE_string('against', None, 'evaluate: a run folder to compare with.')
-flags.DEFINE_string('space', None, 'tune: file with get_space(), if another.')
 flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
 flags.DEFINE_float('minutes', None, 'tune: in all; then no trial begins.')
 flags.DEFINE_bool('prune', True, 'tune: stop trials that do badly early.')
-for _name, _help in (
-    ('easyrec', 'pipeline.config of EasyRec.'),
-    ('out', 'the experiment file to write.'),
-    ('user_id', 'column of the id of users; a guess if not given.'),
-    ('item_id', 'column of the id of items; a guess if not given.'),
-):
-  flags.DEFINE_string(_name, None, f'convert: {_help}')
 flags.DEFINE_string('base_profile', 'easyrec', 'convert: easyrec or default.')
 flags.DEFINE_bool('strict', False, 'convert: all is supported, or an error.')
 flags.DEFINE_bool('overwrite', False, 'convert: replace what --out names.')
@@ -263,6 +262,7 @@ def main(argv: Sequence[str]) -> None:
   # pylint: disable=g-import-not-at-top
   from dropoutnet_jax import commands
   from dropoutnet_jax import comparisons
+  from dropoutnet_jax import log_commands
   from dropoutnet_jax import parallel
   from dropoutnet_jax import processes
   from dropoutnet_jax import reproduce
@@ -287,7 +287,7 @@ def main(argv: Sequence[str]) -> None:
     elif command == 'train':
       commands.train(cfg, _workdir(), data_dir, _PROFILE.value)
     elif command == 'evaluate':
-      commands.evaluate(_workdir(), **own)
+      log_commands.evaluate(_workdir(), **own)
     elif command == 'recommend':
       commands.recommend(_WORKDIR.value, **own)
     elif command == 'tune':

@@ -40,13 +40,23 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True)
+class Grid:
+  """A table of more than two sides: columns by name, rows of words."""
+
+  title: str
+  head: Sequence[str]
+  rows: Sequence[Sequence[str]]
+
+
+@dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Rows of one suite, the name of the other side, remarks."""
+  """Rows of one suite, the name of the other side, remarks, further tables."""
 
   title: str
   other: str
   rows: Sequence[Row]
   notes: Sequence[str] = ()
+  grids: Sequence[Grid] = ()
 
   def as_dict(self) -> dict[str, Any]:
     """For bench.json."""
@@ -73,6 +83,16 @@ def make_table(comparison: Comparison) -> rich_table.Table:
         '' if row.bar is None else shown(row.bar),
         verdict,
     )
+  return table
+
+
+def make_grid(grid: Grid) -> rich_table.Table:
+  """A table of more than two sides."""
+  table = rich_table.Table(title=grid.title, box=box.SIMPLE_HEAD)
+  for place, name in enumerate(grid.head):
+    table.add_column(name, justify='right' if place else 'left')
+  for row in grid.rows:
+    table.add_row(*row)
   return table
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dropoutnet_jax import parallel
+from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.training import runtime as runtime_lib
 
 
@@ -54,6 +55,10 @@ class JaxDropoutNet:
       raise RuntimeError(
           f'The loss is not finite at step {int(self._state.step)}.'
       )
+
+  def scorer(self) -> model_scores.Scorer:
+    """The model as it is now."""
+    return self._runtime.scorer(self._state)
 
   def embed(self, side: str, rows: np.ndarray) -> np.ndarray:
     """Embeddings float32 [N, R] of rows [N] of 'user' or 'item'."""

@@ -35,6 +35,7 @@ SUITES = (
     'tables',
     'search',
     'serve',
+    'explore',
 )
 _MODULES = {'tables': 'large_tables'}  # of another name than the suite
 FOLDER = os.path.join('runs', 'bench')
@@ -88,6 +89,8 @@ def show(found: comparison.Comparison) -> None:
   console.print(comparison.make_table(found))
   for note in found.notes:
     console.print(f'  {note}')
+  for grid in found.grids:
+    console.print(comparison.make_grid(grid))
 
 
 def write(found: dict[str, comparison.Comparison]) -> None:

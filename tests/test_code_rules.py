@@ -55,6 +55,7 @@ LAYERS = (
     'report',
     'run_report',
     'commands',
+    'log_commands',
     'serving_commands',
     'sweeps',
     'comparisons',

@@ -163,6 +163,33 @@ def points(
   return result[0]
 
 
+def calibration(
+    found: Sequence[tuple[float, float, float | None, float | None]],
+    *,
+    x: str,
+    y: str,
+) -> str:
+  """What was found against what was said, beside the line of equality.
+
+  Args:
+    found: (said, found, low, high), the interval of what was found or None.
+    x: label of what was said.
+    y: label of what was found.
+  """
+  with _drawing((4.6, 3.9)) as (axes, result):
+    most = max(max(a, b, high or 0.0) for a, b, _, high in found)
+    axes.plot([0, most], [0, most], color=_INK, alpha=0.5, linestyle=':')
+    for said, _, low, high in found:
+      if low is not None and high is not None:
+        axes.plot([said, said], [low, high], color=_INK, linewidth=1.2)
+    places = [point[:2] for point in found]
+    axes.plot(*zip(*places), color=_MODEL, marker='o', linewidth=1.5)
+    axes.set_xlabel(document.printable(x))
+    axes.set_ylabel(document.printable(y))
+    axes.grid()
+  return result[0]
+
+
 def intervals(bars: Sequence[Bar], metric: str) -> str:
   """One row per method: its value, and its interval if there is one."""
   size = (6.4, 0.9 + 0.32 * len(bars))

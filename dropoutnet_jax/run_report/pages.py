@@ -12,6 +12,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 from dropoutnet_jax.run_report import document
+from dropoutnet_jax.run_report import exploring_sections
 from dropoutnet_jax.run_report import html_page
 from dropoutnet_jax.run_report import markdown_page
 from dropoutnet_jax.run_report import results_tables
@@ -36,7 +37,8 @@ def write_run(
   """Writes the report of a run; for the writing process.
 
   Args:
-    workdir: the run folder; metrics.jsonl is read from it.
+    workdir: the run folder; metrics.jsonl is read from it, and where they are
+      exploring.json and off_policy.json.
     cfg: its configuration.
     results: what results.json holds.
     extra: what only a report shows, each part optional: 'command' that trained
@@ -78,6 +80,14 @@ def run_document(
               results_tables.warm_up(results.get('warm_up', {})),
           ),
           section('Users', run_sections.users(extra.get('users', {}))),
+          section(
+              'Exploring',
+              exploring_sections.blocks(
+                  _load(workdir, 'exploring.json'),
+                  _load(workdir, 'off_policy.json'),
+                  results['step'],
+              ),
+          ),
           section('Training', run_sections.course(rows, results['step'])),
           section('Data', run_sections.data(results, facts)),
           section('Configuration', run_sections.settings(cfg)),
@@ -135,11 +145,39 @@ def say_where(write: Callable[[], str]) -> str:
 
 def command_of(workdir: str) -> str:
   """The command that an earlier report names, or ''."""
-  path = os.path.join(workdir, FOLDER, _DATA)
-  with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-    with open(path, encoding='utf-8') as file:
-      return str(json.load(file).get('command', ''))
-  return ''
+  return str(_load(workdir, FOLDER, _DATA).get('command', ''))
+
+
+def write_again(workdir: str, cfg: config.Config) -> str:
+  """Writes the report of an evaluated run anew, with what is new in its folder.
+
+  Returns:
+    The path of the page.
+
+  Raises:
+    UserError: if it can't be written.
+  """
+  results = _load(workdir, 'results.json')
+  return write_run(workdir, cfg, results, _load(workdir, FOLDER, _DATA))
+
+
+def off_policy_text(found: dict[str, Any]) -> str:
+  """What off_policy.json holds, as Markdown."""
+  blocks = exploring_sections.off_policy(found)
+  section = document.Section('What a log says', blocks)
+  lead = 'What the lists of this run would be worth, from what others saw.'
+  return markdown_page.render(
+      document.Document('Off-policy estimates', lead, [section])
+  )
+
+
+def _load(workdir: str, *names: str) -> dict[str, Any]:
+  """The object in a JSON file of a run folder; {} where there is none."""
+  with contextlib.suppress(OSError, ValueError, TypeError):
+    with open(os.path.join(workdir, *names), encoding='utf-8') as file:
+      found = json.load(file)
+      return found if isinstance(found, dict) else {}
+  return {}
 
 
 def _write(workdir: str, made: document.Document, extra: dict[str, Any]) -> str:

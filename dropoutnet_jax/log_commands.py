@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`run.py evaluate` with a log of what somebody was shown."""
+
+import json
+import os
+from typing import Any
+
+from dropoutnet_jax import commands
+from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
+from dropoutnet_jax.data import files
+from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.exploring import log_value
+from dropoutnet_jax.run_report import pages
+from dropoutnet_jax.training import run_folder
+
+
+def evaluate(
+    workdir: str,
+    against: str | None = None,
+    logged: str | None = None,
+    clip: float | None = None,
+) -> dict[str, Any]:
+  """`commands.evaluate`; with a log what the lists of the run would be worth.
+
+  Args:
+    workdir: the run folder.
+    against: another one, for `commands.evaluate`.
+    logged: file of slates with propensities and rewards; None for no log.
+    clip: the largest weight of a place; None for none.
+
+  Returns:
+    What results.json holds; with a log what off_policy.json holds.
+
+  Raises:
+    UserError: for what is wrong with the folder, the log or the flags, or if
+      the folder can't be written (the table has been printed then).
+  """
+  if logged is None and clip is not None:
+    raise errors.UserError(
+        '--clip is read beside --logged alone; leave it out.'
+    )
+  if logged is None:
+    return commands.evaluate(workdir, against)
+  if against is not None:
+    raise errors.UserError(
+        '--logged and --against are two evaluations; name one of them.'
+    )
+  if not logged:
+    raise errors.UserError('--logged is empty; name a file.')
+  cfg = run_folder.load_config(workdir)
+  problem = problem_lib.load(workdir)
+  rows = parallel.on_writer(lambda: log_value.read(problem, logged, clip))
+  runtime = commands.build(cfg, problem, workdir)
+  state = runtime.restore_best(workdir)
+  scorer, step = runtime.scorer(state), int(state.step)
+
+  def conclude() -> str:
+    assert rows is not None
+    found = log_value.evaluate(problem, scorer, rows, logged, clip)
+    found = {'step': step} | found
+    text = pages.off_policy_text(found)
+    print(text, flush=True)
+    path = os.path.join(workdir, log_value.FILE)
+    files.write_json(path, found)
+    files.write_text(os.path.splitext(path)[0] + '.md', text)
+    commands.say(f'Written to {path}')
+    if os.path.exists(os.path.join(workdir, 'results.json')):
+      commands.say(pages.say_where(lambda: pages.write_again(workdir, cfg)))
+    return json.dumps(found)
+
+  return json.loads(parallel.from_writer(parallel.on_writer(conclude)))
