@@ -146,14 +146,6 @@ class Config:
           'so that nothing is held out and nothing could be evaluated; raise '
           'one of them.'
       )
-    name = 'model.members'
-    rule = (
-        f'1 where train.embedding_optimizer is '
-        f'{self.train.embedding_optimizer!r}: members have batches of their '
-        'own, and it moves the rows of one'
-    )
-    ok = self.model.members == 1 or not self.train.touches_rows
-    checks.check(ok, name, self.model.members, rule)
     self._check_pairing()
     self._check_features()
     self._check_statistics()

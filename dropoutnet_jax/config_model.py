@@ -116,11 +116,7 @@ class ModelConfig:
   hidden: tuple[int, ...] = (512,)  # widths of the hidden layers
   group_hidden: tuple[int, ...] = (256,)  # groups: of those before them
   groups: GroupsConfig = dataclasses.field(default_factory=GroupsConfig)
-  rank: int = 200  # of the dense embeddings of a member
-  # Pairs of towers that learn by themselves, on batches of their own, and whose
-  # scores are averaged: embeddings of `members * rank` columns, a step that
-  # costs as much as so many.
-  members: int = 1
+  rank: int = 200  # of the dense embeddings
   activation: str = 'gelu'  # modern, groups: one of ACTIVATIONS
   layer_norm: bool = True  # modern
   # modern: adds a linear map of the content, which starts as the identity.
@@ -141,11 +137,6 @@ class ModelConfig:
   dtype: str = 'float32'
   sparse: SparseConfig = dataclasses.field(default_factory=SparseConfig)
 
-  @property
-  def width(self) -> int:
-    """Columns of the dense embeddings of the towers."""
-    return self.members * self.rank
-
   def validate(self) -> None:
     checks.check_choice('model.tower', self.tower, TOWERS)
     checks.check_choice('model.activation', self.activation, ACTIVATIONS)
@@ -155,7 +146,6 @@ class ModelConfig:
         'model.preference_scaling', self.preference_scaling, scalings
     )
     checks.check_at_least('model.rank', self.rank, 1)
-    checks.check_at_least('model.members', self.members, 1)
     for field in ('hidden', 'group_hidden'):
       for width in getattr(self, field):
         checks.check_at_least(f'model.{field}', width, 1)

@@ -46,6 +46,7 @@ EXPERIMENTS = (
     'movielens_cold_user',
     'movielens_end_to_end',
     'movielens_impressions',
+    'movielens_quadrants',
 )
 LEFT_OUT = {
     'dropout_rate': 'a sweep, which draws a picture',

@@ -53,7 +53,6 @@ def _easyrec() -> config.Config:
             | {'temperature': 0.1},
             'softmax_temperature is 0.1; it must be 0 where objective.learn_',
         ),
-        ('model', {'members': 0}, 'model.members is 0; it must be at least 1'),
         ('model', {'activation': 'reluu'}, "sigmoid. Did you mean 'relu'?"),
         (
             'features',
@@ -85,12 +84,3 @@ def test_widths_of_networks():
   assert groups.widths('user_content', (9,)) == (3, 2)
   assert groups.widths('item_content', (9,)) == (9,)
   assert groups.widths('item_tower', (9,)) == ()
-
-
-def test_members_and_optimizers_of_the_rows_of_one_batch():
-  cfg = _easyrec()
-  cfg.train.embedding_optimizer, cfg.model.members = 'row_adagrad', 2
-  with pytest.raises(errors.UserError, match='members is 2; it must be 1 whe'):
-    cfg.validate()
-  cfg.model.members = 1
-  cfg.validate()

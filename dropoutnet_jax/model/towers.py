@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two towers, in Linen.
+"""The two towers; the only file that knows Linen.
 
 A tower maps preference and content of rows (`tower_inputs`) to [B, rank]. Any
 width may be 0. Reached by `init` and `apply` alone, with
-`method='embed_users'` or `'embed_items'`. Tables of learnt embeddings belong to
-both (`token_layers`).
+`method='embed_users'` or `'embed_items'`.
+
+Tables of learnt embeddings belong to both towers: features of one table name
+share it, on one side or on both. A pooled embedding stands behind the columns
+that need none.
 """
 
 from typing import Any, NamedTuple
@@ -15,13 +18,91 @@ import jax.numpy as jnp
 
 from dropoutnet_jax import config
 from dropoutnet_jax import config_model
+from dropoutnet_jax.data import tokens as tokens_lib
+from dropoutnet_jax.model import embedding_rows
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
-from dropoutnet_jax.model import members
-from dropoutnet_jax.model import token_layers
+from dropoutnet_jax.model import pooling
 from dropoutnet_jax.model import tower_inputs
 
 _ACTIVATIONS = {name: getattr(nn, name) for name in config_model.ACTIVATIONS}
+
+
+class EmbeddingTables(nn.Module):
+  """Learnt tables [ids, width]: parameters 'embeddings/<name of the table>'.
+
+  `apply` also takes some rows of a table in its place, if the collection 'rows'
+  has their ids under the same name (`embedding_rows.Rows`).
+  """
+
+  @nn.compact
+  def __call__(
+      self, tokens: tokens_lib.Tokens
+  ) -> dict[str, embedding_rows.Rows]:
+    """Those that the tokens are of, by name; as `embedding_rows.tables`."""
+    return embedding_rows.tables(tokens.features, self._make)
+
+  def _make(self, feature: tokens_lib.TokenFeature) -> embedding_rows.Rows:
+    name, first = feature.table, embedding_rows.first_values
+    if self.has_variable('rows', name):
+      some: Any = self.get_variable('params', name)
+      return embedding_rows.Rows(some, self.get_variable('rows', name))
+    return embedding_rows.Rows(self.param(name, first, feature))
+
+
+class PooledTokens(nn.Module):
+  """Pooled embeddings of all features of some tokens, side by side.
+
+  With `scaled` times the root of their widths: rows of about norm 1 become
+  entries of about unit variance, as all that a tower sees has; narrow ones are
+  learnt sooner for it.
+  """
+
+  tables: EmbeddingTables
+  scaled: bool = True
+
+  @nn.compact
+  def __call__(self, tokens: tokens_lib.Tokens) -> jax.Array:
+    """Looks up the tokens of B rows alone: [B, all widths together]."""
+    tables = self.tables(tokens)
+    parts = []
+    for feature in tokens.features:
+      columns = slice(feature.start, feature.stop)
+      query = None
+      if feature.pooling == 'attention':
+        # Starts as the plain mean.
+        zeros = nn.initializers.zeros
+        query = self.param(feature.name, zeros, (feature.width,))
+      emb = tables[feature.table][tokens.id[:, columns]]
+      weight = tokens.weight[:, columns]
+      pooled = pooling.pool(emb, weight, feature.pooling, query)
+      parts.append(feature.width**0.5 * pooled if self.scaled else pooled)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def _parts(
+    tables: EmbeddingTables,
+    preference: input_dropout.Preference,
+    content: tower_inputs.Content,
+    scaled: bool,
+) -> dict[str, list[jax.Array]]:
+  """Arrays [B, ...] of both inputs; the first is what residual paths read.
+
+  For use within a tower, whose modules are made here.
+  """
+  parts = {'preference': [preference.value], 'content': [content.dense]}
+  if preference.columns is not None:
+    parts['preference'].append(preference.columns)
+  for name, tokens in (
+      ('preference', preference.tokens),
+      ('content', content.tokens),
+  ):
+    if tokens is not None and tokens.features:
+      pooled = PooledTokens(tables, scaled, name=f'{name}_queries')(tokens)
+      if name == 'preference' and preference.scale is not None:
+        pooled = pooled * preference.scale
+      parts[name].append(pooled)
+  return parts
 
 
 class PaperTower(nn.Module):
@@ -30,7 +111,7 @@ class PaperTower(nn.Module):
   hidden: tuple[int, ...]
   rank: int
   dtype: jnp.dtype
-  tables: token_layers.EmbeddingTables
+  tables: EmbeddingTables
   scale_embeddings: bool
 
   @nn.compact
@@ -42,9 +123,7 @@ class PaperTower(nn.Module):
       train: bool,
   ) -> jax.Array:
     init = nn.initializers.truncated_normal(0.01)
-    parts = token_layers.parts(
-        self.tables, preference, content, self.scale_embeddings
-    )
+    parts = _parts(self.tables, preference, content, self.scale_embeddings)
     x = jnp.concatenate(parts['preference'] + parts['content'], axis=-1)
     for width in self.hidden:
       # No bias: batch norm would cancel it, and Adam would turn the rounding
@@ -77,7 +156,7 @@ class ModernTower(nn.Module):
   residual_preference: bool
   starts_at_zero: bool
   dtype: jnp.dtype
-  tables: token_layers.EmbeddingTables
+  tables: EmbeddingTables
   scale_embeddings: bool
 
   @nn.compact
@@ -89,9 +168,7 @@ class ModernTower(nn.Module):
       train: bool,
   ) -> jax.Array:
     del train  # nothing here depends on the batch
-    parts = token_layers.parts(
-        self.tables, preference, content, self.scale_embeddings
-    )
+    parts = _parts(self.tables, preference, content, self.scale_embeddings)
     paths = {}
     if not self.starts_at_zero:
       if self.residual_content and content.dense.shape[-1]:
@@ -185,7 +262,7 @@ class GroupsTower(nn.Module):
   rank: int
   activation: str
   dtype: jnp.dtype
-  tables: token_layers.EmbeddingTables
+  tables: EmbeddingTables
   scale_embeddings: bool
 
   @nn.compact
@@ -196,9 +273,7 @@ class GroupsTower(nn.Module):
       *,
       train: bool,
   ) -> jax.Array:
-    groups = token_layers.parts(
-        self.tables, preference, content, self.scale_embeddings
-    )
+    groups = _parts(self.tables, preference, content, self.scale_embeddings)
     parts = []
     for name in ('content', 'preference'):
       x = jnp.concatenate(groups[name], axis=-1)
@@ -247,43 +322,15 @@ def _network(settings: config.ModelConfig, name: str) -> Network:
   return Network(widths, name not in settings.groups.no_batch_norm)
 
 
-class Members(nn.Module):
-  """Towers of the same input, each with weights of its own, side by side."""
-
-  members: tuple[nn.Module, ...]
-
-  def __call__(
-      self,
-      preference: input_dropout.Preference,
-      content: tower_inputs.Content,
-      *,
-      train: bool,
-      member: int | None,
-  ) -> jax.Array:
-    """Of all members [B, M, R], or of one of them [B, 1, R]."""
-    asked = self.members if member is None else [self.members[member]]
-    found = [x(preference, content, train=train) for x in asked]
-    return jnp.stack(found, axis=-2)
-
-
 class TwoTower(nn.Module):
-  """A user tower and an item tower of the same make and rank, or several.
-
-  Of several pairs each one scores by itself (`model/members.py`): embeddings
-  lie side by side, and the dot product is the mean of theirs.
-  """
+  """A user tower and an item tower of the same make and rank."""
 
   settings: config.ModelConfig
 
   def setup(self) -> None:
-    self.embeddings = token_layers.EmbeddingTables()
-    self.user_tower = self._make_towers('user')
-    self.item_tower = self._make_towers('item')
-
-  def _make_towers(self, side: str) -> nn.Module:
-    num = self.settings.members
-    own = tuple(self._make_tower(side) for _ in range(num))
-    return own[0] if num == 1 else Members(own)
+    self.embeddings = EmbeddingTables()
+    self.user_tower = self._make_tower('user')
+    self.item_tower = self._make_tower('item')
 
   def _make_tower(self, side: str) -> nn.Module:
     s = self.settings
@@ -319,9 +366,8 @@ class TwoTower(nn.Module):
       content: tower_inputs.Content,
       *,
       train: bool = False,
-      member: int | None = None,
   ) -> embeddings.Embedding:
-    return self._embed(self.user_tower, preference, content, train, member)
+    return self._finish(self.user_tower(preference, content, train=train))
 
   def embed_items(
       self,
@@ -329,27 +375,14 @@ class TwoTower(nn.Module):
       content: tower_inputs.Content,
       *,
       train: bool = False,
-      member: int | None = None,
   ) -> embeddings.Embedding:
-    return self._embed(self.item_tower, preference, content, train, member)
+    return self._finish(self.item_tower(preference, content, train=train))
 
-  def _embed(
-      self,
-      tower: nn.Module,
-      preference: input_dropout.Preference,
-      content: tower_inputs.Content,
-      train: bool,
-      member: int | None,
-  ) -> embeddings.Embedding:
-    """Of one of several members alone, as it is trained, or of all."""
-    if isinstance(tower, Members):
-      own = tower(preference, content, train=train, member=member)
-    else:
-      own = tower(preference, content, train=train)[..., None, :]
-    own = own.astype(jnp.float32)
+  def _finish(self, dense: jax.Array) -> embeddings.Embedding:
+    dense = dense.astype(jnp.float32)
     if self.settings.normalize:
-      own = embeddings.normalized(own)
-    return embeddings.Embedding(members.join(own))
+      dense = embeddings.normalized(dense)
+    return embeddings.Embedding(dense)
 
   def __call__(
       self,

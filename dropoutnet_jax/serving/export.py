@@ -94,7 +94,7 @@ def _fill(
       'config_digest': digest.hexdigest()[:16],
       'versions': {'dropoutnet_jax': __version__, **versions},
       'platforms': list(tower_export.PLATFORMS),
-      'rank': model.cfg.model.width,
+      'rank': model.cfg.model.rank,
       **export_folder.describe(model, towers, workdir),
   }
   expected = export_check.write_rows(model, folder)

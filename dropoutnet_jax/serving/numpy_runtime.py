@@ -363,7 +363,6 @@ _STEPS: dict[str, Any] = {
     'join': lambda x, weights, step: np.concatenate(x, axis=1),
     'add': lambda x, weights, step: sum(x),
     'column': lambda x, weights, step: x[0].astype(np.float32)[:, None],
-    'scale': lambda x, weights, step: np.float32(step['by']) * x[0],
     'map': lambda x, weights, step: _MAPS[step['by']](x[0]),
     'dense': _dense,
     'batch_norm': _batch_norm,

@@ -298,7 +298,7 @@ class Ranker:
       table: of rows of that side, such as those of `row_tables`.
     """
     embedder, variables = self.scorer.embedder, self.scorer.variables
-    parts = [np.zeros((0, self.cfg.model.width), np.float32)]
+    parts = [np.zeros((0, self.cfg.model.rank), np.float32)]
     for begin in range(0, len(table.present), _PART):
       rows = np.arange(begin, min(begin + _PART, len(table.present)))
       part = table.select(_padded(rows))

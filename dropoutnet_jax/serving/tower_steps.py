@@ -22,7 +22,7 @@ class _Steps:
   """A list that grows.
 
   Attributes:
-    tower: path of its weights, such as 'user_tower'.
+    tower: 'user_tower' or 'item_tower'.
     known: paths of all weights.
     steps: so far.
     widths: of the values so far, by name.
@@ -100,17 +100,11 @@ def of_tower(
   """
   widths = {name: x.shape[1] for name, x in inputs.items() if x.ndim == 2}
   steps = _Steps(f'{side}_tower', weights, [], widths)
+  parts = _parts(steps, features, settings.scale_embeddings)
   make = {'paper': _paper, 'modern': _modern, 'groups': _groups}
-  num, own = settings.members, []
-  for member in range(num):
-    if num > 1:
-      steps.tower = f'{side}_tower/members_{member}'
-    parts = _parts(steps, features, settings.scale_embeddings)
-    last = make[settings.tower](steps, settings, side, parts)
-    own.append(steps.act(last, 'unit') if settings.normalize else last)
-  last = steps.join(own)
-  if num > 1:
-    last = steps.add('scale', [last], steps.widths[last], by=num**-0.5)
+  last = make[settings.tower](steps, settings, side, parts)
+  if settings.normalize:
+    last = steps.act(last, 'unit')
   if not steps.steps:
     last = steps.total([last])
   steps.steps[-1]['to'] = 'embedding'
@@ -122,7 +116,7 @@ def _parts(
     features: Mapping[str, Sequence[tokens_lib.TokenFeature]],
     scaled: bool,
 ) -> dict[str, list[str]]:
-  """Values of both inputs in the order of `token_layers.parts`."""
+  """Values of both inputs in the order of `towers._parts`."""
   parts = {'preference': ['preference'], 'content': ['content']}
   if 'preference_columns' in steps.widths:
     parts['preference'].append('preference_columns')

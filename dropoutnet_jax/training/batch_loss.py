@@ -20,7 +20,6 @@ from dropoutnet_jax.model import embedding_penalty
 from dropoutnet_jax.model import embedding_rows
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import kernel_penalty
-from dropoutnet_jax.model import members
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import objective_params
 from dropoutnet_jax.model import statistics
@@ -67,6 +66,7 @@ def make_loss_fn(
   which of its rows are there in place of all of them (`touched_rows`).
   """
   rates = dropout_rates.effective_rates(cfg.dropout, tables)
+  settings = cfg.objective
 
   def loss_fn(
       params: Any,
@@ -75,77 +75,54 @@ def make_loss_fn(
       step: jax.Array,
       ids: Mapping[str, jax.Array] | None = None,
   ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-    def of_member(
-        number: int, stats: Any
-    ) -> tuple[jax.Array, tuple[Any, Metrics]]:
-      member = number if cfg.model.members > 1 else None
-      embed = functools.partial(_embed, model, params, ids, member)
-      own = members.config_of(cfg, number)
-      return _loss(own, embed, params, stats, tables, step, ids, rates, mesh)
-
-    return members.mean_loss(of_member, batch_stats, cfg.model.members)
+    key = step_batch.step_key(cfg, step)
+    dropout = cfg.dropout
+    factor = input_dropout.share_of_rates(
+        step, dropout.schedule, dropout.ramp_steps, dropout.start_share
+    )
+    scaled = jax.tree.map(lambda rate: rate * factor, rates)
+    embed = functools.partial(_embed, model, params, ids)
+    given = (cfg, embed, batch_stats, tables, key, scaled)
+    logit = objective_params.logit(cfg, params)
+    # Drawn whole on each device, lest parts of what is drawn from travel.
+    drawn = parallel.gather_rows(
+        step_batch.batch_of_step(cfg, tables, step), mesh
+    )
+    batch = parallel.split_rows(drawn, mesh)
+    if settings.pairing == 'interactions':
+      terms, rows, stats = label_loss.label_loss(
+          cfg,
+          functools.partial(_embed_pairs, *given, mesh=mesh),
+          drawn,
+          tables,
+          logit,
+          key,
+          mesh,
+      )
+    elif settings.pairing == 'blocks':
+      terms, rows, stats = _block_loss(*given, drawn, mesh)
+    else:
+      terms, rows, stats = _pair_loss(*given, batch)
+    metrics = {f'loss/{name}': value for name, value in terms.items()}
+    metrics |= {f'rows/{name}': count for name, count in rows.items()}
+    metrics |= objective_params.describe(logit)
+    if settings.learn_weights:
+      loss, weights = objective_params.total(settings, terms, rows, params)
+      metrics |= weights
+    else:
+      loss = objective.total(settings, terms)
+    if settings.embedding_regularization:
+      embedded = embedding_rows.of_params(params, ids)
+      penalty = _embedding_penalty(cfg, embedded, tables, batch)
+      metrics['loss/embedding_regularization'] = penalty
+      loss += settings.embedding_regularization * penalty
+    if settings.kernel_regularization:
+      penalty = kernel_penalty.penalty(params)
+      metrics['loss/kernel_regularization'] = penalty
+      loss += settings.kernel_regularization * penalty
+    return loss, (stats, {'loss/total': loss} | metrics)
 
   return loss_fn
-
-
-def _loss(
-    cfg: config.Config,
-    embed: Callable[..., Any],
-    params: Any,
-    batch_stats: Any,
-    tables: tables_lib.Tables,
-    step: jax.Array,
-    ids: Mapping[str, jax.Array] | None,
-    rates: dropout_rates.Rates,
-    mesh: parallel.Mesh,
-) -> tuple[jax.Array, tuple[Any, Metrics]]:
-  """The loss of the towers of `embed` on what the seed of `cfg` draws."""
-  settings = cfg.objective
-  key = step_batch.step_key(cfg, step)
-  dropout = cfg.dropout
-  factor = input_dropout.share_of_rates(
-      step, dropout.schedule, dropout.ramp_steps, dropout.start_share
-  )
-  scaled = jax.tree.map(lambda rate: rate * factor, rates)
-  given = (cfg, embed, batch_stats, tables, key, scaled)
-  logit = objective_params.logit(cfg, params)
-  # Drawn whole on each device, lest parts of what is drawn from travel.
-  drawn = parallel.gather_rows(
-      step_batch.batch_of_step(cfg, tables, step), mesh
-  )
-  batch = parallel.split_rows(drawn, mesh)
-  if settings.pairing == 'interactions':
-    terms, rows, stats = label_loss.label_loss(
-        cfg,
-        functools.partial(_embed_pairs, *given, mesh=mesh),
-        drawn,
-        tables,
-        logit,
-        key,
-        mesh,
-    )
-  elif settings.pairing == 'blocks':
-    terms, rows, stats = _block_loss(*given, drawn, mesh)
-  else:
-    terms, rows, stats = _pair_loss(*given, batch)
-  metrics = {f'loss/{name}': value for name, value in terms.items()}
-  metrics |= {f'rows/{name}': count for name, count in rows.items()}
-  metrics |= objective_params.describe(logit)
-  if settings.learn_weights:
-    loss, weights = objective_params.total(settings, terms, rows, params)
-    metrics |= weights
-  else:
-    loss = objective.total(settings, terms)
-  if settings.embedding_regularization:
-    embedded = embedding_rows.of_params(params, ids)
-    penalty = _embedding_penalty(cfg, embedded, tables, batch)
-    metrics['loss/embedding_regularization'] = penalty
-    loss += settings.embedding_regularization * penalty
-  if settings.kernel_regularization:
-    penalty = kernel_penalty.penalty(params) / cfg.model.members
-    metrics['loss/kernel_regularization'] = penalty
-    loss += settings.kernel_regularization * penalty
-  return loss, (stats, {'loss/total': loss} | metrics)
 
 
 def _embedding_penalty(
@@ -169,7 +146,6 @@ def _embed(
     model: towers.TwoTower,
     params: Any,
     ids: Mapping[str, jax.Array] | None,
-    member: int | None,
     stats: Any,
     method: str,
     preference: input_dropout.Preference,
@@ -184,7 +160,6 @@ def _embed(
       preference,
       content,
       train=True,
-      member=member,
       method=method,
       mutable=['batch_stats'],
   )

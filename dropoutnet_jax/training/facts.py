@@ -73,7 +73,7 @@ def of_model(runtime: runtime_lib.Runtime) -> dict[str, Any]:
       'user tower parameters': count(state.params['user_tower']),
       'item tower parameters': count(state.params['item_tower']),
       'embedding tables, parameters': count(state.params.get('embeddings', ())),
-      'embedding rank': runtime.cfg.model.width,
+      'embedding rank': runtime.cfg.model.rank,
       'pairs per step': runtime.pairs_per_step,
   }
   memory = {'tables': size(runtime.tables), 'training state': size(state)}

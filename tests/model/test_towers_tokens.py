@@ -13,7 +13,6 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import tokens as tokens_lib
 from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import pooling
-from dropoutnet_jax.model import token_layers
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import state as state_lib
@@ -211,9 +210,7 @@ def test_tables_are_named_shared_and_of_their_size(settings):
 def test_tables_start_with_their_deviation():
   feature = tokens_lib.TokenFeature('x', 'x', 0, 1, 400, 50, 'sum', 0.3)
   tokens = toy_tokens.make(2, (feature,))
-  table = jax.jit(token_layers.EmbeddingTables().init)(
-      jax.random.key(0), tokens
-  )
+  table = jax.jit(towers.EmbeddingTables().init)(jax.random.key(0), tokens)
   values = np.asarray(table['params']['x'])
   assert np.std(values[:400]) == pytest.approx(0.3, rel=0.03)
   assert values.shape == (512, 50) and not values[400:].any()
@@ -273,9 +270,7 @@ def test_features_that_disagree_about_their_table_are_a_mistake():
   other = dataclasses.replace(first, start=1, stop=2, num_ids=6)
   tokens = toy_tokens.make(2, (first, other))
   with pytest.raises(ValueError, match=r"'maker' want it to be \(6, 3\) and"):
-    jax.eval_shape(
-        token_layers.EmbeddingTables().init, jax.random.key(0), tokens
-    )
+    jax.eval_shape(towers.EmbeddingTables().init, jax.random.key(0), tokens)
 
 
 @pytest.mark.parametrize('name', ['name', 'scope', 'setup', 'a/b', 'user id'])

@@ -41,9 +41,6 @@ VARIANTS = {
         hidden=(5,),
         group_hidden=(4,),
     ),
-    'three of them': dict(
-        tower='paper', hidden=(5,), normalize=True, members=3
-    ),
     'groups, linear': dict(
         tower='groups', hidden=(), group_hidden=(), normalize=True
     ),
@@ -104,7 +101,6 @@ def _apply(run, side, inputs, features, first):
         ('item', 'modern, from zero', 'mean'),
         ('user', 'modern, from zero', 'attention'),
         ('item', 'groups', 'attention'),
-        ('item', 'three of them', 'attention'),
         ('user', 'groups, linear', 'sum'),
         ('user', 'groups, each its own', 'mean'),
         ('item', 'groups, each its own', 'mean'),
