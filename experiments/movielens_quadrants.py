@@ -22,6 +22,7 @@ def get_config() -> config.Config:
   cfg.data.cold_user_share = 0.2
   cfg.data.cold_item_share = 0.2
   cfg.features.user = runpy.run_path(_USERS)['get_config']().features.user
+  cfg.teacher = config.TeacherConfig(rank=32, confidence=5.0)  # of baselines
   cfg.dropout = config.DropoutConfig(user_rate=0.3, item_rate=0.5)
   cfg.train.learning_rate = 3e-4
   cfg.train.ema = 0.99

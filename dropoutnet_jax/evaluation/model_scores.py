@@ -65,7 +65,10 @@ class Embedder:
 
   Attributes:
     split: embeds to where scores are made, of a mesh; else None.
+    has_model: whether `model` is what embeds, and not an export of it.
   """
+
+  has_model = True
 
   def __init__(self, model: towers.TwoTower, mesh: parallel.Mesh | None = None):
     self.model, self._mesh = model, mesh

@@ -24,6 +24,7 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import config
+from dropoutnet_jax import errors
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
@@ -79,8 +80,15 @@ class Uncertainty:
       scorer: its model.
 
     Raises:
-      UserError: if the run was trained without input dropout.
+      UserError: if the run was trained without input dropout, and for an
+        export.
     """
+    if not scorer.embedder.has_model:
+      raise errors.UserError(
+          'Policies ucb and thompson look at the spread of scores, and an '
+          'export has no towers that masks of input dropout fit into. Use the '
+          'run that it was made of, or policy greedy or epsilon.'
+      )
     self._cfg, self._scorer = cfg, scorer
     self._rates = masks.rates_of(cfg, scorer.tables)
     self._embed_side = {

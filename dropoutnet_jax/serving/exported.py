@@ -63,6 +63,8 @@ _Embed = Callable[[Any, tables_lib.SideTable, jax.Array], jax.Array]
 class _Embedder(model_scores.Embedder):
   """As that of a run, by towers that were exported."""
 
+  has_model = False
+
   def __init__(self, model: towers.TwoTower, exported: dict[str, _Embed]):
     super().__init__(model)
     self._embed = exported

@@ -119,6 +119,10 @@ def test_commands_and_the_library_take_it_too(shop_export, here):
   assert lists[0] == lists[1] and len(lists[0]) > 30
   model = dropoutnet_jax.load('out')
   assert model.audience(['i3'], 3).num_rows == 3
+  assert model.recommend(['u1'], 3, policy='epsilon', seed=1).num_rows == 3
+  flags = ('--workdir=out', '--output=s.csv', '--policy=thompson')
+  ended = command_line.call('recommend', *flags)
+  command_line.check(ended, 2, 'an export has no towers that masks of input')
 
 
 def _changed(path: pathlib.Path):
