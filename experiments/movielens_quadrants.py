@@ -1,7 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 r"""Known and new users and films on MovieLens 100K, all from one model.
 
-A fifth of the users and a fifth of the films are new. FIGURES
+A fifth of the users and a fifth of the films are new. NDCG@20 on the test sets,
+means over data.seed 0, 1, 2 (standard deviations; splits differ more than
+methods do), settings by the validation sets:
+
+  known users and films  0.253 (0.007)  ALS 0.223, popularity 0.169, EASE 0.285
+  new films              0.230 (0.026)  ridge to factors 0.179, content ridge
+                                        0.155
+  new users              0.352 (0.019)  ridge to factors 0.347, popularity 0.342
+  both new               0.168 (0.042)  content ridge 0.183, ridge to factors
+                                        0.136
+
+New users: one list for all of them, ordered by what these very users like
+('ideal_popularity'), has 0.348; beyond popularity there is only what age, gender,
+occupation and zip code say. Where both are new, content ridge is ahead on the
+test sets and not on the validation sets (0.130 against 0.133).
+
+What is wrong with it: a new film with one click ranks far below those with none
+(0.215 with none shown, 0.039 with one, 0.207 with ten, 0.277 with twenty), for
+it looks like a film that one person liked in all its time.
 
 python run.py --config=experiments/movielens_quadrants.py --data_dir=DIR \
   --config.sweep.field=data.seed '--config.sweep.values=(0,1,2)'
