@@ -12,7 +12,7 @@ p = 1 and c = 1 + confidence * weight for a like, p = 0 and c = 1 for every
 other pair. Users and items are solved for in turns (`normal_equations`).
 """
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -121,51 +121,53 @@ def train(
   item_present = np.diff(liked_by.indptr) > 0
   first = first_factors(item_present, config, seed)
   mesh = mesh or parallel.local_mesh()
-  train_sides = _train_split if mesh.size > 1 else _train_here
-  user, item = train_sides(likes, liked_by, first, config, mesh)
-  return schema.Factors(user, item, user_present, item_present)
-
-
-def _train_here(
-    likes: scipy.sparse.csr_array,
-    liked_by: scipy.sparse.csr_array,
-    first: np.ndarray,
-    config: config_lib.TeacherConfig,
-    mesh: parallel.Mesh,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Factors of users and items on one device, from first ones of items."""
-  del mesh
-  by_user, by_item = (
-      normal_equations.make_plan(side, config.confidence, config.rank)
-      for side in (likes, liked_by)
-  )
-  # One table size for both sides, so that both share compiled chunks.
-  whiten_side = functools.partial(
-      normal_equations.whiten,
-      regularization=config.regularization,
-      num_rows=max(likes.shape),
-  )
-  solve = functools.partial(normal_equations.solve, cg_steps=config.cg_steps)
-  item = jnp.asarray(first)
-  for iteration in range(1, config.num_iterations + 1):
-    user = solve(whiten_side(item), by_user)
-    item = solve(whiten_side(user), by_item)
-    _check_finite(item, iteration, config)
-  return np.asarray(user), np.asarray(item)
-
-
-def _train_split(
-    likes: scipy.sparse.csr_array,
-    liked_by: scipy.sparse.csr_array,
-    first: np.ndarray,
-    config: config_lib.TeacherConfig,
-    mesh: parallel.Mesh,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The same on all devices of a mesh, of whatever processes."""
-  by_user, by_item = split_als.lay_out(likes, liked_by, config, mesh)
+  by_user: split_als.Side | _Side
+  by_item: split_als.Side | _Side
+  if mesh.size > 1:
+    by_user, by_item = split_als.lay_out(likes, liked_by, config, mesh)
+  else:
+    by_user, by_item = (
+        _Side(
+            normal_equations.make_plan(side, config.confidence, config.rank),
+            max(likes.shape),
+            config,
+        )
+        for side in (likes, liked_by)
+    )
   item = by_item.place(first)
   for iteration in range(1, config.num_iterations + 1):
     user = by_user.solve(item)
     item = by_item.solve(user)
     _check_finite(item, iteration, config)
-  return by_user.to_host(user), by_item.to_host(item)
+  return schema.Factors(
+      by_user.to_host(user), by_item.to_host(item), user_present, item_present
+  )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Side:
+  """One side's likes on a single device; as `split_als.Side`.
+
+  Attributes:
+    plan: of its half-steps.
+    num_rows: of a table; the same for both sides, which then share programs.
+    settings: of the teacher.
+  """
+
+  plan: normal_equations.Plan
+  num_rows: int
+  settings: config_lib.TeacherConfig
+
+  def place(self, factors: np.ndarray) -> jax.Array:
+    return jnp.asarray(factors)
+
+  def to_host(self, table: jax.Array) -> np.ndarray:
+    return np.asarray(table)
+
+  def solve(self, other: jax.Array) -> jax.Array:
+    fixed = normal_equations.whiten(
+        other, self.settings.regularization, num_rows=self.num_rows
+    )
+    return normal_equations.solve(
+        fixed, self.plan, cg_steps=self.settings.cg_steps
+    )

@@ -6,7 +6,8 @@ method and metric of a set, so that differences are paired. What varies is the
 sample of users; the seed of the training and the split do not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -33,17 +34,27 @@ def intervals(
     return {}
   columns = np.stack(list(values.values()), axis=1)
   num_users = len(columns)
+  means = [
+      count @ columns / num_users for count in draws(num_users, num_draws, seed)
+  ]
+  low, high = bounds(np.concatenate(means)).tolist()
+  return {name: [low[n], high[n]] for n, name in enumerate(values)}
+
+
+def draws(
+    num_users: int, num_draws: int, seed: int = 0
+) -> Iterator[np.ndarray]:
+  """How often each user is in each sample: int64 [D, U], some after others."""
   rng = np.random.default_rng([seed, num_users])
   share = np.full(num_users, 1 / num_users)
   size = max(1, _BLOCK // num_users)
-  means = []
   for begin in range(0, num_draws, size):
-    size = min(size, num_draws - begin)
-    count = rng.multinomial(num_users, share, size=size)
-    means.append(count @ columns / num_users)
-  bounds = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-  low, high = np.quantile(np.concatenate(means), bounds, axis=0).tolist()
-  return {name: [low[n], high[n]] for n, name in enumerate(values)}
+    yield rng.multinomial(num_users, share, min(size, num_draws - begin))
+
+
+def bounds(drawn: np.ndarray) -> np.ndarray:
+  """Between which 95 % of the values [D, ...] lie: float64 [2, ...]."""
+  return np.quantile(drawn, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=0)
 
 
 def differences(
@@ -63,14 +74,23 @@ def differences(
     shares of users with whom the first is 'better' and 'worse'.
   """
   gap = {name: one - other for name, (one, other) in pairs.items()}
-  bounds = intervals(gap, num_draws, seed)
+  found = intervals(gap, num_draws, seed)
   return {
       name: {
           'difference': float(value.mean()),
-          'low': bounds[name][0],
-          'high': bounds[name][1],
+          'low': found[name][0],
+          'high': found[name][1],
           'better': float(np.mean(value > 0)),
           'worse': float(np.mean(value < 0)),
       }
       for name, value in gap.items()
   }
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """{'a/b': value} as {'a': {'b': value}}: by method and metric."""
+  found: dict[str, dict[str, Any]] = {}
+  for name, value in flat.items():
+    method, metric = name.split('/')
+    found.setdefault(method, {})[metric] = value
+  return found

@@ -24,6 +24,7 @@ import scipy.linalg.lapack
 import scipy.sparse
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.evaluation import dual_form
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import metrics
 from dropoutnet_jax.evaluation import split_ridge
@@ -96,7 +97,7 @@ class DualRidge:
 
 
 @dataclasses.dataclass(frozen=True)
-class FactorRidge:
+class FactorRidge(dual_form.DualForm):
   """The exact form where candidates are as many as the training rows.
 
   Keeps the Cholesky factor and solves for each chunk of histories: one matrix
@@ -104,31 +105,12 @@ class FactorRidge:
 
   Attributes:
     factor: float32 [N, N], of K + lambda I, in its lower triangle.
-    content: csr_array float32 [N, T] of the training rows that have content.
-    rows: int [N], which these are.
-    candidates: csr_array float32 [J, T].
   """
 
   factor: np.ndarray
-  content: scipy.sparse.csr_array
-  rows: np.ndarray
-  candidates: scipy.sparse.csr_array
 
-  def scores(self, histories: ease.Histories) -> np.ndarray:
-    """As `DualRidge.scores`."""
-    given = histories[:, self.rows]
-    if not isinstance(given, np.ndarray):
-      given = given.toarray()
-    return (self._solve(given.T).T @ self.content) @ self.candidates.T
-
-  def histories(
-      self, likes: scipy.sparse.csr_array, candidates: slice
-  ) -> np.ndarray:
-    """As `DualRidge.histories`."""
-    across = ease.dot_products(self.content, self.candidates[candidates])
-    return self._solve(across).T @ likes[self.rows]
-
-  def _solve(self, right: np.ndarray) -> np.ndarray:
+  def solve(self, right: np.ndarray) -> np.ndarray:
+    """By the factor."""
     return scipy.linalg.lapack.spotrs(self.factor, right, lower=1)[0]
 
 
@@ -209,7 +191,7 @@ def fit_each(
     gram = ease.dot_products(content[rows], content[rows])
     np.fill_diagonal(gram, gram.diagonal() + np.float32(regularizations[0]))
     factor = ease.factorize(gram)
-    return [FactorRidge(factor, content[rows], rows, candidates)]
+    return [FactorRidge(content[rows], rows, candidates, factor)]
   solved = list(
       dual_weights(content[rows], candidates[columns], regularizations)
   )

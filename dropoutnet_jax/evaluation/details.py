@@ -156,18 +156,9 @@ def _how_sure(
       if one and not name.startswith(f'{MODEL}/')
   }
   return {
-      'intervals': _nested(bootstrap.intervals(flat, num_draws)),
-      'paired': _nested(bootstrap.differences(pairs, num_draws)),
+      'intervals': bootstrap.nested(bootstrap.intervals(flat, num_draws)),
+      'paired': bootstrap.nested(bootstrap.differences(pairs, num_draws)),
   }
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """{'a/b': value} as {'a': {'b': value}}."""
-  found: dict[str, dict[str, Any]] = {}
-  for name, value in flat.items():
-    method, metric = name.split('/')
-    found.setdefault(method, {})[metric] = value
-  return found
 
 
 def digest(held_out: schema.EvaluationSet) -> str:

@@ -18,7 +18,7 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax import table_shards as shards
-from dropoutnet_jax.evaluation import ease
+from dropoutnet_jax.evaluation import dual_form
 from dropoutnet_jax.model import embeddings
 
 _MOST_STEPS = 1000
@@ -28,43 +28,19 @@ _Pieces = tuple[jax.Array, jax.Array, jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
-class ConjugateRidge:
+class ConjugateRidge(dual_form.DualForm):
   """Content ridge for training rows of any number.
 
   Attributes:
-    content: csr_array float32 [N, T] of the training rows that have content.
-    rows: int [N], which these are.
-    candidates: csr_array float32 [J, T].
     regularization: lambda.
     tolerance: of residuals, as a share of the right side.
   """
 
-  content: scipy.sparse.csr_array
-  rows: np.ndarray
-  candidates: scipy.sparse.csr_array
   regularization: float
   tolerance: float
 
-  def scores(self, histories: ease.Histories) -> np.ndarray:
-    """Scores float32 [U, J] of histories [U, I] over the training rows."""
-    given = histories[:, self.rows]
-    if not isinstance(given, np.ndarray):
-      given = given.toarray()
-    return (self._solve(given.T).T @ self.content) @ self.candidates.T
-
-  def histories(
-      self, likes: scipy.sparse.csr_array, candidates: slice
-  ) -> np.ndarray:
-    """What new rows would like, float32 [C, I].
-
-    Args:
-      likes: float32 [U, I]; the training rows are its users.
-      candidates: which of the candidates, here new users.
-    """
-    across = ease.dot_products(self.content, self.candidates[candidates])
-    return self._solve(across).T @ likes[self.rows]
-
-  def _solve(self, right: np.ndarray) -> np.ndarray:
+  def solve(self, right: np.ndarray) -> np.ndarray:
+    """By `solve`, on all devices of this process."""
     return solve(
         self.content, right, self.regularization, tolerance=self.tolerance
     )

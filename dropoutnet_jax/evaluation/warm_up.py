@@ -249,14 +249,15 @@ def _curve(
     values = values | _values(told, cfg, warm_up, count)
     point['methods'] = {m: metrics.summary(one) for m, one in values.items()}
     if cfg.evaluation.bootstrap and before:
-      point['more'] = {
-          name: bootstrap.differences(
-              {metric: (x, before[name][metric]) for metric, x in one.items()},
-              cfg.evaluation.bootstrap,
-          )
+      pairs = {
+          f'{name}/{metric}': (value, before[name][metric])
           for name, one in values.items()
           if name in before
+          for metric, value in one.items()
       }
+      point['more'] = bootstrap.nested(
+          bootstrap.differences(pairs, cfg.evaluation.bootstrap)
+      )
     before, curve[str(count)] = values, point
   return curve
 

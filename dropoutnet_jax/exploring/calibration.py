@@ -24,8 +24,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import special
-from sklearn import isotonic
-from sklearn import linear_model
 
 from dropoutnet_jax.exploring import uncertainty
 
@@ -123,6 +121,8 @@ def fit(pairs: Pairs, seed: int) -> Fit:
 
 def _map(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
   """Scores [K] and the chance of a like there [K]."""
+  from sklearn import isotonic  # costs every start a second
+
   score, liked = pairs.mean.ravel().astype(np.float64), pairs.liked.ravel()
   order = np.argsort(score, kind='stable')
   # Few of the likeliest pairs have most of the likes.
@@ -141,6 +141,8 @@ def _map(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
 
 def _slope(pairs: Pairs) -> float:
   """Of a logistic regression of likes on scores; 0 where it is negative."""
+  from sklearn import linear_model  # likewise
+
   score = pairs.mean.ravel().astype(np.float64)
   width = score.std() or 1.0
   model = linear_model.LogisticRegression(C=1e6)

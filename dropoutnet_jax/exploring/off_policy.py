@@ -29,11 +29,11 @@ from typing import Any
 
 import numpy as np
 
+from dropoutnet_jax.evaluation import bootstrap
+
 NAMES = ('ips', 'snips', 'dr')
 VIEWS = ('place', 'slate')
 SMALL = 100.0  # effective places below which an interval is not to be trusted
-_LEVEL = 0.95
-_BLOCK = 2**22  # counts held at once
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,20 +247,15 @@ def _values(sums: _Sums, times: np.ndarray) -> dict[str, np.ndarray]:
 
 def _draw(sums: _Sums, num_draws: int, seed: int) -> dict[str, np.ndarray]:
   """The same [D] under draws of users with replacement."""
-  num_users = len(sums.count)
-  rng = np.random.default_rng([seed, num_users])
-  share = np.full(num_users, 1 / num_users)
-  size = max(1, _BLOCK // num_users)
-  parts = []
-  for begin in range(0, num_draws, size):
-    times = rng.multinomial(num_users, share, min(size, num_draws - begin))
-    parts.append(_values(sums, times))
+  parts = [
+      _values(sums, times)
+      for times in bootstrap.draws(len(sums.count), num_draws, seed)
+  ]
   return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
 
 def _described(point: np.ndarray, drawn: np.ndarray) -> dict[str, float]:
-  bounds = [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]
-  low, high = np.quantile(drawn, bounds).tolist()
+  low, high = bootstrap.bounds(drawn).tolist()
   return {'value': float(point[0]), 'low': low, 'high': high}
 
 
