@@ -349,8 +349,9 @@ def recommend(workdir: str | None, output: str | None, **asked: Any) -> None:
   for note in found.notes:
     say(note)
   report.print_lists(found.lists, found.num_users)
+  how = 'the best' if asked.get('policy') is None else 'slates'
   say(
-      f'{found.num_rows:,} rows for {found.num_users:,} users, the best of '
+      f'{found.num_rows:,} rows for {found.num_users:,} users, {how} of '
       f'{found.num_candidates:,} items by the model after step {found.step}.'
   )
   say(f'Written to {output}')

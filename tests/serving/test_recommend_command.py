@@ -144,6 +144,8 @@ def test_slates_by_a_policy_say_their_chances(shop, here):
     assert notes[0].startswith('This run kept no new items for validation')
     told, _, seed = notes[1].rstrip('.').partition(', drawn with ')
     assert told == 'Slates by thompson epsilon=0.1'
+    last = '108 rows for 36 users, slates of 30 items by the model after'
+    assert last in ended.out
     kept = json.loads((here / 'run' / 'exploring.json').read_text())
     assert (kept['step'], kept['scale']) == (2, 1.0)
     assert not _recommend('--output=same.csv', seed, *flags).status
