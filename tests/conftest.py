@@ -80,6 +80,18 @@ def bounded_memory() -> Iterator[None]:
 
 
 @pytest.fixture(scope='session', autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+  """What one process has compiled the others read, and those that they start.
+
+  The folder is of this run of the suite alone.
+  """
+  folder = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:
+    folder = folder.parent
+  compilation.keep_programs(folder / 'xla')
+
+
+@pytest.fixture(scope='session', autouse=True)
 def one_thread() -> Iterator[None]:
   """Of BLAS in each process: those of one per core would get in their way."""
   with threadpoolctl.threadpool_limits(1, 'blas'):

@@ -22,10 +22,20 @@ import jax
 from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import space
+from tests import compilation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 40
 _PATIENCE = 240.0  # seconds for anything that a process is waited for
+# All that run.py imports for the commands that tests start.
+_PRELOADED = (
+    'absl.app',
+    'dropoutnet_jax.commands',
+    'dropoutnet_jax.experiment',
+    'dropoutnet_jax.serving_commands',
+    'ml_collections.config_flags',
+    'tensorboardX',
+)
 
 
 def get_config() -> config.Config:
@@ -52,7 +62,7 @@ def get_config() -> config.Config:
           steps_per_dispatch=3,
           log_every=4,
           eval_every=20,
-          checkpoint_every=2,
+          checkpoint_every=4,
       ),
       evaluation=config.EvaluationConfig(
           cutoffs=(5,), baselines=(), warm_up_counts=(0, 2)
@@ -109,12 +119,12 @@ class Run:
 
 
 class Launcher:
-  """Starts runs; programs are compiled once for all of them."""
+  """Starts runs, which share what is compiled with each other and the tests."""
 
   def __init__(self, folder: pathlib.Path):
-    self._cache, self._logs, self._count = folder / 'xla', folder, 0
+    self._logs, self._count = folder, 0
     self._context = multiprocessing.get_context('forkserver')
-    self._context.set_forkserver_preload([__name__, 'dropoutnet_jax.commands'])
+    self._context.set_forkserver_preload([__name__, *_PRELOADED])
 
   def start(
       self,
@@ -129,14 +139,14 @@ class Launcher:
     arguments = (
         *([f'--config={__file__}'] if command == 'train' else [command]),
         f'--workdir={workdir}',
-        f'--compile_cache={self._cache}',
+        '--compile_cache=',  # see `settings`
         *argv,
     )
     settings = {
         'jax_platforms': 'cpu',
         'jax_num_cpu_devices': num_devices,
         'jax_disable_most_optimizations': True,  # halves the compilation
-    }
+    } | compilation.kept_programs()
     process = self._context.Process(
         target=_run, args=(arguments, str(log), settings), daemon=True
     )
