@@ -11,6 +11,8 @@ from jax.experimental.compilation_cache import compilation_cache
 
 # Options of the code that is generated outside of the tests; see conftest.py.
 USUAL_CODE = {'xla_cpu_use_fusion_emitters': True}
+_KEPT = 'jax_compilation_cache_dir'
+_KEPT_FROM = 'jax_persistent_cache_min_compile_time_secs'
 
 
 @contextlib.contextmanager
@@ -23,17 +25,16 @@ def quick_compilation() -> Iterator[None]:
   jax.config.update(name, before)
 
 
-_KEPT = 'jax_compilation_cache_dir'
-_EACH = 'jax_persistent_cache_min_compile_time_secs'
-
-
 def keep_programs(folder: pathlib.Path) -> None:
-  """Keeps all that is compiled from here on in a folder, and looks there."""
+  """Keeps what takes long to compile from here on in a folder, and looks there.
+
+  To keep the many small programs takes as long as it saves.
+  """
   jax.config.update(_KEPT, str(folder))
-  jax.config.update(_EACH, 0.0)
+  jax.config.update(_KEPT_FROM, 0.5)
   compilation_cache.reset_cache()  # something may have asked for it before
 
 
 def kept_programs() -> dict[str, Any]:
-  """Settings of a process that shares the folder of this one."""
-  return {name: getattr(jax.config, name) for name in (_KEPT, _EACH)}
+  """Settings of a process that shares the folder, and is one of many alike."""
+  return {_KEPT: getattr(jax.config, _KEPT), _KEPT_FROM: 0.0}
