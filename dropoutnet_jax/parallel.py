@@ -295,8 +295,7 @@ def place_batches(tree: Any, size: int, mesh: Mesh) -> Any:
 def place_tables(tree: Any, mesh: Mesh) -> Any:
   """Puts tables on the devices: matrices by row over 'model', vectors whole.
 
-  Rows are only ever gathered by their number, so that zero rows at the end,
-  which make the axis divide them, are never seen.
+  Zero rows at the end make the axis divide them; nothing looks them up.
   """
   size = mesh.shape['model']
 

@@ -206,7 +206,7 @@ class Checkpoints:
     path = self._folder / str(step) / 'default'  # Orbax's name for it
     # Each process for itself: where one alone reads what is damaged, Orbax
     # would have the others wait for it.
-    own = jax.process_index()
+    own, _ = parallel.which_process()
     alone = ocp.options.MultiprocessingOptions(own, {own})
     try:
       with ocp.Checkpointer(

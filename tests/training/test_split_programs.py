@@ -165,6 +165,7 @@ def test_processes_place_their_parts_of_tables_and_compare_none(two):
   """Else each device would have to hold every table whole, for a moment."""
   for arrays in two[0]:
     assert arrays['gathered'].max() == 1  # of what is asked of all of them
+    np.testing.assert_array_equal(arrays['put_back'], two_processes.TABLE + 1)
 
 
 def test_their_table_of_results_is_the_same(programs):
