@@ -219,7 +219,7 @@ def by_row(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def put(x: Any, sharding: NamedSharding) -> jax.Array:
+def put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
   """Puts an array of the host on devices; each process places its own parts.
 
   `jax.device_put` would gather it from all processes, whole on every device.
