@@ -58,14 +58,15 @@ COMMANDS = (
 )
 _HERE = os.path.dirname(os.path.abspath(__file__))
 _QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
+_POLICY = arguments_lib.define_policy()
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
 # Commands that take a trained one.
 _OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 # Flags that one command looks at, or two, and no other.
 _OWN = {
-    'evaluate': ('against', 'logged', 'clip'),
+    'evaluate': ('against', 'logged', 'clip', *_POLICY),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
-    + ('candidates', 'exclude_seen', *arguments_lib.define_policy()),
+    + ('candidates', 'exclude_seen', *_POLICY),
     'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
