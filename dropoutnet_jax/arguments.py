@@ -27,7 +27,7 @@ _POLICY = {
 
 def define_policy() -> tuple[str, ...]:
   """Flags of a policy that shows items or is judged; their names."""
-  text = 'recommend, evaluate --logged: slates by greedy, epsilon, ucb or thompson.'
+  text = 'Slates by greedy, epsilon, ucb or thompson: shown, or judged.'
   flags.DEFINE_string('policy', None, text)
   for name, what in _POLICY.items():
     is_whole = name in ('passes', 'seed')

@@ -25,6 +25,7 @@ from dropoutnet_jax.serving import rows as rows_lib
 
 PASSES, MOST_PASSES = 16, 64
 POOL, NEW = 200, 500
+_COMPILED = 8192  # items of a call, at most, that is compiled for ahead
 _USERS = 256  # whose passes are made at a time, at most
 
 
@@ -140,6 +141,26 @@ class Explorer:
       UserError: if the run has nothing that the plan needs.
     """
     return self.calibration.note if plan.policy.needs_passes else ''
+
+  def prepare(self, user_counts: Iterable[int]) -> None:
+    """Calibrates, and compiles passes, which otherwise the first slates do.
+
+    Args:
+      user_counts: of the calls of `fill` that are to come.
+
+    Raises:
+      UserError: as `calibration`, and for an export.
+    """
+    spread, model = self._uncertainty, self.ranker
+    assert self.calibration is not None  # which makes it
+    users, items = model.users(), model.items()
+    for count in sorted({uncertainty.padded_size(n) for n in user_counts}):
+      most = min(count * (POOL + NEW), len(items), _COMPILED)
+      someone = self._users(users.select(np.zeros(count, int)))
+      pool = np.zeros((count, 1), int)
+      for size in sorted({uncertainty.padded_size(n + 1) for n in range(most)}):
+        some = self._items(items.select(np.zeros(size, int)))
+        spread.passes(someone, some, pool, 1, 0)
 
   def slate_parts(
       self,
