@@ -278,7 +278,7 @@ CASES = [
     Case(
         'an unknown policy',
         f'--workdir=run {_OUT} --policy=tompson',
-        "--policy=tompson: it must be one of greedy, epsilon, ucb, thompson. Did",
+        "--policy=tompson: it must be one of greedy, epsilon, ucb, thompson. D",
     ),
     Case(
         'numbers of no policy',
