@@ -8,6 +8,7 @@ with chance 1. What the run does not know, it would not show: such places stay
 in the log, with weight 0.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -22,6 +23,8 @@ from dropoutnet_jax.exploring import reward_model
 
 FILE = 'off_policy.json'
 _SLATES = 512  # judged at a time, at most
+_SCORES = 1 << 25  # of slates times items at a time: 256 MB, in float64
+_PLACES = 1 << 18  # of slates times the places of the longest, at a time
 
 
 class Choice(NamedTuple):
@@ -171,18 +174,13 @@ def _make_log(
   user, slate = rows.user[is_known], rows.slate[is_known]
   item, rank = rows.item[is_known], rows.rank[is_known]
   reward = rows.reward[is_known]
-  slates, first, slate = np.unique(
-      slate, return_index=True, return_inverse=True
-  )
+  slate = np.unique(slate, return_inverse=True)[1]
   # Ranks may be far apart; what counts is the order of the places.
   order = np.lexsort((rank, slate))
   place = np.empty(len(order), np.int64)
   begin = np.searchsorted(slate[order], slate[order])
   place[order] = np.arange(len(order)) - begin
-  shown = np.full((len(slates), int(place.max(initial=-1)) + 1), -1)
-  shown[slate, place] = item
-  own, chance, drawn = _ask(problem, scorer, target, user[first], shown)
-  own, chance, drawn = (x[slate, place] for x in (own, chance, drawn))
+  own, chance, drawn = _ask(problem, scorer, target, user, slate, place, item)
   is_left = np.isfinite(drawn)  # one who has met everything gets nothing
   predicted, expected = reward_model.cross_fit(
       user, own, reward, np.where(is_left, drawn, 0.0), item >= 0
@@ -206,32 +204,66 @@ def _ask(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
     target: Target,
-    users: np.ndarray,
-    shown: np.ndarray,
+    user: np.ndarray,
+    slate: np.ndarray,
+    place: np.ndarray,
+    item: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Scores of what was shown [S, k], and both arrays of a `Choice`.
+  """Scores of what was shown [N], and both arrays of a `Choice` for it.
 
   Raises:
     UserError: if scores are not finite.
   """
-  asked = np.unique(users).astype(np.int32)
+  asked = np.unique(user).astype(np.int32)
   everything = np.arange(len(problem.item.ids), dtype=np.int32)
   held_out = schema.EvaluationSet(
       asked, np.zeros(len(asked), np.int32), everything
   )
   score_rows = scorer.methods()['model']('warm', held_out)
-  likes, found = problem.likes(), []
-  size = min(target.slates, _SLATES)
-  for begin in range(0, len(users), size):
-    chosen, places = users[begin : begin + size], shown[begin : begin + size]
-    values = np.array(score_rows(chosen.astype(np.int32)))
+  likes = problem.likes()
+  own, found = np.zeros(len(item)), []
+  most = min(target.slates, max(_SCORES // len(everything), 1))
+  for rows in _chunks(slate, most):
+    slates, row = np.unique(slate[rows], return_inverse=True)
+    chosen = np.empty(len(slates), np.int32)
+    chosen[row] = user[rows]
+    shown = np.full((len(slates), int(place[rows].max()) + 1), -1)
+    shown[row, place[rows]] = item[rows]
+    values = np.array(score_rows(chosen))
     if not np.isfinite(values).all():
       raise errors.UserError(
           'Some scores of this run are not finite, so that it has no lists. '
           'Train again with a lower config.train.learning_rate.'
       )
-    own = np.take_along_axis(values, np.maximum(places, 0), axis=1)
+    own[rows] = values[row, np.maximum(item[rows], 0)]
     values[likes[chosen].tocoo().coords] = -np.inf
-    found.append((own, *target.choose(chosen, values, places)))
-  own, chance, drawn = (np.concatenate(parts) for parts in zip(*found))
-  return np.where(shown >= 0, own, 0.0), chance, drawn
+    choice = target.choose(chosen, values, shown)
+    found.append([x[row, place[rows]] for x in choice])
+  # From the order of the chunks to that of the log.
+  back = np.argsort(np.concatenate([*_chunks(slate, most)]))
+  chance, drawn = (np.concatenate(parts)[back] for parts in zip(*found))
+  return np.where(item >= 0, own, 0.0), chance, drawn
+
+
+def _chunks(slate: np.ndarray, most: int) -> Iterator[np.ndarray]:
+  """Places int [C] of whole slates of about the same length.
+
+  Args:
+    slate: int [N], from 0.
+    most: slates at a time; fewer of long ones.
+  """
+  length = np.bincount(slate)
+  by_length = np.argsort(length, kind='stable')
+  rank = np.empty(len(length), np.int64)
+  rank[by_length] = np.arange(len(length))
+  order = np.argsort(rank[slate], kind='stable')
+  ends = np.concatenate([[0], np.cumsum(length[by_length])])
+  begin = 0
+  while begin < len(length):
+    end = begin + 1
+    while end < min(begin + most, len(length)):
+      if (end + 1 - begin) * length[by_length[end]] > _PLACES:
+        break
+      end += 1
+    yield order[ends[begin] : ends[end]]
+    begin = end

@@ -59,8 +59,8 @@ def read(path: str, users: np.ndarray, items: np.ndarray) -> Rows:
 
   Raises:
     UserError: if nothing is there, a column or a value is missing or out of
-      range (of users all of them), a place is filled twice, or the run knows
-      none of the users or none of the items.
+      range (of users all of them), a place is filled twice or with an item
+      again, or the run knows none of the users or none of the items.
   """
   source = table_files.Source(
       path, '--logged', dict.fromkeys(COLUMNS, 'every log'), (SLATE,)
@@ -83,7 +83,9 @@ def read(path: str, users: np.ndarray, items: np.ndarray) -> Rows:
     column = own_ids.read(table, SLATE)
     pair = slate * len(column.found.values) + column.found.codes
     slate = np.unique(pair, return_inverse=True)[1]
-  _check_distinct(table, slate, rank, np.flatnonzero(~is_nobody))
+  named_rows = np.flatnonzero(~is_nobody)
+  _check_distinct(table, slate, rank, named_rows, 'rank')
+  _check_distinct(table, slate, item.found.codes, named_rows, 'item_id')
   notes = []
   if is_nobody.any():
     notes.append(
@@ -165,13 +167,18 @@ def _numbers(
 def _check_distinct(
     table: table_files.Table,
     slate: np.ndarray,
-    rank: np.ndarray,
+    value: np.ndarray,
     rows: np.ndarray,
+    name: str,
 ) -> None:
-  """Raises UserError if a place of a slate is filled twice by these rows."""
-  order = rows[np.lexsort((rank[rows], slate[rows]))]
+  """Raises UserError if these rows fill a place twice, or with an item again.
+
+  Slates that are not told apart look like that, and weights of places would be
+  wrong: what has been in a slate can't come again.
+  """
+  order = rows[np.lexsort((value[rows], slate[rows]))]
   same = np.diff(slate[order]) == 0
-  same &= np.diff(rank[order]) == 0
+  same &= np.diff(value[order]) == 0
   if not same.any():
     return
   at = int(np.argmax(same))
@@ -182,10 +189,13 @@ def _check_distinct(
       if has_slates
       else f'If it is of several slates, tell them apart by a column {SLATE!r}.'
   )
+  what = 'place(s) are filled twice'
+  if name == 'item_id':
+    what = 'place(s) show an item again, which a slate does not'
   raise errors.UserError(
       f'{table.place(first)} and {table.place(second)} are of the same user, '
-      f'{"slate and rank" if has_slates else "and of the same rank"}; '
-      f'{same.sum():,} place(s) are filled twice. {advice}'
+      f'{f"slate and {name}" if has_slates else f"and of the same {name}"}; '
+      f'{same.sum():,} {what}. {advice}'
   )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.exploring import log_value
 from tests import command_line
 
 _HEAD = 'user_id,item_id,rank,propensity,reward\n'
@@ -146,6 +147,34 @@ def test_what_the_run_does_not_know_counts_with_weight_0(finished):
       assert found[view][name]['value'] == pytest.approx(1), name
 
 
+def test_how_slates_are_put_together_is_of_no_matter(finished, monkeypatch):
+  """Long ones and short ones, a few at a time, of a million items too."""
+  rows = write_log('log.jsonl')
+  del rows[5:8], rows[100]
+  whole = _judge(finished, rows)
+  drawn = _judge(finished, rows, '--policy=epsilon', '--seed=3')
+  chunks = []
+  inner = log_value._chunks
+
+  def count(slate, most):
+    for part in inner(slate, most):
+      chunks.append(len(np.unique(slate[part])))
+      yield part
+
+  monkeypatch.setattr(log_value, '_chunks', count)
+  monkeypatch.setattr(log_value, '_SCORES', 80 * 7)
+  monkeypatch.setattr(log_value, '_PLACES', 12)
+  other = _judge(finished, rows)
+  for view in ('place', 'slate'):
+    # The scores that it has differ in their last digits.
+    one, two = other[view].pop('dr'), whole[view].pop('dr')
+    assert one == pytest.approx(two, rel=1e-5)
+  assert other == whole
+  assert max(chunks) == 3 and sum(chunks) == 2 * 120
+  again = _judge(finished, rows, '--policy=epsilon', '--seed=3')
+  assert again['place']['ips'] == drawn['place']['ips']
+
+
 def test_slates_of_nobody_are_left_out(finished):
   items = [f'item-{n:05d}' for n in range(80)]
   log = _everything('user-00001', items, lambda _: 1)
@@ -242,6 +271,11 @@ CASES = {
         + _GOOD.replace('\n', ',b\n'),
         'are of the same user, slate and rank; 1 place(s) are filled twice. '
         'Keep one row for each place.',
+    ),
+    'an item twice': Case(
+        _HEAD + _GOOD + 'user-00001,item-00002,2,0.5,0\n',
+        'row 2 are of the same user, and of the same item_id; 1 place(s) show '
+        'an item again, which a slate does not. If it is of several slates, ',
     ),
     'no known user': Case(
         _HEAD + 'x,item-00003,1,0.5,0\n',
