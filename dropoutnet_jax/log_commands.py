@@ -59,7 +59,7 @@ def evaluate(
   if not logged:
     raise errors.UserError('--logged is empty; name a file.')
   plan = None
-  if policy is not None or beside[clip is not None :]:
+  if {*beside} - {'clip'}:
     plan = policy_flags.plan(
         policy, dict.fromkeys(policy_flags.NAMES) | numbers
     )

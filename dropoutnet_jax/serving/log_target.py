@@ -73,7 +73,9 @@ class PolicyTarget:
     whole = size + explorer_lib.NEW
     parts = [(np.arange(score.shape[1]), whole)]
     if score.shape[1] > whole:
-      parts = [(parts[0][0], size), (new, explorer_lib.NEW)]
+      parts = [(parts[0][0], size)]
+      if len(new):
+        parts.append((new, explorer_lib.NEW))
     found = []
     for items, count in parts:
       place = items[columns.first(score[:, items], min(count, len(items)))]

@@ -11,6 +11,8 @@ import pytest
 
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.exploring import log_value
+from dropoutnet_jax.serving import explorer as explorer_lib
+from dropoutnet_jax.serving import recommender
 from tests import command_line
 
 _HEAD = 'user_id,item_id,rank,propensity,reward\n'
@@ -210,6 +212,36 @@ def test_a_policy_is_judged_by_a_log_of_all_that_can_happen(finished):
   want = 0.25 * uniform.mean() + 0.75 * greedy['ips']['value']
   assert mixed['ips']['value'] == pytest.approx(want)
   assert mixed['dr']['value'] == pytest.approx(want, abs=0.02)
+
+
+@pytest.mark.parametrize('has_new', [True, False])
+def test_a_policy_is_judged_by_the_pools_that_it_draws_from(
+    finished, monkeypatch, has_new
+):
+  """Which a slate that is long enough shows whole."""
+  monkeypatch.setattr(explorer_lib, 'POOL', 5)
+  monkeypatch.setattr(explorer_lib, 'NEW', 3)
+  if not has_new:
+    all_known = lambda self, items: np.ones(len(items), bool)
+    monkeypatch.setattr(recommender.Ranker, 'is_trained', all_known)
+  policy = ('--policy=epsilon', '--epsilon=1', '--seed=2')
+  ended = command_line.call(
+      'recommend', '--workdir=run', '--output=pools.jsonl', '--k=5', *policy
+  )
+  assert ended.status == 0, ended.err
+  lines = pathlib.Path('pools.jsonl').read_text().splitlines()
+  # The chance of the last of five places tells how many are left.
+  rows = [row for row in map(json.loads, lines) if row['rank'] == 5]
+  sizes = {row['user_id']: 4 + round(1 / row['propensity']) for row in rows}
+  items = [f'item-{n:05d}' for n in range(80)]
+  log = sum((_everything(user, items, lambda _: 1) for user in sizes), [])
+  found = _judge(finished, log, *policy)['place']
+  assert found['mean_weight']['value'] == pytest.approx(1)
+  # All in a pool have the same weight; so many of the places have one.
+  effective = sum(80 * 1.0 for _ in sizes) ** 2
+  effective /= sum(80**2 / size for size in sizes.values())
+  assert found['effective'] == pytest.approx(effective)
+  assert max(sizes.values()) == 8 if has_new else {*sizes.values()} == {5}
 
 
 class Case(NamedTuple):
