@@ -56,22 +56,22 @@ COMMANDS = (
     'reproduce',
     'bench',
 )
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_QUICKSTART = os.path.join(_HERE, 'experiments', 'quickstart.py')
+_QUICKSTART = os.path.abspath(f'{__file__}/../experiments/quickstart.py')
+_POLICY = arguments_lib.define_policy()
 _PROCESSES = ('coordinator', 'num_processes', 'process_id', 'distributed')
 # Commands that take a trained one.
 _OF_A_RUN = ('recommend', 'embed', 'export', 'serve')
 # Flags that one command looks at, or two, and no other.
 _OWN = {
-    'evaluate': ('against', 'logged', 'clip'),
+    'evaluate': ('against', 'logged', 'clip', *_POLICY),
     'recommend': ('output', 'users', 'items', 'interactions', 'k')
-    + ('candidates', 'exclude_seen', *arguments_lib.define_policy()),
+    + ('candidates', 'exclude_seen', *_POLICY),
     'tune': ('space', 'trials', 'minutes', 'prune'),
     'convert': ('easyrec', 'out', 'base_profile', 'strict', 'overwrite')
     + ('user_id', 'item_id'),
     'embed': ('output', 'side', 'users', 'items', 'interactions'),
     'export': ('output',),
-    'serve': ('host', 'port', 'state', 'api_key', 'index'),
+    'serve': ('host', 'port', 'state', 'api_key', 'index', 'keep_shown'),
     'reproduce': ('output', 'experiments', 'seeds', 'check'),
     'bench': ('suite',),
 }
@@ -142,6 +142,7 @@ flags.DEFINE_string('side', None, 'embed: user or item, whose embeddings.')
 flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
 flags.DEFINE_integer('port', 8000, 'serve: 0 takes any that is free.')
 flags.DEFINE_string('index', 'exact', 'serve: of the items.')
+flags.DEFINE_integer('keep_shown', 1_000_000, 'serve: places in GET /shown.')
 flags.DEFINE_integer('trials', None, 'tune: in all; 30 without --minutes.')
 flags.DEFINE_float('minutes', None, 'tune: in all; then no trial begins.')
 flags.DEFINE_bool('prune', True, 'tune: stop trials that do badly early.')

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dropoutnet_jax import parallel
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.training import runtime as runtime_lib
 
@@ -29,13 +28,11 @@ class JaxDropoutNet:
     self._train_steps = lowered.compile()
     jax.block_until_ready(self._state)
     self.compile_seconds = time.perf_counter() - begin
-    # A copy: steps take the memory of the state that they are given.
-    self._first = jax.tree.map(np.array, self._state)
     self.pairs_per_step = runtime.pairs_per_step
 
   def restart(self) -> None:
     """Goes back to the state before the first step."""
-    self._state = parallel.place(self._first, self._runtime.mesh)
+    self._state = self._runtime.fresh_state()
 
   def train(self, num_steps: int) -> None:
     """Does num_steps steps and waits for them.

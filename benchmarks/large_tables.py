@@ -17,11 +17,11 @@ import statistics
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
 from benchmarks import comparison
+from benchmarks import jax_dropoutnet
 from benchmarks import suite
 from benchmarks import turns
 from dropoutnet_jax import config
@@ -97,39 +97,22 @@ def measure(
   )
 
 
-class Side:
+class Side(jax_dropoutnet.JaxDropoutNet):
   """Trains with one size of the table.
 
   Attributes:
-    state: of the training.
-    pairs_per_step: of a batch.
-    state_bytes: of it, on one device.
+    state_bytes: of the state, on one device.
     temp_bytes: what a step allocates, on one device.
   """
 
   def __init__(self, num_rows: int, runtime: runtime_lib.Runtime):
     print(f'{num_rows:,} rows: compiling ...', flush=True)
-    self._runtime, self.pairs_per_step = runtime, runtime.pairs_per_step
-    self.state = runtime.fresh_state()
+    super().__init__(runtime)
     self.state_bytes = sum(
-        leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(self.state)
+        leaf.addressable_data(0).nbytes for leaf in jax.tree.leaves(self._state)
     )
-    lowered = runtime.train_steps().lower(
-        self.state, runtime.tables, jnp.int32(0)
-    )
-    self._train_steps = lowered.compile()
     memory = self._train_steps.memory_analysis()
     self.temp_bytes = memory.temp_size_in_bytes
-
-  def train(self, num_steps: int) -> None:
-    """Does num_steps steps and waits for them."""
-    most = self._runtime.cfg.train.steps_per_dispatch
-    goal = int(self.state.step) + num_steps
-    for begin in range(0, num_steps, most):
-      count = jnp.int32(min(most, num_steps - begin))
-      self.state, _ = self._train_steps(self.state, self._runtime.tables, count)
-    if int(self.state.step) != goal:
-      raise RuntimeError(f'Not finite at step {int(self.state.step)}.')
 
 
 def make_runtime(

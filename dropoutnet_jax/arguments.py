@@ -26,13 +26,13 @@ _POLICY = {
 
 
 def define_policy() -> tuple[str, ...]:
-  """Flags of a policy that `run.py recommend` shows items by; their names."""
-  text = 'recommend: slates by greedy, epsilon, ucb or thompson.'
+  """Flags of a policy that shows items or is judged; their names."""
+  text = 'Slates by greedy, epsilon, ucb or thompson: shown, or judged.'
   flags.DEFINE_string('policy', None, text)
   for name, what in _POLICY.items():
     is_whole = name in ('passes', 'seed')
     define = flags.DEFINE_integer if is_whole else flags.DEFINE_float
-    define(name, None, f'recommend --policy: {what}')
+    define(name, None, f'--policy: {what}')
   return ('policy', *_POLICY)
 
 

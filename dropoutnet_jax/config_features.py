@@ -224,11 +224,15 @@ class FeaturesConfig:
   # user liked and of who liked an item, without the pair that is being trained
   # on; 'none', the features alone.
   preference: str = 'factors'
+  # What a new row is told of is smoothed as by so many rows of the usual
+  # preference: few interactions of a new row are not what few are in training.
+  history_smoothing: float = 5.0
   # Preference beside all that: how often a user or item was shown and reacted
   # to in training, in windows of so many days before its end; 0 is all of it.
   # Without the pair that is being trained on.
   statistics: tuple[float, ...] = ()
-  # Rates are smoothed as by so many rows of the usual rate.
+  # Rates are smoothed as by so many rows of the usual rate, and the number of
+  # a new row's reactions as by so many at the usual number.
   statistics_smoothing: float = 20.0
 
   def validate(self) -> None:
@@ -236,6 +240,9 @@ class FeaturesConfig:
     checks.check_choice('features.scaling', self.scaling, scalings)
     checks.check_choice(
         'features.preference', self.preference, ('factors', 'history', 'none')
+    )
+    checks.check_at_least(
+        'features.history_smoothing', self.history_smoothing, 0
     )
     self._check_statistics()
     for side in ('user', 'item'):

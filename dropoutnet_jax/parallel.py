@@ -219,15 +219,20 @@ def by_row(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
+def put(x: Any, sharding: jax.sharding.Sharding) -> jax.Array:
+  """Puts an array of the host on devices; each process places its own parts.
+
+  `jax.device_put` would gather it from all processes, whole on every device.
+  """
+  if sharding.is_fully_addressable:
+    return jax.device_put(x, sharding)
+  x = np.asarray(x)
+  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
 def place(tree: Any, mesh: Mesh) -> Any:
   """Puts host arrays on all devices of the mesh, replicated."""
-  sharding = replicated(mesh)
-  return jax.tree.map(lambda x: jax.device_put(x, sharding), tree)
-
-
-def place_like(x: np.ndarray, other: jax.Array) -> jax.Array:
-  """Puts a host array where another one of its shape lies."""
-  return jax.device_put(x, other.sharding)
+  return jax.tree.map(lambda x: put(x, replicated(mesh)), tree)
 
 
 def on_host(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -290,19 +295,17 @@ def place_batches(tree: Any, size: int, mesh: Mesh) -> Any:
 def place_tables(tree: Any, mesh: Mesh) -> Any:
   """Puts tables on the devices: matrices by row over 'model', vectors whole.
 
-  Rows are only ever gathered by their number, so that zero rows at the end,
-  which make the axis divide them, are never seen.
+  Zero rows at the end make the axis divide them; nothing looks them up.
   """
   size = mesh.shape['model']
-  split = NamedSharding(mesh, PartitionSpec('model'))
 
-  def put(x: np.ndarray) -> jax.Array:
+  def put_table(x: np.ndarray) -> jax.Array:
     if size == 1 or np.ndim(x) < 2 or not np.size(x):
-      return jax.device_put(x, replicated(mesh))
+      return put(x, replicated(mesh))
     padded = np.pad(x, ((0, -len(x) % size), (0, 0)))
-    return jax.device_put(padded, split)
+    return put(padded, NamedSharding(mesh, PartitionSpec('model')))
 
-  return jax.tree.map(put, tree)
+  return jax.tree.map(put_table, tree)
 
 
 def local(tree: Any) -> Any:
@@ -316,7 +319,7 @@ def local(tree: Any) -> Any:
   def own(x: jax.Array) -> jax.Array:
     if not x.is_fully_replicated and isinstance(x.sharding, NamedSharding):
       whole = NamedSharding(x.sharding.mesh, PartitionSpec())
-      x = jax.jit(lambda x: x, out_shardings=whole)(x)
+      x = jax.jit(jnp.copy, out_shardings=whole)(x)
     return x.addressable_data(0)
 
   return jax.tree.map(own, tree)

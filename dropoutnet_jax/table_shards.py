@@ -125,16 +125,15 @@ def spread(rows: Any, mesh: parallel.Mesh | None) -> jax.Array:
   if mesh is None:
     return jnp.asarray(rows)
   if len(rows) % mesh.size:
-    return jax.device_put(rows, parallel.replicated(mesh))
-  return jax.device_put(rows, NamedSharding(mesh, PartitionSpec(_ALL)))
+    return parallel.put(rows, parallel.replicated(mesh))
+  return parallel.put(rows, NamedSharding(mesh, PartitionSpec(_ALL)))
 
 
 def put_parts(
     x: np.ndarray, spec: PartitionSpec, mesh: parallel.Mesh
 ) -> jax.Array:
   """Puts a host array on the devices; each process places its own parts."""
-  sharding = NamedSharding(mesh, spec)
-  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+  return parallel.put(x, NamedSharding(mesh, spec))
 
 
 def laid_out(

@@ -300,6 +300,7 @@ _BOUNDS = 'two positive numbers, the smaller first'
             tuple(float(n) for n in range(17)),
             'at most 16 windows',
         ),
+        ('features.history_smoothing', -1.0, 'at least 0'),
         ('features.statistics_smoothing', 0.0, 'at least 0.001'),
         (
             'features.statistics_smoothing',

@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import pathlib
 import runpy
+import socket
 import sys
 import time
 from typing import Any
@@ -118,6 +119,13 @@ class Run:
     return max((int(name) for name in names if name.isdigit()), default=-1)
 
 
+def free_port() -> int:
+  """A port of this machine that nobody listens to."""
+  with socket.socket() as probe:
+    probe.bind(('127.0.0.1', 0))
+    return probe.getsockname()[1]
+
+
 class Launcher:
   """Starts runs, which share what is compiled with each other and the tests."""
 
@@ -134,35 +142,50 @@ class Launcher:
       command: str = 'train',
   ) -> Run:
     """Starts `python run.py --workdir=... *argv` on so many CPU devices."""
-    self._count += 1
-    log = self._logs / f'log{self._count}.txt'
     arguments = (
         *([f'--config={__file__}'] if command == 'train' else [command]),
         f'--workdir={workdir}',
         '--compile_cache=',  # see `settings`
         *argv,
     )
+    return self.start_script(ROOT / 'run.py', workdir, arguments, num_devices)
+
+  def start_script(
+      self,
+      script: pathlib.Path,
+      workdir: pathlib.Path,
+      argv: Sequence[str],
+      num_devices: int = 1,
+  ) -> Run:
+    """Starts `python script *argv` on so many CPU devices."""
+    self._count += 1
+    log = self._logs / f'log{self._count}.txt'
     settings = {
         'jax_platforms': 'cpu',
         'jax_num_cpu_devices': num_devices,
         'jax_disable_most_optimizations': True,  # halves the compilation
     } | compilation.kept_programs()
     process = self._context.Process(
-        target=_run, args=(arguments, str(log), settings), daemon=True
+        target=_run, args=(script, argv, str(log), settings), daemon=True
     )
     process.start()
     return Run(workdir, process, log)
 
 
-def _run(argv: Sequence[str], log: str, settings: Mapping[str, Any]) -> None:
-  """Becomes `python run.py *argv`, with its output in a file."""
+def _run(
+    script: pathlib.Path,
+    argv: Sequence[str],
+    log: str,
+    settings: Mapping[str, Any],
+) -> None:
+  """Becomes `python script *argv`, with its output in a file."""
   with open(log, 'w', encoding='utf-8') as file:
     for descriptor in (1, 2):
       os.dup2(file.fileno(), descriptor)
   for name, value in settings.items():
     jax.config.update(name, value)
-  sys.argv = ['run.py', *argv]
+  sys.argv = [script.name, *argv]
   try:
-    runpy.run_path(str(ROOT / 'run.py'), run_name='__main__')
+    runpy.run_path(str(script), run_name='__main__')
   finally:
     atexit._run_exitfuncs()  # which children of multiprocessing leave out

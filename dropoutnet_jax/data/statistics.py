@@ -19,6 +19,7 @@ from dropoutnet_jax.data import schema
 
 _DAY = 86_400  # seconds
 _SMALLEST_STD = 1e-6  # what varies less is only centred
+_MOST = 2**30  # of a count
 
 
 @flax.struct.dataclass
@@ -37,7 +38,9 @@ class Counts:
     prior: float32 [W], reactions per row of the window, over all of training.
     rate_std: float32 [W], of the logit of the smoothed rate about that of the
       prior, over those that have any in the window.
-    smoothing: rows at the prior that a rate is smoothed with.
+    usual: float32 [W], mean of shown over those that have any in the window.
+    smoothing: rows at the prior that a rate is smoothed with, and reactions
+      that the usual number counts for.
     largest_label: what labels are divided by, see the function.
   """
 
@@ -47,6 +50,7 @@ class Counts:
   std: Any
   prior: Any
   rate_std: Any
+  usual: Any
   smoothing: float = flax.struct.field(pytree_node=False)
   largest_label: float = flax.struct.field(pytree_node=False)
 
@@ -75,13 +79,25 @@ class Counts:
     They fall into every window. Where rows without a reaction are counted too,
     the reactions come with as many of them as is usual (at the prior of the
     first window, for all times): reactions alone say nothing about a rate.
+
+    A row without any has only just come, and what training counted was counted
+    in all its time. Of such a row the usual number is expected before anything
+    is known, as surely as by `smoothing` reactions, and with n it is
+    (n + smoothing) / smoothing times that: the mean of a Poisson rate with a
+    Gamma prior.
     """
-    more = np.asarray(number, float)[:, None] * np.ones(self.shown.shape[1])
+    all_times = [0, *range(self.num_windows)]
+    prior = np.asarray(self.prior)[all_times] if self.reacted.shape[1] else 1.0
     shown, reacted = np.array(self.shown), np.array(self.reacted)
+    number = np.asarray(number, float)[:, None]
+    expected = 1 + number / self.smoothing
+    more = np.where(
+        (shown[rows, :1] == 0) & (number > 0),
+        np.minimum(np.asarray(self.usual)[all_times] * expected, _MOST),
+        number / prior,
+    )
     if reacted.shape[1]:
-      prior = np.asarray(self.prior)
-      reacted[rows] += more
-      more = more / np.concatenate([prior[:1], prior])[None, :]
+      reacted[rows] += more * prior
     shown[rows] += np.round(more).astype(np.int32)
     return dataclasses.replace(self, shown=shown, reacted=reacted)
 
@@ -190,6 +206,7 @@ def count(
   prior = rate_std = np.ones(num_windows)
   size, counted = np.log1p(shown[:, 1:]), shown[:, 1:] > 0
   mean, std = _moments(size, counted)
+  usual, _ = _moments(shown[:, 1:], counted)
   if unit and rows.label is not None:
     reacted = total(rows.label.astype(np.float64) / unit, times)
     # Half a row off 0 and 1, whose logits are infinite.
@@ -205,6 +222,7 @@ def count(
       std.astype(np.float32),
       prior.astype(np.float32),
       rate_std.astype(np.float32),
+      usual.astype(np.float32),
       smoothing=float(smoothing),
       largest_label=unit,
   )

@@ -12,6 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import popularity as popularity_lib
@@ -29,7 +30,7 @@ class Scaler:
   'standard' standardises each column and clips at 5, as published; 'row'
   gives rows of norm 1; 'unit' rows whose entries have about unit variance;
   'none' leaves them. Kept with the run, so that entities that come later are
-  scaled the same way.
+  scaled the same way. The mean is there whatever the kind.
   """
 
   mean: Any  # float32 [P]
@@ -52,8 +53,9 @@ def fit_scaler(values: np.ndarray, kind: str) -> Scaler:
   """Fits on the rows of present entities, float32 [N, P]."""
   width = values.shape[1]
   mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-  if kind == 'standard' and len(values):
+  if len(values):
     mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
+  if kind == 'standard' and len(values):
     deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
     scale = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
   return Scaler(mean, scale, kind)
@@ -104,6 +106,7 @@ class SideTable:
     tokens: content that embeddings are looked up for; None without any.
     features: preference beside factors or histories; None without any.
     counts: statistics of training, beside both; None without any.
+    history_smoothing: usual rows that count in what new rows are told of.
   """
 
   content: Any
@@ -117,6 +120,7 @@ class SideTable:
   tokens: tokens_lib.Tokens | None = None
   features: PreferenceFeatures | None = None
   counts: statistics.Counts | None = None
+  history_smoothing: float = flax.struct.field(pytree_node=False, default=0.0)
 
   @property
   def has_content(self) -> bool:
@@ -146,6 +150,57 @@ class SideTable:
       scalers['counts'] = self.counts.select(rows)
     return dataclasses.replace(picked, **scalers)
 
+  def history_means(
+      self,
+      met: scipy.sparse.csr_array,
+      factors: np.ndarray,
+      is_new: np.ndarray | bool = True,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The transform of Algorithm 1, for histories beyond training.
+
+    Args:
+      met: 1s, [C, M], the histories.
+      factors: float32 [M, P] of the other side; rows of zeros do not count.
+      is_new: bool [C] or one for all, whether training had nothing of a row;
+        see `_told`.
+
+    Returns:
+      Preference float32 [C, P], scaled, and whether it is present, bool [C].
+    """
+    count = _lengths(met, factors)
+    return self._told(met @ factors, count, self.history_scaler, is_new)
+
+  def folded_in(
+      self,
+      folded: np.ndarray,
+      met: scipy.sparse.csr_array,
+      factors: np.ndarray,
+      is_new: np.ndarray | bool = True,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The same of factors [C, P] that the teacher made of histories [C, M]."""
+    count = _lengths(met, factors)
+    total = count[:, None] * folded
+    return self._told(total, count, self.preference_scaler, is_new)
+
+  def _told(
+      self,
+      total: np.ndarray,
+      count: np.ndarray,
+      scaler: Scaler,
+      is_new: np.ndarray | bool,
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Means of rows that were told of after training.
+
+    In training a row of one pair is one that hardly anybody cared for in all
+    its time; a new one has only just come, and one pair says next to nothing
+    of it. So `history_smoothing` usual rows count in the mean of a new one.
+    """
+    usual = np.where(is_new, self.history_smoothing, 0.0)
+    usual = np.broadcast_to(usual, count.shape).astype(np.float32)
+    mean = total + np.outer(usual, scaler.mean)
+    mean /= np.where(count > 0, count + usual, 1)[:, None]
+    return np.asarray(scaler(mean.astype(np.float32))), count > 0
+
   def with_reactions(self, rows: np.ndarray, number: np.ndarray) -> 'SideTable':
     """The table where rows [C] have so many more reactions [C], all of now.
 
@@ -155,6 +210,12 @@ class SideTable:
       return self
     counts = self.counts.with_reactions(rows, number)
     return dataclasses.replace(self, counts=counts)
+
+
+def _lengths(met: scipy.sparse.csr_array, factors: np.ndarray) -> np.ndarray:
+  """How many of each history [C, M] have factors [M, P]: float32 [C]."""
+  pattern = (met != 0).astype(np.float32)
+  return pattern @ np.any(factors != 0, axis=1).astype(np.float32)
 
 
 @flax.struct.dataclass
@@ -250,6 +311,7 @@ def make_side(
     history: histories.History,
     scaling: str,
     preference: np.ndarray | None = None,
+    history_smoothing: float = 0.0,
 ) -> SideTable:
   """Builds one side's table from its factors and histories.
 
@@ -261,6 +323,7 @@ def make_side(
     history: of the N rows.
     scaling: kind of the scalers.
     preference: [N, P] before scaling; None takes the factors.
+    history_smoothing: of new rows.
   """
   if preference is None:
     preference = factors
@@ -277,6 +340,7 @@ def make_side(
       history_count=count,
       preference_scaler=scaler,
       history_scaler=fit_scaler(mean, scaling),
+      history_smoothing=history_smoothing,
   )
 
 

@@ -222,7 +222,8 @@ class Scorer:
         told = table.replace(counts=parallel.local(placed))
       told = told.with_reactions(rows, number)
       if self.embedder.split is not None:
-        counts = jax.tree.map(parallel.place_like, told.counts, placed)
+        put = lambda x, like: parallel.put(x, like.sharding)
+        counts = jax.tree.map(put, told.counts, placed)
         told = told.replace(counts=counts)
     tables = dataclasses.replace(self.tables, **{side: told})
     return dataclasses.replace(self, tables=tables)

@@ -20,7 +20,6 @@ from dropoutnet_jax import config
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
-from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import baselines as base
 from dropoutnet_jax.evaluation import bootstrap
 from dropoutnet_jax.evaluation import metrics
@@ -119,26 +118,6 @@ def plan(
   )
 
 
-def history_means(
-    table: tables_lib.SideTable,
-    shown: scipy.sparse.csr_array,
-    factors: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-  """The transform of Algorithm 1 for rows of that histories.
-
-  Args:
-    table: the rows' side, for its scaler.
-    shown: 1s, [C, M], the histories.
-    factors: float32 [M, P] of the other side; rows of zeros do not count.
-
-  Returns:
-    Preference float32 [C, P] and whether it is present, bool [C].
-  """
-  count = shown @ np.any(factors != 0, axis=1).astype(np.float32)
-  mean = (shown @ factors) / np.maximum(count, 1)[:, None]
-  return np.asarray(table.history_scaler(mean)), count > 0
-
-
 def teacher_method(
     problem: problem_lib.Problem, warm_up: WarmUp, folded: np.ndarray
 ) -> protocol.Method:
@@ -221,10 +200,10 @@ def evaluate(
     'more': this point less the one before, by method and metric
     (`bootstrap.differences`), so that harm by more history is seen to be none
     or noise.
-    'model' sees the mean of the shown partners' factors (the transform),
-    'model, folded in' and 'teacher' the teacher's fold-in of them. Features of
-    a cold row stay unknown; where preference is made of them alone, its towers
-    learn nothing from what is shown.
+    'model' sees the mean of the shown partners' factors (the transform) and
+    'model, folded in' the teacher's fold-in of them, both smoothed; 'teacher'
+    is the fold-in. Features of a cold row stay unknown; where preference is
+    made of them alone, its towers learn nothing from what is shown.
   """
   return {
       side: _curve(of_model, cfg, baselines) if of_model else {}
@@ -313,8 +292,7 @@ def make_methods(
     told = told.with_histories(rows, shown)
   if cfg.features.preference != 'none':
     met = _factors(problem, scorer, cfg, other)
-    means = history_means(table, shown, met)
-    told = told.with_preference(side, rows, *means)
+    told = told.with_preference(side, rows, *table.history_means(shown, met))
   methods = told.methods()
   factors = getattr(problem.factors, other)
   # Factors from elsewhere were not fitted with these settings.
@@ -323,8 +301,8 @@ def make_methods(
   folded = teacher.fold_in(factors, shown, cfg.teacher)
   methods['teacher'] = teacher_method(problem, warm_up, folded)
   if cfg.features.preference == 'factors':
-    scaled = np.asarray(table.preference_scaler(folded))
-    told = told.with_preference(side, rows, scaled, np.any(folded != 0, axis=1))
+    means = table.folded_in(folded, shown, factors)
+    told = told.with_preference(side, rows, *means)
     methods |= {
         f'{name}, folded in': method for name, method in told.methods().items()
     }

@@ -3,13 +3,16 @@
 
 Columns are user_id, item_id, rank (from 1), propensity and reward, and slate
 where a user has more than one: whatever tells her slates apart. Every value
-that cannot be meant is refused with its row.
+that cannot be meant is refused with its row. Users may be missing, as in the
+log of a service that is asked about nobody in particular.
 """
 
 from collections.abc import Callable
 import dataclasses
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import compute as pc
 
 from dropoutnet_jax import config_data
 from dropoutnet_jax import errors
@@ -27,7 +30,8 @@ class Rows:
   """N places of slates.
 
   Attributes:
-    user: int64 [N], rows of the run; -1 for users that it does not know.
+    user: int64 [N], rows of the run; -1 for users that it does not know, and
+      where the log names nobody.
     item: int64 [N], likewise.
     slate: int64 [N], from 0.
     rank: int64 [N], from 1.
@@ -55,14 +59,15 @@ def read(path: str, users: np.ndarray, items: np.ndarray) -> Rows:
 
   Raises:
     UserError: if nothing is there, a column or a value is missing or out of
-      range, a place is filled twice, or the run knows none of the users or
-      none of the items.
+      range (of users all of them), a place is filled twice or with an item
+      again, or the run knows none of the users or none of the items.
   """
   source = table_files.Source(
       path, '--logged', dict.fromkeys(COLUMNS, 'every log'), (SLATE,)
   )
   table = table_files.read(source, config_data.TablesConfig(), None)
-  user, item = own_ids.read(table, 'user_id'), own_ids.read(table, 'item_id')
+  named, is_nobody = _without_nobody(table)
+  user, item = own_ids.read(named, 'user_id'), own_ids.read(table, 'item_id')
   number = lambda name, is_good, must: _numbers(table, name, is_good, must)
   rank = number(
       'rank', lambda x: (x >= 1) & (x == np.floor(x)), 'a whole number from 1'
@@ -78,15 +83,22 @@ def read(path: str, users: np.ndarray, items: np.ndarray) -> Rows:
     column = own_ids.read(table, SLATE)
     pair = slate * len(column.found.values) + column.found.codes
     slate = np.unique(pair, return_inverse=True)[1]
-  _check_distinct(table, slate, rank)
+  named_rows = np.flatnonzero(~is_nobody)
+  _check_distinct(table, slate, rank, named_rows, 'rank')
+  _check_distinct(table, slate, item.found.codes, named_rows, 'item_id')
   notes = []
+  if is_nobody.any():
+    notes.append(
+        f'{table.name()}: {is_nobody.sum():,} row(s) without user_id are left '
+        'out: what was shown to somebody who is not named cannot be judged.'
+    )
   rows = []
   for column, ids in ((user, users), (item, items)):
     place = own_ids.find(column, ids)
-    notes += _describe_unknown(table, column, place)
+    notes += _describe_unknown(table, column, place, is_nobody)
     rows.append(place[column.found.codes])
   return Rows(
-      rows[0],
+      np.where(is_nobody, -1, rows[0]),
       rows[1],
       slate,
       rank.astype(np.int64),
@@ -94,6 +106,36 @@ def read(path: str, users: np.ndarray, items: np.ndarray) -> Rows:
       reward,
       tuple(notes),
   )
+
+
+def _without_nobody(
+    table: table_files.Table,
+) -> tuple[table_files.Table, np.ndarray]:
+  """The table with some id in all rows, and where it had none: bool [N].
+
+  A service logs slates of users without id too, of whom it was told content.
+
+  Raises:
+    UserError: if no row has one.
+  """
+  column = table.data.column('user_id')
+  if pa.types.is_dictionary(column.type):
+    column = column.cast(column.type.value_type)
+  missing = np.asarray(column.is_null(nan_is_null=True), bool)
+  if arrow_values.is_string(column.type):
+    missing |= np.asarray(pc.equal(column, '').fill_null(True), bool)
+  if missing.all():
+    raise errors.UserError(
+        f'{table.name()}: no row has a user_id. A log is judged by what the '
+        'run knows of its users; name them.'
+    )
+  if missing.any():
+    somebody = column[int(np.argmin(missing))]
+    column = pc.if_else(pa.array(missing), somebody, column)
+    place = table.data.column_names.index('user_id')
+    data = table.data.set_column(place, 'user_id', column)
+    table = dataclasses.replace(table, data=data)
+  return table, missing
 
 
 def _numbers(
@@ -123,12 +165,20 @@ def _numbers(
 
 
 def _check_distinct(
-    table: table_files.Table, slate: np.ndarray, rank: np.ndarray
+    table: table_files.Table,
+    slate: np.ndarray,
+    value: np.ndarray,
+    rows: np.ndarray,
+    name: str,
 ) -> None:
-  """Raises UserError if a place of a slate is filled twice."""
-  order = np.lexsort((rank, slate))
+  """Raises UserError if these rows fill a place twice, or with an item again.
+
+  Slates that are not told apart look like that, and weights of places would be
+  wrong: what has been in a slate can't come again.
+  """
+  order = rows[np.lexsort((value[rows], slate[rows]))]
   same = np.diff(slate[order]) == 0
-  same &= np.diff(rank[order]) == 0
+  same &= np.diff(value[order]) == 0
   if not same.any():
     return
   at = int(np.argmax(same))
@@ -139,15 +189,21 @@ def _check_distinct(
       if has_slates
       else f'If it is of several slates, tell them apart by a column {SLATE!r}.'
   )
+  what = 'place(s) are filled twice'
+  if name == 'item_id':
+    what = 'place(s) show an item again, which a slate does not'
   raise errors.UserError(
       f'{table.place(first)} and {table.place(second)} are of the same user, '
-      f'{"slate and rank" if has_slates else "and of the same rank"}; '
-      f'{same.sum():,} place(s) are filled twice. {advice}'
+      f'{f"slate and {name}" if has_slates else f"and of the same {name}"}; '
+      f'{same.sum():,} {what}. {advice}'
   )
 
 
 def _describe_unknown(
-    table: table_files.Table, column: own_ids.IdColumn, place: np.ndarray
+    table: table_files.Table,
+    column: own_ids.IdColumn,
+    place: np.ndarray,
+    is_nobody: np.ndarray,
 ) -> list[str]:
   """A note on ids that the run does not know.
 
@@ -164,7 +220,14 @@ def _describe_unknown(
         f'{table.name()}: the run knows no {column.name} of it ({which}). Name '
         'a log of what this run, or one of the same data, has shown.'
     )
-  rows = int(np.sum(place[column.found.codes] < 0))
+  rows = int(np.sum((place[column.found.codes] < 0) & ~is_nobody))
+  if column.name == 'item_id':
+    # Left out, the others would count as if they had come more often.
+    return [
+        f'{table.name()}: {rows:,} row(s) show what the run does not know '
+        f'({len(unknown):,} items, {which}) and would not show: they count, '
+        'with weight 0.'
+    ]
   return [
       f'{table.name()}: {rows:,} row(s) are left out, whose {column.name} '
       f'({len(unknown):,} of them, {which}) the run does not know.'

@@ -23,7 +23,6 @@ Singh, ICML 2000; for dr Jiang & Li, ICML 2016), and soon few of them count.
 Knows arrays alone: no file, model or policy.
 """
 
-from collections.abc import Callable
 import dataclasses
 from typing import Any
 
@@ -169,13 +168,25 @@ def warnings(found: dict[str, Any], view: str) -> list[str]:
         'shown, and neither values nor intervals are to be trusted. Log more, '
         'or explore more while logging.'
     )
-  if not mean['low'] <= 1 <= mean['high'] and not found['clipped']:
+  if found['clipped'] or mean['low'] <= 1 <= mean['high']:
+    return told
+  between = (
+      f'{view}: the mean weight is {mean["value"]:.3f} (95 % between '
+      f'{mean["low"]:.3f} and {mean["high"]:.3f}) and should be 1: '
+  )
+  if mean['value'] > 1:
     told.append(
-        f'{view}: the mean weight is {mean["value"]:.3f} (95 % between '
-        f'{mean["low"]:.3f} and {mean["high"]:.3f}) and should be 1: either '
-        'the log could not show all that this run would (one whose policy has '
-        'an epsilon can), or its propensities are not those of its items. ips '
-        'and dr are biased then.'
+        f'{between}the propensities of the log are not those of its items, or '
+        'it lacks places. ips and dr are biased then.'
+    )
+  else:
+    # What has a small chance comes rarely and then weighs much: an interval
+    # of a log without it knows nothing of it.
+    told.append(
+        f'{between}some of what is judged was never shown, since the log could '
+        'not show it (one whose policy has an epsilon can) or only with small '
+        'chances; or its propensities are not those of its items. ips and dr '
+        'lack that part.'
     )
   return told
 
@@ -267,13 +278,12 @@ def _effective(part: np.ndarray, weight: np.ndarray) -> float:
 
 
 def best_left(
-    score: Callable[[np.ndarray], np.ndarray],
-    slates: np.ndarray,
+    score: np.ndarray, slates: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """What a greedy list has at each place, given the places before in the log.
 
   Args:
-    score: slates int [C] -> float [C, J], -inf for what is no candidate.
+    score: float [S, J], -inf for what is no candidate.
     slates: int [S, k], columns that were shown; -1 where none was, or one that
       is no candidate.
 
@@ -283,16 +293,11 @@ def best_left(
   """
   item = np.full(slates.shape, -1)
   value = np.full(slates.shape, np.nan)
-  size = 512
-  for begin in range(0, len(slates), size):
-    rows = np.arange(begin, min(begin + size, len(slates)))
-    left = np.array(score(rows), np.float64)
-    local = np.arange(len(rows))
-    for place in range(slates.shape[1]):
-      best = left.argmax(axis=1)
-      known = np.isfinite(left[local, best])
-      item[rows, place] = np.where(known, best, -1)
-      value[rows, place] = np.where(known, left[local, best], np.nan)
-      shown = slates[rows, place]
-      left[local[shown >= 0], shown[shown >= 0]] = -np.inf
+  left, rows = np.array(score, np.float64), np.arange(len(slates))
+  for place, shown in enumerate(slates.T):
+    best = left.argmax(axis=1)
+    known = np.isfinite(left[rows, best])
+    item[known, place] = best[known]
+    value[known, place] = left[rows, best][known]
+    left[rows[shown >= 0], shown[shown >= 0]] = -np.inf
   return item, value

@@ -28,8 +28,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.exploring import columns
 
 KINDS = ('greedy', 'epsilon', 'ucb', 'thompson')
+MOST = 1e6  # deviations; with more of them, float32 is soon at its end
 _EPSILON = 0.1  # of the kind of that name
 
 
@@ -72,10 +74,10 @@ class Policy:
         )
     for name in ('width', 'boost'):
       value = getattr(self, name)
-      if not (math.isfinite(value) and value >= 0):
+      if not 0 <= value <= MOST:
         raise errors.UserError(
             f'{name} of the policy is {value}; it is a number of standard '
-            'deviations, 0 or more.'
+            f'deviations, from 0 to {MOST:,.0f}.'
         )
     if not (math.isfinite(self.half_life) and self.half_life > 0):
       raise errors.UserError(
@@ -159,9 +161,11 @@ def choose(
     none = np.zeros((passes.shape[1], k), np.float32)
     return Slates(none.astype(np.int32) - 1, none - np.inf, none)
   filling = _Filling(policy, passes, k, is_new, impressions, allowed)
-  places = [filling.fill(filling.draw(rng)) for _ in range(k)]
-  item = np.stack([item for item, _ in places], axis=1)
-  propensity = np.stack([chance for _, chance in places], axis=1)
+  item = np.empty((passes.shape[1], k), np.int64)
+  propensity = np.empty(item.shape)
+  for place in range(k):
+    item[:, place] = filling.draw(rng)
+    propensity[:, place] = filling.take(item[:, place])
   score = np.take_along_axis(filling.mean, np.maximum(item, 0), axis=1)
   return Slates(
       item.astype(np.int32),
@@ -170,33 +174,53 @@ def choose(
   )
 
 
-def propensities(
+class Judged(NamedTuple):
+  """What a policy would have done at the places of slates of another one.
+
+  Attributes:
+    propensity: float32 [B, k], its chance of the item that was shown there,
+      given those before it; 0 for what it may not show.
+    drawn: int [B, k, D], columns that it would show there, each as often as its
+      chance says; -1 where none is left.
+  """
+
+  propensity: np.ndarray
+  drawn: np.ndarray
+
+
+def judge(
     policy: Policy,
     passes: np.ndarray,
     item: np.ndarray,
+    draws: int,
+    rng: np.random.Generator,
     *,
     is_new: np.ndarray | None = None,
     impressions: np.ndarray | None = None,
     allowed: np.ndarray | None = None,
-) -> np.ndarray:
-  """Chances with which a policy fills slates that another one has shown.
+) -> Judged:
+  """What a policy would have done in place of another that has shown slates.
 
   Args:
     policy: the one that is asked about.
     passes: as in `choose`.
     item: int [B, k], columns of the candidates, each once in a row; -1 where
-      none was left.
+      none was left, or one that is no candidate.
+    draws: D, of each place.
+    rng: the draws come of it.
     is_new: as in `choose`.
     impressions: as in `choose`.
     allowed: as in `choose`.
-
-  Returns:
-    float32 [B, k], as `Slates.propensity`.
   """
   filling = _Filling(
       policy, passes, item.shape[1], is_new, impressions, allowed
   )
-  return np.stack([filling.fill(column)[1] for column in item.T], axis=1)
+  propensity = np.zeros(item.shape, np.float32)
+  drawn = np.empty((*item.shape, draws), np.int64)
+  for place, column in enumerate(item.T):
+    drawn[:, place] = columns.draw_evenly(filling.chance, draws, rng)
+    propensity[:, place] = filling.take(column)
+  return Judged(propensity, drawn)
 
 
 class _Filling:
@@ -207,6 +231,7 @@ class _Filling:
 
   Attributes:
     mean: float32 [B, J], over the passes.
+    chance: float64 [B, J], of the candidates at the next place.
   """
 
   def __init__(
@@ -233,14 +258,15 @@ class _Filling:
     orders = self._orders_by(passes)
     if policy.boost:
       orders = orders + policy.boost * fresh * _deviation(self.mean, self._left)
-    self._best = _first(np.where(self._left, orders, -np.inf), k)
+    self._best = columns.first(np.where(self._left, orders, -np.inf), k)
     self._rows = np.arange(shape[0])
     self._new = self._kept = None
-    columns = np.flatnonzero(fresh.any(axis=0))
-    if policy.new_share and len(columns):
-      order = np.argsort(-orders[:, :, columns], axis=-1, kind='stable')
-      self._new = columns[order]
+    new = np.flatnonzero(fresh.any(axis=0))
+    if policy.new_share and len(new):
+      order = np.argsort(-orders[:, :, new], axis=-1, kind='stable')
+      self._new = new[order]
       self._kept = np.take_along_axis(fresh[None], self._new, axis=-1)
+    self.chance = self._chances()
 
   def _orders_by(self, passes: np.ndarray) -> np.ndarray:
     """What the candidates are ordered by: [T', B, J]."""
@@ -295,21 +321,34 @@ class _Filling:
       item[some] = np.argmax(number > chosen[:, None], axis=-1)
     return item
 
-  def fill(self, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Takes the items [B] of a place; them and their chances, float64 [B]."""
+  def _chances(self) -> np.ndarray:
     policy, left = self._policy, self._left
-    chance = np.mean(self._best_left() == item, axis=0)
+    best = self._best_left()
+    found = self._summed(best, np.full(best.shape, 1 / len(best)))
     wins = self._wins()
     if wins is not None and self._new is not None:
-      own = np.sum(wins * (self._new == item[:, None]), axis=-1).mean(axis=0)
       none = 1 - wins.sum(axis=-1).mean(axis=0)
-      kept = own + none * chance
-      chance = policy.new_share * kept + (1 - policy.new_share) * chance
-    count = np.maximum(left.sum(axis=-1), 1)
-    chance = policy.floor / count + (1 - policy.floor) * chance
-    is_left = (item >= 0) & left[self._rows, item]
-    left[self._rows[is_left], item[is_left]] = False
-    return item, np.where(is_left, chance, 0)
+      kept = self._summed(self._new, wins / len(wins)) + none[:, None] * found
+      found = policy.new_share * kept + (1 - policy.new_share) * found
+    any_of = left / np.maximum(left.sum(axis=-1, keepdims=True), 1)
+    return policy.floor * any_of + (1 - policy.floor) * found
+
+  def _summed(self, item: np.ndarray, chance: np.ndarray) -> np.ndarray:
+    """Chances [T', B, ...] of items added up over orders: [B, J]."""
+    rows, size = self._left.shape
+    row = self._rows.reshape(1, -1, *[1] * (item.ndim - 2))
+    cell = np.where(item >= 0, row * size + item, rows * size)
+    total = np.bincount(cell.ravel(), chance.ravel(), rows * size + 1)
+    return total[:-1].reshape(rows, size)
+
+  def take(self, item: np.ndarray) -> np.ndarray:
+    """Fills a place with items [B], -1 for none; their chances, float64 [B]."""
+    rows, place = self._rows, np.maximum(item, 0)
+    is_left = (item >= 0) & self._left[rows, place]
+    chance = np.where(is_left, self.chance[rows, place], 0.0)
+    self._left[rows[is_left], item[is_left]] = False
+    self.chance = self._chances()
+    return chance
 
 
 def _deviation(mean: np.ndarray, allowed: np.ndarray) -> np.ndarray:
@@ -318,23 +357,3 @@ def _deviation(mean: np.ndarray, allowed: np.ndarray) -> np.ndarray:
   center = np.sum(mean, axis=-1, keepdims=True, where=allowed) / count
   square = np.sum((mean - center) ** 2, axis=-1, keepdims=True, where=allowed)
   return np.sqrt(square / count)
-
-
-def _first(scores: np.ndarray, k: int) -> np.ndarray:
-  """Columns of the k largest, descending, equal ones in their order.
-
-  Args:
-    scores: [..., J]; -inf is no candidate.
-    k: at most; J where that is less.
-  """
-  size = scores.shape[-1]
-  k = min(k, size)
-  # The k-th largest; of those that equal it the first ones.
-  edge = np.partition(scores, size - k, axis=-1)[..., size - k, None]
-  above, equal = scores > edge, scores == edge
-  missing = k - above.sum(axis=-1, keepdims=True)
-  chosen = above | (equal & (np.cumsum(equal, axis=-1) <= missing))
-  columns = np.nonzero(chosen)[-1].reshape(*scores.shape[:-1], k)
-  found = np.take_along_axis(scores, columns, axis=-1)
-  order = np.argsort(-found, axis=-1, kind='stable')
-  return np.take_along_axis(columns, order, axis=-1)

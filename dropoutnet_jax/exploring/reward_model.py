@@ -90,6 +90,7 @@ def cross_fit(
     score: np.ndarray,
     reward: np.ndarray,
     others: np.ndarray,
+    counts: np.ndarray | None = None,
     seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Rewards that a model promises which has not seen the user.
@@ -100,21 +101,24 @@ def cross_fit(
     user: int [N].
     score: float [N], of what was shown.
     reward: float [N], of it.
-    others: float [N], further scores to predict, of the same users.
+    others: float [N, D], further scores to predict, of the same users.
+    counts: bool [N], rows to fit; None for all.
     seed: of the folds.
 
   Returns:
-    float64 [N] of `score` and of `others`.
+    float64 [N] of `score`, and [N, D] of `others`.
   """
   users, number = np.unique(user, return_inverse=True)
   order = np.random.default_rng([seed, len(users)]).permutation(len(users))
   num_folds = min(_FOLDS, len(users))
   fold = (order % max(num_folds, 1))[number]
-  is_logistic = bool(np.all((reward >= 0) & (reward <= 1)))
-  found = np.empty((2, len(user)))
+  counts = np.ones(len(user), bool) if counts is None else counts
+  told = reward[counts]
+  is_logistic = bool(np.all((told >= 0) & (told <= 1)))
+  found, of_others = np.empty(len(user)), np.empty(others.shape)
   for one in range(num_folds):
     own = fold == one
-    rest = ~own if num_folds > 1 else own
+    rest = counts & (~own if num_folds > 1 else own)
     model = fit(score[rest], reward[rest], is_logistic)
-    found[0, own], found[1, own] = model(score[own]), model(others[own])
-  return found[0], found[1]
+    found[own], of_others[own] = model(score[own]), model(others[own])
+  return found, of_others

@@ -13,7 +13,6 @@ import scipy.sparse
 
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
-from dropoutnet_jax.evaluation import warm_up
 
 _OTHER = {'user': 'item', 'item': 'user'}
 
@@ -80,8 +79,11 @@ class ToldTowers:
     size = 1 << (len(rows) - 1).bit_length()
     padded = np.append(rows, np.full(size - len(rows), rows[0]))
     history = scipy.sparse.csr_array(met[padded])
-    value, present = warm_up.history_means(table, history, other.factors)
+    value, present = table.history_means(history, other.factors)
     table.preference[padded] = np.where(present[:, None], value, 0)
     table.present[padded] = present
-    emb = embed(self._scorer, table.select(padded), side)[: len(rows)]
+    told = table.select(padded).with_reactions(
+        np.arange(size), np.diff(history.indptr)
+    )
+    emb = embed(self._scorer, told, side)[: len(rows)]
     (self.users if side == 'user' else self.items)[rows] = emb

@@ -35,7 +35,8 @@ from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 
-_PART = 2048  # rows embedded at a time
+_PART = 2048  # rows embedded at a time, at most
+_SIZES = (8, 64, 256, 1024, _PART)  # then powers of two
 _NUMBERS = 1 << 26  # of the embeddings of all passes of a call: 256 MB
 
 
@@ -148,18 +149,18 @@ class Uncertainty:
       num_passes: int,
   ) -> np.ndarray:
     """Of all rows under masks: [T, size, R], filled up to one of few sizes."""
-    size = _padded_size(len(count))
+    size = padded_size(len(count))
     found = np.empty((num_passes, size, self._cfg.model.rank), np.float32)
-    for number, begin in enumerate(range(0, size, _PART)):
-      rows = np.arange(begin, min(begin + _PART, size))
+    embed, part = self._embed_side[side], min(size, _PART)
+    found[:, len(count) :] = 0
+    for number, begin in enumerate(range(0, len(count), part)):
+      rows = np.arange(begin, begin + part)
       rows = np.where(rows < len(count), rows, -1)
-      part = slice(begin, begin + len(rows))
-      found[:, part] = self._embed_side[side](
-          self._scorer.variables,
-          table.select(rows),
-          np.where(rows >= 0, count[rows], 0).astype(np.int32),
-          jax.random.split(jax.random.fold_in(key, number), num_passes),
-      )
+      some = jax.tree.map(jnp.asarray, table.select(rows))
+      met = np.where(rows >= 0, count[rows], 0).astype(np.int32)
+      keys = jax.random.split(jax.random.fold_in(key, number), num_passes)
+      parts = [embed(self._scorer.variables, some, met, one) for one in keys]
+      found[:, begin : begin + part] = np.stack(parts)
     return found
 
   def _join_users(
@@ -223,9 +224,9 @@ class Uncertainty:
 def make_embed(
     model: towers.TwoTower, side: str, rate: float, keeps_norm: bool
 ) -> Callable[..., jax.Array]:
-  """A jitted (variables, table, count [B], keys [T]) -> float32 [T, B, R].
+  """A jitted (variables, table, count [B], key) -> float32 [B, R].
 
-  One pass after the other, so that memory is that of one.
+  Of one pass, so that nothing is compiled for their number.
   """
 
   @jax.jit
@@ -233,27 +234,28 @@ def make_embed(
       variables: Any,
       table: tables_lib.SideTable,
       count: jax.Array,
-      keys: jax.Array,
+      key: jax.Array,
   ) -> jax.Array:
     rows = jnp.arange(len(count))
     own = objective.preference(table, rows)
-    counted = statistics.whole(table, rows)
-    whole = tower_inputs.content(table, rows)
-
-    def one_pass(key: jax.Array) -> jax.Array:
-      of_preference, of_content = jax.random.split(key)
-      masked, state = masks.preference(of_preference, own, count, rate)
-      preference = tower_inputs.preference(
-          table, rows, masked, masked, state, counted=counted
+    of_preference, of_content = jax.random.split(key)
+    masked, state = masks.preference(of_preference, own, count, rate)
+    preference = tower_inputs.preference(
+        table,
+        rows,
+        masked,
+        masked,
+        state,
+        counted=statistics.whole(table, rows),
+    )
+    content = masks.content(
+        of_content, tower_inputs.content(table, rows), count, keeps_norm
+    )
+    with jax.default_matmul_precision('highest'):
+      embedding: Any = model.apply(
+          variables, preference, content, method=f'embed_{side}s'
       )
-      content = masks.content(of_content, whole, count, keeps_norm)
-      with jax.default_matmul_precision('highest'):
-        embedding: Any = model.apply(
-            variables, preference, content, method=f'embed_{side}s'
-        )
-      return embedding.dense
-
-    return jax.lax.map(one_pass, keys)
+    return embedding.dense
 
   return embed
 
@@ -263,10 +265,10 @@ def _score(user: embeddings.Embedding, item: embeddings.Embedding) -> jax.Array:
   return embeddings.score(user, item)
 
 
-def _padded_size(count: int) -> int:
+def padded_size(count: int) -> int:
   """One of few sizes that holds so many rows, each of which is compiled for."""
-  power = max(8, 1 << max(count - 1, 0).bit_length())
-  return power if power <= _PART else -(-count // _PART) * _PART
+  few = [size for size in _SIZES if size >= count]
+  return few[0] if few else 1 << (count - 1).bit_length()
 
 
 def centred(mean: np.ndarray, passes: np.ndarray, scale: float) -> np.ndarray:

@@ -335,8 +335,9 @@ def _without_items(
       scipy.sparse.vstack([met] * (len(items) + 1))
   )
   histories[1 + np.arange(len(items)), items] = 0
+  is_new = np.full(histories.shape[0], not has_own)
   value, present = model.row_tables.preference(
-      'user', scipy.sparse.csr_array(histories)
+      'user', scipy.sparse.csr_array(histories), is_new
   )
   changed = table.select(np.zeros(len(value), np.int64))
   changed.preference[:], changed.present[:] = value, present

@@ -25,6 +25,7 @@ from dropoutnet_jax.serving import rows as rows_lib
 
 PASSES, MOST_PASSES = 16, 64
 POOL, NEW = 200, 500
+_COMPILED = 8192  # items of a call, at most, that is compiled for ahead
 _USERS = 256  # whose passes are made at a time, at most
 
 
@@ -141,6 +142,26 @@ class Explorer:
     """
     return self.calibration.note if plan.policy.needs_passes else ''
 
+  def prepare(self, user_counts: Iterable[int]) -> None:
+    """Calibrates, and compiles passes, which otherwise the first slates do.
+
+    Args:
+      user_counts: of the calls of `fill` that are to come.
+
+    Raises:
+      UserError: as `calibration`, and for an export.
+    """
+    spread, model = self._uncertainty, self.ranker
+    assert self.calibration is not None  # which makes it
+    users, items = model.users(), model.items()
+    for count in sorted({uncertainty.padded_size(n) for n in user_counts}):
+      most = min(count * (POOL + NEW), len(items), _COMPILED)
+      someone = self._users(users.select(np.zeros(count, int)))
+      pool = np.zeros((count, 1), int)
+      for size in sorted({uncertainty.padded_size(n + 1) for n in range(most)}):
+        some = self._items(items.select(np.zeros(size, int)))
+        spread.passes(someone, some, pool, 1, 0)
+
   def slate_parts(
       self,
       parts: Iterable[tuple[rows_lib.Rows, scipy.sparse.csr_array | None]],
@@ -202,10 +223,7 @@ class Explorer:
         place = np.flatnonzero(is_new)
         new = items.select(place)
         parts.append((new, place, model.candidates(new), NEW))
-    step = _USERS
-    most = self._uncertainty.most_items(plan.passes) if _passes(plan) else 0
-    if _passes(plan) and len(items) > most:
-      step = int(np.clip(most // (size + NEW), 1, _USERS))
+    step = self.users_at_a_time(plan, len(items), size)
     for begin in range(0, len(users), step):
       chosen = slice(begin, min(begin + step, len(users)))
       some = users.select(chosen)
@@ -218,7 +236,7 @@ class Explorer:
         found.append((np.where(item >= 0, place[item], -1), score))
       rng = np.random.default_rng([plan.seed or 0, first + begin])
       filled = self.fill(
-          some, items, _pool(found), k, plan, rng, is_new, impressions
+          some, items, join_pool(found), k, plan, rng, is_new, impressions
       )
       yield Slates(chosen, *filled)
 
@@ -248,25 +266,7 @@ class Explorer:
     Returns:
       Slates, whose items are places among the J.
     """
-    passes = pool.mean[None]
-    if _passes(plan):
-      used, place = np.unique(pool.place, return_inverse=True)
-      passes = uncertainty.centred(
-          pool.mean,
-          self._uncertainty.passes(
-              self._users(users),
-              self._items(items.select(used)),
-              place.reshape(pool.place.shape),
-              plan.passes,
-              int(rng.integers(2**31)),
-          ),
-          self.calibration.scale,
-      )
-      if not np.isfinite(passes).all():
-        raise errors.UserError(
-            'Some scores under masks are not finite, for users from '
-            f'{users.ids[0]} on; slates of such scores mean nothing.'
-        )
+    passes = self.passes(users, items, pool, plan, rng)
     shown = policies.choose(
         plan.policy,
         passes,
@@ -282,6 +282,56 @@ class Explorer:
     score = np.take_along_axis(pool.mean, np.maximum(shown.item, 0), axis=1)
     score = np.where(shown.item >= 0, score, -np.inf).astype(np.float32)
     return policies.Slates(item, score, shown.propensity)
+
+  def users_at_a_time(self, plan: Plan, num_items: int, size: int) -> int:
+    """How many users' pools of `size` and the new items' passes fit."""
+    if not _passes(plan):
+      return _USERS
+    most = self._uncertainty.most_items(plan.passes)
+    if num_items <= most:
+      return _USERS
+    return int(np.clip(most // (size + NEW), 1, _USERS))
+
+  def passes(
+      self,
+      users: rows_lib.Rows,
+      items: rows_lib.Rows,
+      pool: Pool,
+      plan: Plan,
+      rng: np.random.Generator,
+  ) -> np.ndarray:
+    """What a policy looks at: float32 [T, C, P], one pass where it needs none.
+
+    Args:
+      users: C.
+      items: J, what the pools are of.
+      pool: of each user.
+      plan: how.
+      rng: the masks are drawn from it.
+
+    Raises:
+      UserError: if scores are not finite.
+    """
+    if not _passes(plan):
+      return pool.mean[None]
+    used, place = np.unique(pool.place, return_inverse=True)
+    passes = uncertainty.centred(
+        pool.mean,
+        self._uncertainty.passes(
+            self._users(users),
+            self._items(items.select(used)),
+            place.reshape(pool.place.shape),
+            plan.passes,
+            int(rng.integers(2**31)),
+        ),
+        self.calibration.scale,
+    )
+    if not np.isfinite(passes).all():
+      raise errors.UserError(
+          'Some scores under masks are not finite, for users from '
+          f'{users.ids[0]} on; slates of such scores mean nothing.'
+      )
+    return passes
 
   def _users(self, users: rows_lib.Rows) -> uncertainty.Users:
     known = self.ranker.row_tables.read('user', users)
@@ -322,10 +372,11 @@ def _joined(
   )
 
 
-def _pool(found: list[tuple[np.ndarray, np.ndarray]]) -> Pool:
-  """Joins lists (places [C, P], scores) into pools, each item once.
+def join_pool(found: list[tuple[np.ndarray, np.ndarray]]) -> Pool:
+  """Joins lists (places [C, P], -1 for none, scores) into pools.
 
-  In the order of the candidates, so that of equal scores the first one wins.
+  Each item once, in the order of the candidates, so that of equal scores the
+  first one wins.
   """
   place = np.concatenate([place for place, _ in found], axis=1)
   mean = np.concatenate([score for _, score in found], axis=1)

@@ -231,6 +231,7 @@ def describe(
         'raw_rows_refused': refused,
         'sparse_width': getattr(model.problem, side).sparse.shape[1],
         'scaling': table.preference_scaler.kind,
+        'history_smoothing': table.history_smoothing,
         'counts': _counts(table.counts),
         **tower[side],
     }
@@ -246,7 +247,7 @@ def _counts(counts: Any) -> dict[str, Any] | None:
   """What statistics of a new row are made of; None without any."""
   if counts is None:
     return None
-  names = ('mean', 'std', 'prior', 'rate_std')
+  names = ('mean', 'std', 'prior', 'rate_std', 'usual')
   return {
       **{name: np.asarray(getattr(counts, name)).tolist() for name in names},
       'smoothing': counts.smoothing,

@@ -37,7 +37,7 @@ from dropoutnet_jax.model import towers
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.training import resident
 
-FORMAT = 2
+FORMAT = 3
 MANIFEST = 'manifest.json'
 STATE = 'service.sqlite'  # of a service, where it is told no other place
 WEIGHTS = 'towers.safetensors'

@@ -13,9 +13,9 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import errors
-from dropoutnet_jax.exploring import policies
 from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import list_files
+from dropoutnet_jax.serving import policy_flags
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_files
 from dropoutnet_jax.serving import row_sources
@@ -70,21 +70,8 @@ class Request:
     Raises:
       UserError: for a policy that there is not, or numbers without one.
     """
-    given = {
-        name: getattr(self, name)
-        for name in ('epsilon', 'width', 'new_share', 'boost', 'passes', 'seed')
-        if getattr(self, name) is not None
-    }
-    if self.policy is None:
-      if given:
-        raise errors.UserError(
-            f'--{next(iter(given))} is of a policy; name one with --policy, '
-            f'such as {policies.KINDS[-1]}, or leave it out.'
-        )
-      return None
-    own = {x: given.pop(x) for x in ('passes', 'seed') if x in given}
-    policy = policies.Policy(self.policy, **given)
-    return explorer.Plan(policy, **own).with_seed()
+    values = {name: getattr(self, name) for name in policy_flags.NAMES}
+    return policy_flags.plan(self.policy, values)
 
   def check(self, workdir: str | None) -> tuple[str, str]:
     """The run folder and the file of the lists.

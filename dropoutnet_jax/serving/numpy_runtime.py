@@ -28,6 +28,7 @@ import scipy.sparse
 _TYPES = {'BOOL': np.bool_, 'U8': np.uint8, 'I32': np.int32, 'I64': np.int64}
 _TYPES |= {'F32': np.float32, 'F64': np.float64}
 _CLIP = 5.0  # standard deviations
+_MOST = 2**30  # of a count
 _GELU = (8 / np.pi) ** 0.5
 _SELU = (1.0507009873554805, 1.6732632423543772)
 _OTHER = {'user': 'item', 'item': 'user'}
@@ -232,16 +233,19 @@ class Model:
     present, fold_in = inputs['present'], self.manifest['fold_in']
     if self.manifest['preference'] != 'none':
       factors = self._arrays[f'{side}/met_factors'].astype(np.float64)
+      count = met @ np.any(factors != 0, axis=1).astype(np.float64)
       if fold_in:
-        value, kind = _fold_in(factors, met, **fold_in), 'preference'
-        found = np.any(value != 0, axis=1)
+        total, kind = _fold_in(factors, met, **fold_in), 'preference'
+        total *= count[:, None]
       else:
-        count = met @ np.any(factors != 0, axis=1).astype(np.float64)
-        value = (met @ factors) / np.maximum(count, 1)[:, None]
-        found, kind = count > 0, 'history'
-      value = self._scaled(side, kind, value)
-      value = np.where(found[:, None], value, 0).astype(np.float32)
-      inputs['preference'], present = value, present | found
+        total, kind = met @ factors, 'history'
+      # New rows alone have histories here: the usual one counts as some rows.
+      smoothing, found = about['history_smoothing'], count > 0
+      total += smoothing * self._arrays[f'{side}/{kind}_mean']
+      value = total / np.where(found, count + smoothing, 1)[:, None]
+      value = np.where(found[:, None], self._scaled(side, kind, value), 0)
+      inputs['preference'] = value.astype(np.float32)
+      present = present | found
     if about['counts']:
       number = np.diff(met.indptr)
       counted = _counted(number, about['counts'])
@@ -288,18 +292,18 @@ def _fold_in(
 
 
 def _counted(number: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
-  """Statistics of rows with so many reactions [N], all of now, alone."""
-  mean, std, usual, rate_std = (
-      np.array(about[name]) for name in ('mean', 'std', 'prior', 'rate_std')
+  """Statistics of new rows with so many reactions [N]."""
+  mean, std, prior, rate_std, usual = (
+      np.array(about[x]) for x in ('mean', 'std', 'prior', 'rate_std', 'usual')
   )
-  reacted = np.repeat(number[:, None].astype(np.float64), len(mean), axis=1)
-  shown = np.round(reacted / usual) if about['has_rates'] else reacted
+  smoothing = about['smoothing']
+  more = np.minimum(usual * (1 + number[:, None] / smoothing), _MOST)
+  shown = np.round(more)
   parts = [(np.log1p(shown) - mean) / std]
   if about['has_rates']:
-    smoothing = about['smoothing']
-    hits = reacted + smoothing * usual
-    misses = np.maximum(shown - reacted, 0) + smoothing * (1 - usual)
-    rate = np.log(hits / misses) - np.log(usual / (1 - usual))
+    hits = (more + smoothing) * prior
+    misses = np.maximum(shown - more * prior, 0) + smoothing * (1 - prior)
+    rate = np.log(hits / misses) - np.log(prior / (1 - prior))
     parts.append(rate / rate_std)
   value = np.clip(np.hstack(parts), -_CLIP, _CLIP)
   return np.where(number[:, None] > 0, value, 0).astype(np.float32)

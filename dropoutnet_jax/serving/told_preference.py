@@ -18,7 +18,6 @@ from dropoutnet_jax import config
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import rows as rows_lib
 
@@ -37,6 +36,7 @@ def preference(
     tables: tables_lib.Tables,
     side: str,
     histories: scipy.sparse.csr_array,
+    is_new: np.ndarray,
     fold: fold_in.FoldIn | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Preferences of rows with these histories, scaled as the run's own.
@@ -47,6 +47,7 @@ def preference(
     tables: of the run, for its scalers.
     side: of the rows, 'user' or 'item'.
     histories: csr_array float32 [C, M], weights of rows of the other side.
+    is_new: bool [C], rows of which training had no history.
     fold: of the other side's factors, for whoever asks again and again about a
       few rows.
 
@@ -59,18 +60,18 @@ def preference(
   histories = rows_lib.with_empty_rows(
       scipy.sparse.csr_array(histories), rows_lib.padded_size(count)
   )
+  new = np.append(is_new, np.ones(histories.shape[0] - count, bool))
   if can_fold_in(cfg):
     factors = getattr(problem.factors, _OTHER[side])
     if fold is not None and count <= fold_in.MOST:
       folded = fold(histories)
     else:
       folded = teacher.fold_in(factors, histories, cfg.teacher)
-    value = np.asarray(table.preference_scaler(folded))
-    present = np.any(folded != 0, axis=1)
+    value, present = table.folded_in(folded, histories, factors, new)
   else:
     factors = np.asarray(getattr(tables, _OTHER[side]).factors)
     used = np.unique(histories.indices)  # few, where few rows are asked about
     met = rows_lib.pattern(scipy.sparse.csr_array(histories[:, used]))
-    value, present = warm_up.history_means(table, met, factors[used])
+    value, present = table.history_means(met, factors[used], new)
   value = np.where(present[:, None], value, 0).astype(np.float32)
   return value[:count], present[:count]

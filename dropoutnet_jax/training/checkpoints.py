@@ -204,8 +204,15 @@ class Checkpoints:
     if not self._read_only:
       self._manager.wait_until_finished()
     path = self._folder / str(step) / 'default'  # Orbax's name for it
+    # Each process for itself: where one alone reads what is damaged, Orbax
+    # would have the others wait for it.
+    own, _ = parallel.which_process()
+    alone = ocp.options.MultiprocessingOptions(own, {own})
     try:
-      with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+      with ocp.Checkpointer(
+          ocp.StandardCheckpointHandler(multiprocessing_options=alone),
+          multiprocessing_options=alone,
+      ) as reader:
         return reader.restore(path, args=ocp.args.StandardRestore(abstract))
     except Exception as error:  # Orbax raises many kinds for a bad folder
       raise self._damaged(step, error) from error

@@ -93,6 +93,7 @@ def _side_of_factors(
       getattr(factors, _OTHER[side]),
       history[side],
       cfg.model.preference_scaling,
+      history_smoothing=cfg.features.history_smoothing,
   )
 
 
@@ -114,6 +115,7 @@ def _side_of_histories(
       history[side],
       cfg.model.preference_scaling,
       mean,
+      cfg.features.history_smoothing,
   )
 
 

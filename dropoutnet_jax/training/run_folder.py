@@ -35,7 +35,14 @@ _PREPARED = (
     'features_item.npz',
     _CONFIG,
 )
-_LATER = ('metrics.jsonl', 'per_user.npz', 'results.json', 'exploring.json')
+_LATER = (
+    'metrics.jsonl',
+    'per_user.npz',
+    'results.json',
+    'exploring.json',
+    'off_policy.json',
+    'off_policy.md',
+)
 # Of an export, which has the first one and may stand for its run.
 _EXPORTED = (
     'manifest.json',

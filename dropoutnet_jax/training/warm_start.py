@@ -144,7 +144,7 @@ def _take(tree: Any, values: Mapping[str, Any]) -> Any:
     if not _fits(value, old):
       return old
     # A copy: steps overwrite the state, parameters and averages apart.
-    return parallel.place_like(np.array(value, old.dtype), old)
+    return parallel.put(np.array(value, old.dtype), old.sharding)
 
   picked = [pick(*pair) for pair in state_lib.by_name(tree).items()]
   return jax.tree.unflatten(jax.tree.structure(tree), picked)

@@ -27,7 +27,7 @@ def test_both_sizes_are_trained_in_turns(monkeypatch):
 
     def __init__(self, *given):
       super().__init__(*given)
-      self.first = jax.device_get(self.state.params['embeddings'])
+      self.first = jax.device_get(self._state.params['embeddings'])
       sides.append(self)
 
   monkeypatch.setattr(large_tables, 'Side', Kept)
@@ -39,7 +39,7 @@ def test_both_sizes_are_trained_in_turns(monkeypatch):
   assert row.bar == pytest.approx(0.8333, rel=1e-3)
   assert '8 devices, row_adagrad' in found.notes[1]
   for side, num_rows in zip(sides, (2048, 256), strict=True):
-    tables = side.state.params['embeddings']
+    tables = side._state.params['embeddings']
     assert tables['item'].addressable_data(0).shape == (num_rows // 8, 2)
     for name, first in side.first.items():
       assert np.any(np.asarray(tables[name]) != first)

@@ -131,18 +131,39 @@ def test_labels_that_say_nothing():
 
 def test_reactions_that_come_later_are_of_the_usual_rate():
   counts = count(make_rows())
-  told = counts.with_reactions(np.array([6, 0]), np.array([3, 0]))
-  np.testing.assert_array_equal(told.reacted[6], 3)
+  told = counts.with_reactions(np.array([5, 0]), np.array([3, 0]))
+  np.testing.assert_array_equal(told.reacted[5], counts.reacted[5] + 3)
   np.testing.assert_array_equal(told.shown[0], counts.shown[0])
-  expected = np.round(3 / counts.prior)
-  np.testing.assert_array_equal(told.shown[6, 1:], expected)
-  assert told.shown[6, 0] == told.shown[6, 1]  # the first is of all times
-  np.testing.assert_array_equal(told.shown[1:6], counts.shown[1:6])
-  assert not counts.shown[6].any()  # which is as it was
+  more = told.shown[5] - counts.shown[5]
+  np.testing.assert_array_equal(more[1:], np.round(3 / counts.prior))
+  assert more[0] == more[1]  # the first is of all times
+  np.testing.assert_array_equal(told.shown[1:5], counts.shown[1:5])
+  assert counts.shown[5].any()
   likes = count(make_rows(labels='none'))
-  told = likes.with_reactions(np.array([6, 1]), np.array([4, 2]))
-  np.testing.assert_array_equal(told.shown[6], 4)
+  told = likes.with_reactions(np.array([1]), np.array([2]))
   np.testing.assert_array_equal(told.shown[1], likes.shown[1] + 2)
+
+
+@pytest.mark.parametrize('labels', ['clicks', 'none'])
+def test_a_new_row_starts_from_the_usual_number(labels):
+  """It has only just come: one reaction does not make it unpopular."""
+  counts = count(make_rows(labels=labels))
+  rows = np.array([6])
+  assert not counts.shown[6].any()
+  seen = [counts.shown[counts.shown[:, 1 + w] > 0, 1 + w] for w in range(3)]
+  usual = np.array([one.mean() for one in seen])
+  np.testing.assert_allclose(counts.usual, usual, rtol=1e-6)
+  for number in (1, 4, 10**12):  # smoothing is 5
+    told = counts.with_reactions(rows, np.array([number]))
+    expected = np.minimum(usual * (number + 5) / 5, 2**30)
+    np.testing.assert_allclose(told.shown[6, 1:], expected, atol=0.51)
+    assert told.shown[6, 0] == told.shown[6, 1]
+    if labels == 'clicks':  # at the usual rate
+      reacted = expected * counts.prior
+      np.testing.assert_allclose(told.reacted[6, 1:], reacted, rtol=1e-5)
+  none = counts.with_reactions(rows, np.array([0]))
+  assert not none.shown[6].any() and not none.reacted[6].any()
+  assert not counts.shown[6].any()  # which is as it was
 
 
 def test_rows_are_selected_and_new_ones_have_none():

@@ -3,6 +3,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import schema
@@ -179,3 +180,44 @@ def test_rows_of_a_table_and_new_ones():
   assert found.history_count.tolist() == [0, 0, 1, 0]
   assert found.preference_scaler is table.preference_scaler
   assert found.history_scaler is table.history_scaler
+
+
+def test_histories_of_new_rows_are_smoothed():
+  """By hand: three rows, of which training had the second."""
+  scaler = tables.Scaler(np.ones(2), np.full(2, 2.0), 'standard')
+  other = tables.Scaler(np.zeros(2), np.ones(2), 'none')
+  table = tables.SideTable(*[None] * 6, other, scaler, history_smoothing=2.0)
+  met = scipy.sparse.csr_array(
+      np.array([[1, 1, 1], [1, 1, 0], [0, 0, 1]], np.float32)
+  )
+  # The last one has no factors.
+  factors = np.array([[2.0, 4.0], [4.0, 0.0], [0.0, 0.0]], np.float32)
+  is_new = np.array([True, False, True])
+  value, found = table.history_means(met, factors, is_new)
+  assert found.tolist() == [True, True, False]
+  # (2 + 4 + 2 * 1) / 4 and (4 + 0 + 2 * 1) / 4; then less 1, by 2.
+  np.testing.assert_allclose(value[0], [(2 - 1) / 2, (1.5 - 1) / 2])
+  np.testing.assert_allclose(value[1], [(3 - 1) / 2, (2 - 1) / 2])
+  folded = np.array([[6.0, 0.0], [6.0, 0.0], [0.0, 0.0]], np.float32)
+  value, found = table.folded_in(folded, met, factors, is_new)
+  assert found.tolist() == [True, True, False]
+  np.testing.assert_allclose(value[:2], [[6 * 2 / 4, 0], [6, 0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize('kind', ['standard', 'row', 'none'])
+def test_the_usual_history_is_the_mean_of_training(kind):
+  pairs, train, factors = make_world()
+  table = tables.make_side(
+      np.zeros((USERS, 0)),
+      factors['user'],
+      np.ones(USERS, bool),
+      factors['item'],
+      histories.make_history(train, USERS, ITEMS, 'user'),
+      kind,
+  )
+  means = [
+      np.mean([factors['item'][i] for u, i in pairs if u == user], axis=0)
+      for user in (0, 1, 2, 4)
+  ]
+  expected = np.mean(means, axis=0)
+  np.testing.assert_allclose(table.history_scaler.mean, expected, rtol=1e-5)

@@ -11,7 +11,6 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
-from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
@@ -131,19 +130,6 @@ def test_no_curve_without_held_out_pairs(problem, scorer):
   assert found == {'item': {}, 'user': {}}
 
 
-def test_history_means_by_hand():
-  scaler = tables_lib.Scaler(np.ones(2), np.full(2, 2.0), 'standard')
-  table = dataclasses.make_dataclass('Table', ['history_scaler'])(scaler)
-  shown = scipy.sparse.csr_array(
-      np.array([[1, 1, 1], [0, 0, 1], [0, 0, 0]], np.float32)
-  )
-  # The last one has no factors.
-  factors = np.array([[2.0, 4.0], [4.0, 0.0], [0.0, 0.0]], np.float32)
-  value, found = warm_up.history_means(table, shown, factors)
-  np.testing.assert_array_equal(found, [True, False, False])
-  np.testing.assert_allclose(value[0], [(3 - 1) / 2, (2 - 1) / 2])
-
-
 @pytest.mark.parametrize('side', ['user', 'item'])
 def test_models_see_the_shown_pairs(problem, scorer, side):
   """As if the tables had been made with these preferences."""
@@ -152,13 +138,17 @@ def test_models_see_the_shown_pairs(problem, scorer, side):
   shown = plan.shown(MOST)
   others = getattr(problem.factors, other)
   table = getattr(scorer.tables, side)
-  mean = shown.toarray() @ others / np.maximum(shown.sum(axis=1), 1)[:, None]
+  # As by five usual rows more.
+  count = shown.sum(axis=1)[:, None]
+  total = shown.toarray() @ others + 5 * table.history_scaler.mean
+  mean = total / (count + 5)
   folded = teacher.fold_in(others, shown, CONFIG.teacher)
+  smoothed = (count * folded + 5 * table.preference_scaler.mean) / (count + 5)
   found = warm_up.make_methods(problem, scorer, CONFIG, plan, MOST)
   assert sorted(found) == ['model', 'model, folded in', 'teacher']
   for name, value in (
       ('model', table.history_scaler(mean)),
-      ('model, folded in', table.preference_scaler(folded)),
+      ('model, folded in', table.preference_scaler(smoothed)),
   ):
     preference, present = table.preference.copy(), table.present.copy()
     knows = shown.sum(axis=1) > 0
@@ -201,13 +191,15 @@ def test_statistics_count_the_shown_pairs(problem, scorer, side):
   found = warm_up.make_methods(problem, counted, cfg, plan, MOST)
   for name in ('model', 'model, folded in'):
     table = getattr(found[name].__self__.tables, side)
-    np.testing.assert_array_equal(table.counts.shown[plan.rows, 0], number)
+    usual = float(table.counts.usual[0]) * (1 + number / 20)
+    usual = np.round(np.where(number > 0, usual, 0)).astype(int)
+    np.testing.assert_array_equal(table.counts.shown[plan.rows, 0], usual)
     told = statistics.whole(table, plan.rows)
     np.testing.assert_array_equal(told.present, number > 0)
   before = getattr(counted.tables, side).counts.shown[:, 0]
-  for warm in np.flatnonzero(np.isin(before, number)):
+  for warm in np.flatnonzero(np.isin(before, usual)):
     if before[warm]:
-      same = plan.rows[number == before[warm]][:1]
+      same = plan.rows[usual == before[warm]][:1]
       one, other = (
           statistics.whole(table, rows).value for rows in (same, warm[None])
       )

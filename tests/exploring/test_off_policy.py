@@ -216,7 +216,7 @@ def test_the_best_that_is_left_against_a_slow_reference():
   scores[rng.random(scores.shape) < 0.3] = -np.inf
   slates = np.array([rng.permutation(6)[:4] for _ in scores])
   slates[rng.random(slates.shape) < 0.2] = -1
-  item, value = off_policy.best_left(lambda rows: scores[rows], slates)
+  item, value = off_policy.best_left(scores, slates)
   for row, slate in enumerate(slates):
     left = {n: s for n, s in enumerate(scores[row]) if np.isfinite(s)}
     for place, shown in enumerate(slate):

@@ -93,15 +93,53 @@ def _reference(policy, passes, slate):
 def test_chances_of_all_slates_are_those_of_enumeration(name):
   policy, passes = _CASES[name], _passes()
   slates = np.array(list(itertools.permutations(range(5), 3)))
-  found = policies.propensities(
+  found = policies.judge(
       policy,
       np.repeat(passes, len(slates), axis=1),
       slates,
+      1,
+      np.random.default_rng(0),
       **_GIVEN,
-  )
+  ).propensity
   want = [_reference(policy, passes[:, 0], slate) for slate in slates]
   np.testing.assert_allclose(found, want, atol=1e-6)
   assert found.prod(axis=1).sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize('name', _CASES)
+def test_draws_of_each_place_have_the_chances_of_enumeration(name):
+  """Given what the log has shown before, which another policy chose."""
+  policy, passes, draws = _CASES[name], _passes(), 1000
+  slates = np.array([[1, 4, 0], [3, -1, 2], [0, 1, 2]])
+  found = policies.judge(
+      policy,
+      np.repeat(passes, 3, axis=1),
+      slates,
+      draws,
+      np.random.default_rng(0),
+      **_GIVEN,
+  ).drawn
+  for slate, drawn in zip(slates, found):
+    left = [0, 1, 2, 3, 4]
+    for item, places in zip(slate.tolist(), drawn):
+      often = np.bincount(places, minlength=6) / draws
+      want = _place(policy, passes[:, 0], left)
+      np.testing.assert_allclose(often, want, atol=1.01 / draws)
+      if item >= 0:
+        left.remove(item)
+
+
+def test_nobody_draws_where_nothing_is_left():
+  found = policies.judge(
+      Policy('thompson', 0.5),
+      _passes(2, users=2),
+      np.array([[0, 1], [2, 3]]),
+      3,
+      np.random.default_rng(0),
+      allowed=np.array([[True] + [False] * 5, [False] * 6]),
+  )
+  assert found.drawn.tolist() == [[[0] * 3, [-1] * 3], [[-1] * 3, [-1] * 3]]
+  assert found.propensity.tolist() == [[1, 0], [0, 0]]
 
 
 @pytest.mark.parametrize('name', _CASES)
@@ -197,13 +235,15 @@ def test_impressions_take_the_quota_from_an_item_and_give_it_to_the_next():
   passes = np.array([[[3.0, 2.0, 1.0]]], np.float32)  # best, seen, fresh
   is_new = np.array([False, True, True])
   first = lambda impressions: [
-      policies.propensities(
+      policies.judge(
           Policy('greedy', new_share=0.4, half_life=10.0),
           passes,
           np.array([[item]]),
+          1,
+          np.random.default_rng(0),
           is_new=is_new,
           impressions=np.array([0, impressions, 0]),
-      ).item()
+      ).propensity.item()
       for item in range(3)
   ]
   np.testing.assert_allclose(first(0), [0.6, 0.4, 0.0], rtol=1e-6)
@@ -243,8 +283,9 @@ def test_without_candidates_slates_are_empty():
         ({'epsilon': 1.5}, 'epsilon of the policy is 1.5; it is a chance'),
         ({'epsilon': float('nan')}, 'epsilon of the policy is nan'),
         ({'new_share': -0.1}, 'new_share of the policy is -0.1'),
-        ({'width': -1.0}, 'width of the policy is -1.0; .* 0 or more'),
+        ({'width': -1.0}, 'width of the policy is -1.0; .* from 0 to'),
         ({'boost': float('inf')}, 'boost of the policy is inf'),
+        ({'width': 1e300}, r'width .* is 1e\+300; .* to 1,000,000'),
         ({'half_life': 0.0}, 'half_life of the policy is 0.0; .* above 0'),
     ],
 )

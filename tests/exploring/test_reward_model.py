@@ -46,18 +46,32 @@ def test_separable_clicks_stay_finite():
 def test_nobody_is_predicted_by_a_fit_of_her_own_rows():
   score, reward = _clicks(400)
   user = np.arange(400) // 4
-  before = reward_model.cross_fit(user, score, reward, score + 1)
+  before = reward_model.cross_fit(user, score, reward, score[:, None] + 1)
   changed = reward.copy()
   changed[:4] = 1 - changed[:4]
-  after = reward_model.cross_fit(user, score, changed, score + 1)
+  after = reward_model.cross_fit(user, score, changed, score[:, None] + 1)
   for one, other in zip(before, after):
     np.testing.assert_array_equal(one[:4], other[:4])
     assert np.any(one[4:] != other[4:])
-  assert np.all(before[1] > before[0])  # a higher score promises more
+  assert np.all(before[1][:, 0] > before[0])  # a higher score promises more
 
 
 def test_one_user_alone_is_predicted_by_herself():
   found, _ = reward_model.cross_fit(
-      np.zeros(3, int), np.arange(3.0), np.array([0.0, 2.0, 4.0]), np.ones(3)
+      np.zeros(3, int),
+      np.arange(3.0),
+      np.array([0.0, 2.0, 4.0]),
+      np.ones((3, 1)),
   )
   np.testing.assert_allclose(found, [0, 2, 4], atol=1e-12)
+
+
+def test_rows_that_do_not_count_are_predicted_and_not_fitted():
+  user, score = np.repeat(np.arange(10), 2), np.tile([0.0, 1.0], 10)
+  reward, counts = 3 * score, np.arange(20) != 5
+  reward[5] = 1000.0
+  found, others = reward_model.cross_fit(
+      user, score, reward, np.stack([score, score + 1], axis=1), counts
+  )
+  np.testing.assert_allclose(found, 3 * score, atol=1e-9)
+  np.testing.assert_allclose(others[:, 1], 3 * score + 3, atol=1e-9)

@@ -10,7 +10,6 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import schema
-from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.exploring import learner
 from dropoutnet_jax.exploring import mask_learner
 from dropoutnet_jax.exploring import planted
@@ -117,10 +116,8 @@ def test_clicks_reach_the_towers_through_the_transform(run, known):
   met = np.zeros((1, len(problem.user.ids)), np.float32)
   met[0, users[:2]] = 1
   rows = np.array([new])
-  means = warm_up.history_means(
-      scorer.tables.item,
-      scipy.sparse.csr_array(met),
-      np.asarray(scorer.tables.user.factors),
+  means = scorer.tables.item.history_means(
+      scipy.sparse.csr_array(met), np.asarray(scorer.tables.user.factors)
   )
   with_history = scorer.with_preference('item', rows, *means)
   expected = with_history.all_embeddings()['item'][new]

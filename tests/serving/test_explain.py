@@ -137,7 +137,12 @@ def _towers_when_told(model, row, met):
         np.isin(np.arange(number), known)[None].astype(np.float32)
     )
     value, present = told_preference.preference(
-        ranker.cfg, ranker.problem, ranker.scorer.tables, 'user', history
+        ranker.cfg,
+        ranker.problem,
+        ranker.scorer.tables,
+        'user',
+        history,
+        np.array([True]),
     )
     told = ranker.scorer.with_reactions('user', cold, np.array([len(met)]))
     emb = told.with_preference('user', cold, value, present).all_embeddings()

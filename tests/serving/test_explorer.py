@@ -203,3 +203,19 @@ def test_a_calibration_is_kept_for_its_step_and_read_again(tmp_path, shop):
   again = explorer_lib.Explorer(shop.model, str(tmp_path)).calibration
   assert again.scale == 1.0 and 'kept no new items' in again.note
   assert calibration_file.read(str(tmp_path), shop.model.step) == again
+
+
+def test_what_is_prepared_is_compiled(shop, monkeypatch):
+  """Whatever the number of passes."""
+  explorer = explorer_lib.Explorer(shop.model)
+  explorer.prepare([1, 8])
+  spread = explorer._uncertainty
+  compiled = lambda: [
+      embed._cache_size() for embed in spread._embed_side.values()
+  ]
+  before = compiled()
+  users, items = shop.model.users(), shop.model.items()
+  for passes in (2, 5):
+    plan = Plan(Policy('thompson'), passes, 3)
+    _whole(explorer.slates(users.select(slice(0, 5)), items, 4, plan))
+  assert compiled() == before and min(before) > 0

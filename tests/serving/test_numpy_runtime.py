@@ -50,7 +50,7 @@ def test_statistics_of_told_rows(has_labels):
   number = np.array([0, 1, 2, 7])
   cold = counts.select(np.full(4, -1)).with_reactions(np.arange(4), number)
   expected = model_statistics.features(cold, np.arange(4)).value
-  names = ('mean', 'std', 'prior', 'rate_std')
+  names = ('mean', 'std', 'prior', 'rate_std', 'usual')
   about = {name: np.asarray(getattr(counts, name)).tolist() for name in names}
   about |= {'smoothing': 20.0, 'has_rates': has_labels}
   found = numpy_runtime._counted(number, about)

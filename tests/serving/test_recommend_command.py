@@ -278,7 +278,7 @@ CASES = [
     Case(
         'an unknown policy',
         f'--workdir=run {_OUT} --policy=tompson',
-        "'tompson' is no policy; there are greedy, epsilon, ucb, thompson. Did",
+        '--policy=tompson: it must be one of greedy, epsilon, ucb, thompson. D',
     ),
     Case(
         'numbers of no policy',
@@ -319,6 +319,11 @@ CASES = [
         'over the calibration',
         '--workdir=run --output=run/exploring.json',
         'run/exploring.json is a file of the run; name another one.',
+    ),
+    Case(
+        'over what a log said',
+        '--workdir=run --output=run/off_policy.json',
+        'run/off_policy.json is a file of the run; name another one.',
     ),
     Case('no number', f'--workdir=run {_OUT} --k=x', '--k=x: expected a whole'),
     Case(

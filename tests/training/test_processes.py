@@ -7,7 +7,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import time
 
 import jax
@@ -155,9 +154,7 @@ def methods_of(results):
 
 def start_two(launcher, workdir, *argv, command='train'):
   """Two processes with two devices each, joined over a free port."""
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
+  port = tiny_run.free_port()
   return [
       launcher.start(
           workdir,

@@ -3,16 +3,21 @@
 
 Each objective is compiled for meshes of 8x1, 4x2 and 2x4 devices ('data' and
 'model'). Of the compiled program is read what travels; the same program then
-runs for fifty steps beside that of one device.
+runs for fifty steps beside that of one device. So does one of two processes.
 """
 
 import functools
+import pathlib
+import pickle
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from dropoutnet_jax import config as config_lib
+from dropoutnet_jax import parallel
+from dropoutnet_jax import teacher
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import results as results_lib
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -20,26 +25,10 @@ from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import validation
 from benchmarks import collectives
 from tests import tiny_run
+from tests.training import objectives
+from tests.training import two_processes
 
-STEPS = 50
-SIZE = 288  # rows of a batch of labels; a user or item table has 60 or 80
-RANK = 4
-# All losses on labels at once, and the teacher, without which some biases
-# change nothing but by rounding.
-LABELS = dict(
-    pairing='interactions',
-    teacher=1.0,
-    pointwise=1.0,
-    pairwise=1.0,
-    softmax=1.0,
-    in_batch_softmax=1.0,
-)
-OBJECTIVES = {
-    'blocks': dict(pairing='blocks', block_users=16),
-    'published': dict(pairing='published'),
-    'few': LABELS | dict(num_negatives=4),
-    'many': LABELS | dict(num_negatives=256, shifts='distinct', num_hard=8),
-}
+STEPS, SIZE, RANK = objectives.STEPS, objectives.SIZE, objectives.RANK
 MESHES = {'8x1': (8, 1), '4x2': (8, 2), '2x4': (8, 4), '1x1': (1, 1)}
 
 
@@ -53,15 +42,7 @@ class Programs:
 
   def _compile(self, objective, mesh):
     num_devices, model = MESHES[mesh]
-    cfg = tiny_run.changed(
-        mesh={'model': model},
-        objective=OBJECTIVES[objective],
-        train={
-            'batch_size': 16 * 24 if objective == 'blocks' else SIZE,
-            'num_steps': STEPS,
-            'steps_per_dispatch': STEPS,
-        },
-    )
+    cfg = objectives.make_config(objective, model)
     runtime = runtime_lib.build(cfg, self._problem, num_devices=num_devices)
     assert runtime.notes() == []  # rows are split
     state = runtime.fresh_state()
@@ -100,19 +81,91 @@ CASES = [
 def test_fifty_steps_are_those_of_one_device(programs, objective, mesh):
   _, expected, losses = programs.ran(objective, '1x1')
   _, state, found = programs.ran(objective, mesh)
-  assert int(state.step) == STEPS
+  assert_same_training(found, by_name(state), losses, by_name(expected))
+
+
+def by_name(state):
+  return state_lib.by_name(jax.device_get(state))
+
+
+def assert_same_training(found, state, losses, expected):
+  """Losses of all steps, and all that changes but for the optimiser's."""
+  assert state['step'] == expected['step'] == STEPS
   assert found.keys() == losses.keys()
   for name, value in losses.items():
     np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
-  for part in ('params', 'batch_stats', 'ema_params'):
-    one, many = (
-        state_lib.by_name(jax.device_get(getattr(x, part)))
-        for x in (expected, state)
-    )
-    assert one and one.keys() == many.keys()
-    for name, value in one.items():
-      gap = np.linalg.norm(many[name] - value)
-      assert gap <= 1e-5 * np.linalg.norm(value), (part, name)
+  assert state.keys() == expected.keys()
+  parts = ('params', 'batch_stats', 'ema_params')
+  names = [name for name in expected if name.startswith(parts)]
+  assert {name.split('/')[0] for name in names} == set(parts)
+  for name in names:
+    gap = np.linalg.norm(state[name] - expected[name])
+    assert gap <= 1e-5 * np.linalg.norm(expected[name]), name
+
+
+@pytest.fixture(scope='module')
+def two(launcher, labelled, tmp_path_factory):
+  """What two processes of a device each have come to, and the warnings."""
+  folder = tmp_path_factory.mktemp('two')
+  (folder / two_processes.PROBLEM).write_bytes(pickle.dumps(labelled))
+  address = f'127.0.0.1:{tiny_run.free_port()}'
+  script = pathlib.Path(two_processes.__file__)
+  runs = [
+      launcher.start_script(script, folder, (address, str(n), str(folder)))
+      for n in range(2)
+  ]
+  for run in runs:
+    assert run.finish() == 0, run.output()
+  found = [dict(np.load(folder / f'{n}.npz')) for n in range(2)]
+  return found, runs[0].output()
+
+
+@pytest.mark.parametrize('objective', two_processes.MODEL)
+def test_fifty_steps_of_two_processes_are_those_of_one(
+    programs, two, objective
+):
+  _, expected, losses = programs.ran(objective, '1x1')
+  for arrays in two[0]:
+    of_it = {
+        name.removeprefix(f'{objective}/'): x
+        for name, x in arrays.items()
+        if name.startswith(f'{objective}/')
+    }
+    found = {k: x for k, x in of_it.items() if not k.startswith('state/')}
+    state = {
+        k.removeprefix('state/'): x for k, x in of_it.items() if k not in found
+    }
+    assert_same_training(found, state, losses, by_name(expected))
+
+
+def test_two_processes_with_half_of_a_side_each_teach_like_one(labelled, two):
+  sizes = len(labelled.user.ids), len(labelled.item.ids)
+  mesh = parallel.make_mesh(config_lib.MeshConfig(), num_devices=1)
+  expected = teacher.train(
+      labelled.split.train, *sizes, two_processes.TEACHER, 0, mesh
+  )
+  for side in ('user', 'item'):
+    factors = getattr(expected, side)
+    assert np.abs(factors).max() > 0.1
+    for arrays in two[0]:
+      np.testing.assert_allclose(arrays[f'teacher/{side}'], factors, atol=1e-5)
+
+
+def test_a_checkpoint_damaged_for_one_process_is_skipped_by_both(two):
+  """Only one of them reads what was cut; the other does not wait for it."""
+  found, output = two
+  for arrays in found:
+    assert arrays['step'] == 1
+    np.testing.assert_array_equal(arrays['table'], two_processes.TABLE)
+  assert 'Warning: checkpoint 2 in ' in output
+  assert 'is damaged and is skipped for 1' in output
+
+
+def test_processes_place_their_parts_of_tables_and_compare_none(two):
+  """Else each device would have to hold every table whole, for a moment."""
+  for arrays in two[0]:
+    assert arrays['gathered'].max() == 1  # of what is asked of all of them
+    np.testing.assert_array_equal(arrays['put_back'], two_processes.TABLE + 1)
 
 
 def test_their_table_of_results_is_the_same(programs):

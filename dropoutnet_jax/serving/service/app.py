@@ -146,6 +146,8 @@ def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
     logged, see GET /shown.
     """
     ask = read.recommend(body)
+    if ask.plan is not None and ask.plan.policy.needs_passes:
+      await service.prepare()
     kind = ('recommend', ask.candidates, ask.plan is not None)
     # Every item of a list has its reasons: so many rows to embed.
     size = len(ask.users) * (ask.k if ask.reasons else 1)

@@ -7,9 +7,11 @@ from concurrent import futures
 import logging
 from typing import Any, Literal
 
+from dropoutnet_jax import errors
 from dropoutnet_jax.serving.service import engine as engine_lib
 from dropoutnet_jax.serving.service import limits
 from dropoutnet_jax.serving.service import model_thread
+from dropoutnet_jax.serving.service import preparing
 from dropoutnet_jax.serving.service import read_asks
 from dropoutnet_jax.serving.service import refusals
 from dropoutnet_jax.serving.service import showing as showing_lib
@@ -41,6 +43,7 @@ class Service:
     """Takes what `start` sets going."""
     self.engine, self.stories, self.thread = engine, stories, thread
     self.showing = showing
+    self._preparing = preparing.Preparing(showing.explorer)
     self.read = read_asks.Reader(engine.rows)
     self.status: Status = 'starting'
 
@@ -61,13 +64,7 @@ class Service:
     Raises:
       Refusal: what it answers, or 503 where nothing more can wait.
     """
-    if self.status == 'starting':
-      raise refusals.Refusal(
-          'The service is starting; GET /health says when it is ready.',
-          status=503,
-          code='starting',
-          headers={'Retry-After': str(limits.RETRY_SECONDS)},
-      )
+    self._check_started()
     future = self.thread.submit(kind, handle, request, size)
     try:
       return await asyncio.wrap_future(future)
@@ -79,6 +76,27 @@ class Service:
           code='state',
           headers={'Retry-After': str(limits.RETRY_SECONDS)},
       ) from error
+
+  async def prepare(self) -> None:
+    """Returns when policies that look at the spread have what they need.
+
+    Raises:
+      Refusal: if the run has nothing that they need, or it is starting.
+    """
+    self._check_started()
+    try:
+      await asyncio.wrap_future(self._preparing.start())
+    except errors.UserError as error:
+      raise refusals.Refusal(str(error), where='policy') from error
+
+  def _check_started(self) -> None:
+    if self.status == 'starting':
+      raise refusals.Refusal(
+          'The service is starting; GET /health says when it is ready.',
+          status=503,
+          code='starting',
+          headers={'Retry-After': str(limits.RETRY_SECONDS)},
+      )
 
   def close(self) -> None:
     """Answers what waits, and no more."""

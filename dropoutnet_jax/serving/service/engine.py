@@ -123,7 +123,9 @@ class Engine:
         starts = np.arange(size + 1)
         shape = (size, len(other.row))
         tables.preference(
-            side, scipy.sparse.csr_array((*met, starts), shape=shape)
+            side,
+            scipy.sparse.csr_array((*met, starts), shape=shape),
+            np.ones(size, bool),
         )
 
   def recommend(self, requests: Sequence[asks.Recommend]) -> Answers:

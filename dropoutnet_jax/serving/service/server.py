@@ -51,6 +51,7 @@ class Settings:
     state: file of SQLite; None is service.sqlite of the run folder.
     api_key: that requests need; None looks into the environment.
     index: kind of the index of items.
+    keep_shown: places of slates by policies that the log keeps.
   """
 
   host: str = '127.0.0.1'
@@ -58,6 +59,7 @@ class Settings:
   state: str | None = None
   api_key: str | None = None
   index: str = 'exact'
+  keep_shown: int = state_file.KEPT
 
   def check(self, workdir: str | None) -> str:
     """The run folder.
@@ -76,6 +78,10 @@ class Settings:
       if getattr(self, name) == '':
         raise errors.UserError(f'--{name} is empty; leave it out, or fill it.')
     options.check_kind(self.index)
+    if self.keep_shown < 1:
+      raise errors.UserError(
+          f'--keep_shown={self.keep_shown}: at least 1 place is kept.'
+      )
     if self.state:
       run_folder.check_not_owned(workdir, 'state', self.state)
     return workdir
@@ -113,7 +119,7 @@ def run(
   with listener:
     ranker = recommender_lib.load(workdir)
     path = settings.state or os.path.join(workdir, exported.STATE)
-    state = state_file.StateFile(path, identity(ranker))
+    state = state_file.StateFile(path, identity(ranker), settings.keep_shown)
     try:
       build = _builder(settings.index)
       engine = engine_lib.Engine(ranker, state, build)

@@ -37,6 +37,7 @@ class Showing:
   """Answers requests that name a policy.
 
   Attributes:
+    explorer: fills the slates.
     impressions: of each item that was shown, how often.
   """
 
@@ -47,7 +48,7 @@ class Showing:
       explorer: explorer_lib.Explorer,
   ):
     """Reads how often items were shown so far."""
-    self._engine, self._state, self._explorer = engine, state, explorer
+    self._engine, self._state, self.explorer = engine, state, explorer
     self.impressions: dict[Id, int] = state.impressions()
     self._last = state.last_slate()
 
@@ -89,12 +90,12 @@ class Showing:
     """The answer and what is to be logged of it."""
     assert request.plan is not None
     plan, engine = request.plan.with_seed(), self._engine
-    self._explorer.check(plan)
+    self.explorer.check(plan)
     lists = self._pools(request)
     names = list(dict.fromkeys(name for one in lists for name, _ in one))
     if not names:
       return [engine.list_of(user, [], False) for user in request.users], []
-    filled = self._explorer.fill(
+    filled = self.explorer.fill(
         engine.rows.of_users(request.users),
         engine.rows.of_items([asks.Item(name) for name in names]),
         _pool(lists, {name: place for place, name in enumerate(names)}),

@@ -4,10 +4,13 @@
 Items that were added, changed or deleted, and interactions. A call returns once
 the file has it: the write-ahead log is flushed to the disk with each, so that
 whatever was acknowledged is there after a kill, and after a power cut. Ids are
-kept as they are, whole numbers or strings; content is JSON. Knows no model.
+kept as they are, whole numbers or strings; content is JSON. Of what policies
+have shown the last places are kept, and how often each item was shown, ever.
+Knows no model.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 import json
 import os
 import sqlite3
@@ -15,7 +18,8 @@ from typing import Any, NamedTuple
 
 from dropoutnet_jax import errors
 
-SCHEMA = 2  # version of the tables below; 1 had no slates
+SCHEMA = 3  # version of the tables below; 1 had no slates, 2 no counts of them
+KEPT = 1_000_000  # places of slates: some 200 MB
 Id = int | str
 _TABLES = """
 create table facts (name text primary key, value) without rowid;
@@ -32,6 +36,18 @@ create table shown (
   propensity real not null, policy text not null
 )
 """
+_IMPRESSIONS = """
+create table impressions (id primary key, count integer not null) without rowid;
+insert into impressions select item, count(*) from shown group by item;
+create index shown_pairs on shown (user, item);
+"""
+_BASE = {'facts', 'items', 'interactions'}
+# What each version has.
+_VERSIONS = {
+    1: _BASE,
+    2: _BASE | {'shown'},
+    SCHEMA: _BASE | {'shown', 'impressions'},
+}
 
 
 class Shown(NamedTuple):
@@ -81,18 +97,19 @@ class StateFile:
   it had then.
   """
 
-  def __init__(self, path: str, run: str):
+  def __init__(self, path: str, run: str, kept: int = KEPT):
     """Opens or makes the file.
 
     Args:
       path: of the file.
       run: what tells this run from others.
+      kept: places of slates, at least 1; older ones are forgotten.
 
     Raises:
       UserError: if it can't be read or written, is no such file, is in use,
         belongs to another run, or was written by a later version.
     """
-    self._path = path
+    self._path, self._kept = path, kept
     try:
       self._sql = sqlite3.connect(
           path, isolation_level=None, timeout=0, check_same_thread=False
@@ -113,8 +130,12 @@ class StateFile:
         self._sql.executemany('insert into facts values (?, ?)', facts)
       if 'shown' not in self._names():
         self._sql.execute(_SHOWN)
+      if 'impressions' not in self._names():
+        for statement in _IMPRESSIONS.split(';'):
+          self._sql.execute(statement)
         query = "update facts set value = ? where name = 'schema'"
         self._sql.execute(query, (SCHEMA,))
+      self._forget()
       self._sql.execute('commit')
     except sqlite3.Error as error:
       self._sql.close()
@@ -128,13 +149,14 @@ class StateFile:
     names = self._names()
     if not names:
       return True
-    if names - {'shown'} != {'facts', 'items', 'interactions'}:
+    versions = [x for x, tables in _VERSIONS.items() if tables == names]
+    if not versions:
       raise errors.UserError(
           f'{self._path} is a database of something else; name another '
           '--state.'
       )
     found = dict(self._sql.execute('select name, value from facts'))
-    if found.get('schema') != (SCHEMA if 'shown' in names else 1):
+    if found.get('schema') != versions[0]:
       raise errors.UserError(
           f'{self._path} has tables of version {found.get("schema")}, this '
           f'program writes version {SCHEMA}. Name another --state, or use the '
@@ -149,7 +171,8 @@ class StateFile:
 
   def _names(self) -> set[str]:
     """Of all tables."""
-    rows = self._sql.execute('select name from sqlite_master')
+    query = "select name from sqlite_master where type = 'table'"
+    rows = self._sql.execute(query)
     return {name for (name,) in rows}
 
   def close(self) -> None:
@@ -173,16 +196,39 @@ class StateFile:
     )
 
   def put_shown(self, rows: Iterable[Shown]) -> None:
-    """Logs what policies have shown."""
+    """Logs what policies have shown, and forgets the oldest of it."""
+    rows = list(rows)
     marks = ', '.join('?' * len(Shown._fields))
     names = ', '.join(Shown._fields)
-    self._write(f'insert into shown ({names}) values ({marks})', list(rows))
+    with self._changing():
+      self._sql.executemany(
+          f'insert into shown ({names}) values ({marks})', rows
+      )
+      self._sql.executemany(
+          'insert into impressions values (?, 1) '
+          'on conflict (id) do update set count = count + 1',
+          [(row.item,) for row in rows],
+      )
+      self._forget()
+
+  def _forget(self) -> None:
+    """Numbers have no gaps, so that they say how many are kept."""
+    query = (
+        'delete from shown where number <= (select max(number) from shown) - ?'
+    )
+    self._sql.execute(query, (self._kept,))
 
   def _write(self, statement: str, rows: list[Any]) -> None:
     """All rows or none; back when they are on the disk."""
+    with self._changing():
+      self._sql.executemany(statement, rows)
+
+  @contextlib.contextmanager
+  def _changing(self) -> Iterator[None]:
+    """All changes or none; back when they are on the disk."""
     try:
       self._sql.execute('begin immediate')
-      self._sql.executemany(statement, rows)
+      yield
       self._sql.execute('commit')
     except sqlite3.Error as error:
       if self._sql.in_transaction:
@@ -202,9 +248,8 @@ class StateFile:
     return (Interaction(*row) for row in rows)
 
   def impressions(self) -> dict[Id, int]:
-    """How often each item was shown."""
-    query = 'select item, count(*) from shown group by item'
-    return dict(self._sql.execute(query))
+    """How often each item was shown, whether or not it is still kept."""
+    return dict(self._sql.execute('select id, count from impressions'))
 
   def last_slate(self) -> int:
     """The number of the last slate; 0 before the first."""
@@ -216,12 +261,16 @@ class StateFile:
 
     Returns:
       The number of each row, the row, and whether the user is known to have
-      liked the item since.
+      liked the item since. It is the last time that she was shown the item
+      before which counts: one like is one reward.
     """
     columns = ', '.join(f'shown.{name}' for name in Shown._fields)
     query = (
         f'select shown.number, {columns}, coalesce(interactions.label > 0 '
-        'and interactions.time >= shown.time, 0) from shown left join '
+        'and interactions.time >= shown.time and not exists (select 1 from '
+        'shown as later where later.user = shown.user and later.item = '
+        'shown.item and later.number > shown.number and later.time <= '
+        'interactions.time), 0) from shown left join '
         'interactions on interactions.user = shown.user and '
         'interactions.item = shown.item where number > ? order by number '
         'limit ?'

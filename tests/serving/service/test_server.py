@@ -33,6 +33,7 @@ def fixture_run(finished) -> pathlib.Path:
         (('--workdir=export',), 'export/manifest.json is damaged ('),
         (('--workdir=run', '--port=70000'), '--port=70000: ports are 0 to'),
         (('--workdir=run', '--port=x'), '--port'),
+        (('--workdir=run', '--keep_shown=0'), '--keep_shown=0: at least 1'),
         (('--workdir=run', '--state='), '--state is empty'),
         (('--workdir=run', '--api_key='), '--api_key is empty'),
         (('--workdir=run', '--host='), '--host is empty'),

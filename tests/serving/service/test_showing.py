@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slates by a policy: with chances, logged in the state, read again."""
 
+from concurrent import futures
 import json
+import threading
 
 import numpy as np
 import pytest
+
+from dropoutnet_jax import errors
 
 _THOMPSON = {'kind': 'thompson', 'passes': 4, 'seed': 5}
 _COLUMNS = [
@@ -74,6 +78,55 @@ def test_a_seed_gives_the_same_slate_again(running):
   ]
   assert draw() == draw()
   assert len({tuple(draw(seed=seed)) for seed in range(5)}) > 1
+
+
+def test_lists_are_answered_while_policies_are_prepared(
+    start, tmp_path, monkeypatch
+):
+  with start(tmp_path / 'state.sqlite') as running:
+    explorer = running.service.showing.explorer
+    begun, may_go_on, prepare = threading.Event(), threading.Event(), []
+
+    def slowly(counts):
+      prepare.append(list(counts))
+      begun.set()
+      assert may_go_on.wait(60)
+      type(explorer).prepare(explorer, counts)
+
+    monkeypatch.setattr(explorer, 'prepare', slowly)
+    with futures.ThreadPoolExecutor(2) as pool:
+      ask = lambda: _slates(running, {'id': 'u1'}, policy=_THOMPSON)
+      waiting = [pool.submit(ask) for _ in range(2)]
+      try:
+        assert begun.wait(60)
+        assert running.lists({'id': 'u1'}, k=3)[0]
+        assert _slates(running, {'id': 'u1'}, policy='epsilon')
+        assert not any(one.done() for one in waiting)
+      finally:
+        may_go_on.set()
+      assert all(one.result()[0]['items'] for one in waiting)
+    assert len(prepare) == 1
+
+
+def test_what_cannot_be_prepared_is_refused_and_else_tried_again(
+    start, tmp_path, monkeypatch
+):
+  with start(tmp_path / 'state.sqlite') as running:
+    failures = [MemoryError(), errors.UserError('No spread.')]
+
+    def fail(counts):
+      del counts
+      raise failures.pop(0)
+
+    monkeypatch.setattr(running.service.showing.explorer, 'prepare', fail)
+    ask = lambda: running.client.post(
+        '/recommend', json={'users': [{}], 'policy': 'ucb'}
+    )
+    assert ask().status_code == 500
+    for _ in range(2):  # and not prepared again
+      answer = ask()
+      assert answer.status_code == 422, answer.text
+      assert answer.json()['error']['message'] == 'No spread.'
 
 
 def test_every_slate_is_logged_and_clicks_become_rewards(start, tmp_path):

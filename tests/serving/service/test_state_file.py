@@ -123,6 +123,54 @@ def test_slates_are_counted_and_known_by_what_came_of_them(path):
   state.close()
 
 
+def _shown(slate, item, user='u', time=5.0):
+  return state_file.Shown(slate, time, user, 1, item, 0.5, 0.25, 'ucb')
+
+
+def test_the_oldest_places_are_forgotten_and_not_how_often_items_came(path):
+  state = state_file.StateFile(path, 'run', kept=3)
+  for slate in range(1, 6):
+    state.put_shown([_shown(slate, 'a'), _shown(slate, slate)])
+  numbers = lambda: [number for number, _, _ in state.shown(0, 99)]
+  assert numbers() == [8, 9, 10]
+  counts = {'a': 5} | {slate: 1 for slate in range(1, 6)}
+  assert state.impressions() == counts
+  state.close()
+  state = state_file.StateFile(path, 'run', kept=1)  # fewer than before
+  assert numbers() == [10]
+  assert (state.impressions(), state.last_slate()) == (counts, 5)
+  state.put_shown([_shown(6, 'a')])
+  assert numbers() == [11]
+  state.close()
+
+
+def test_one_like_is_one_reward(path):
+  """Of what was shown twice the last time before the like counts."""
+  state = state_file.StateFile(path, 'run')
+  state.put_shown([_shown(n, 'a', time=n) for n in (1.0, 2.0, 4.0)])
+  state.put_shown([_shown(5, 'a', 'v', 1.0), _shown(6, 'b', time=1.0)])
+  state.put_interactions([PAIR('u', 'a', 1.0, 3.0)])
+  liked = lambda: [is_liked for _, _, is_liked in state.shown(0, 99)]
+  assert liked() == [False, True, False, False, False]
+  state.put_interactions([PAIR('u', 'a', 0.0, 3.5)])  # it was a mistake
+  assert not any(liked())
+  state.close()
+
+
+def test_a_file_without_counts_gets_them(path):
+  """Of the version before: what was shown then counts."""
+  state = state_file.StateFile(path, 'run')
+  state.put_shown([_shown(1, 'a'), _shown(2, 'a')])
+  state.close()
+  with _database(path) as sql:
+    sql.execute('drop table impressions')
+    sql.execute('drop index shown_pairs')
+    sql.execute("update facts set value = 2 where name = 'schema'")
+  state = state_file.StateFile(path, 'run')
+  assert state.impressions() == {'a': 2}
+  state.close()
+
+
 def test_a_file_without_slates_gets_a_table_for_them(path):
   """Of the version before them; nothing that it has is lost."""
   state = state_file.StateFile(path, 'run')
@@ -130,6 +178,7 @@ def test_a_file_without_slates_gets_a_table_for_them(path):
   state.close()
   with _database(path) as sql:
     sql.execute('drop table shown')
+    sql.execute('drop table impressions')
     sql.execute("update facts set value = 1 where name = 'schema'")
   state = state_file.StateFile(path, 'run')
   assert dict(state.items()) == {'a': {'year': 2}}
