@@ -20,6 +20,7 @@ import time
 
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.training import runtime as runtime_lib
+from tests import compilation
 from tests import tiny_run
 from tests.training import test_processes
 
@@ -111,6 +112,7 @@ def main() -> None:
   parser.add_argument('--seed', type=int, default=0)
   given = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
+    compilation.keep_programs(pathlib.Path(folder) / 'xla')
     seconds = run(pathlib.Path(folder), given.kills, given.seed)
   print(
       f'{given.kills} kills of one of two processes: the run is the same, bit '
