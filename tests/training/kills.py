@@ -52,7 +52,8 @@ def _kill_one(
   if start_seconds:
     time.sleep(rng.uniform(0.0, start_seconds))
   else:
-    runs[0].wait_for_step(before + 2 * rng.randint(1, _MOST_SAVED))
+    every = tiny_run.get_config().train.checkpoint_every
+    runs[0].wait_for_step(before + every * rng.randint(1, _MOST_SAVED))
     time.sleep(rng.uniform(0.0, 0.05))
   victim = rng.randrange(2)
   runs[victim].process.kill()
