@@ -6,11 +6,12 @@ module is no import, and an import within a function is one.
 """
 
 import ast
-from collections.abc import Set
+from collections.abc import Iterator, Set
 import configparser
 import functools
 import pathlib
 import re
+from typing import NamedTuple
 
 import pytest
 
@@ -109,6 +110,28 @@ EXPERIMENTS = _python_files('experiments/*.py')
 ALL_FILES = _python_files('**/*.py')
 
 
+class _File(NamedTuple):
+  """What the rules look at; trees of all files would fill the memory."""
+
+  imports: frozenset[str]
+  of_jax: frozenset[str]
+  of_flax: frozenset[str]
+  skipped_without: frozenset[str]
+  docstring: str
+
+
+@functools.cache
+def _read(path: pathlib.Path) -> _File:
+  tree = _tree(path)
+  return _File(
+      frozenset(_imports(tree)),
+      frozenset(_names_of_jax(tree)),
+      frozenset(_flax_attributes(tree)),
+      frozenset(_skipped_without(tree)),
+      ast.get_docstring(tree) or '',
+  )
+
+
 def _tree(path: pathlib.Path) -> ast.Module:
   return ast.parse((ROOT / path).read_text(encoding='utf-8'), str(path))
 
@@ -123,11 +146,6 @@ def _imports(tree: ast.AST) -> set[str]:
       source = '.' * node.level + (node.module or '')
       names |= {f'{source}.{alias.name}' for alias in node.names}
   return names
-
-
-@functools.cache
-def _imports_of(path: pathlib.Path) -> frozenset[str]:
-  return frozenset(_imports(_tree(path)))
 
 
 def _layer(path: pathlib.Path) -> str:
@@ -165,29 +183,46 @@ def _names_of_jax(tree: ast.AST) -> set[str]:
   return names
 
 
-def _flax_attributes(path: pathlib.Path) -> set[str]:
+def _flax_attributes(tree: ast.AST) -> set[str]:
   return {
       node.attr
-      for node in ast.walk(_tree(path))
+      for node in ast.walk(tree)
       if isinstance(node, ast.Attribute)
       and isinstance(node.value, ast.Name)
       and node.value.id == 'flax'
   }
 
 
-@pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)
-def test_imports_point_one_way(path):
-  if path.name == '__init__.py' and path.parent.name == PACKAGE:
-    now = ast.Module(_tree(path).body, [])
-    now.body = [
-        x for x in now.body if not isinstance(x, (ast.FunctionDef, ast.If))
-    ]
-    assert _imports(now) == {'typing'}, 'the package itself imports nothing'
-    # When it is called, or for the types alone.
-    assert _imports_of(path) == {'typing', f'{PACKAGE}.serving.facade'}
-    return
-  assert _layer(path) in LAYERS, f'{path} belongs to no layer'
-  assert not _wrong_imports(_layer(path), _imports_of(path))
+def _skipped_without(tree: ast.AST) -> set[str]:
+  """Packages that tests are skipped without."""
+  return {
+      node.args[0].value.split('.')[0]  # type: ignore[attr-defined]
+      for node in ast.walk(tree)
+      if isinstance(node, ast.Call)
+      and isinstance(node.func, ast.Attribute)
+      and node.func.attr == 'importorskip'
+  }
+
+
+def test_imports_point_one_way():
+  found = {}
+  for path in PACKAGE_FILES:
+    if path != pathlib.Path(PACKAGE, '__init__.py'):
+      assert _layer(path) in LAYERS, f'{path} belongs to no layer'
+      found[path] = _wrong_imports(_layer(path), _read(path).imports)
+  assert len(found) > 200
+  assert not {path: wrong for path, wrong in found.items() if wrong}
+
+
+def test_the_package_itself_imports_nothing():
+  path = pathlib.Path(PACKAGE, '__init__.py')
+  now = ast.Module(_tree(path).body, [])
+  now.body = [
+      x for x in now.body if not isinstance(x, (ast.FunctionDef, ast.If))
+  ]
+  assert _imports(now) == {'typing'}
+  # When it is called, or for the types alone.
+  assert _read(path).imports == {'typing', f'{PACKAGE}.serving.facade'}
 
 
 def test_run_and_experiments_import_from_the_package_alone():
@@ -195,12 +230,11 @@ def test_run_and_experiments_import_from_the_package_alone():
   assert not _wrong_imports('run', _imports(_tree(run)))
   for path in EXPERIMENTS:
     # An experiment is settings; what computes belongs into the package.
-    assert not _wrong_imports('profiles', _imports_of(path)), path
+    assert not _wrong_imports('profiles', _read(path).imports), path
 
 
-@pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)
-def test_absolute_imports_of_modules(path):
-  for name in _imports_of(path):
+def test_absolute_imports_of_modules():
+  for path, name in _package_imports():
     assert not name.startswith('.'), f'{path}: write {name} in full'
     if name.startswith(f'{PACKAGE}.') and not name.endswith('.__version__'):
       target = ROOT.joinpath(*name.split('.'))
@@ -208,13 +242,18 @@ def test_absolute_imports_of_modules(path):
       assert is_module, f'{path}: {name} is not a module; import its module'
 
 
-@pytest.mark.parametrize(
-    'path', [*PACKAGE_FILES, pathlib.Path('run.py')], ids=str
-)
-def test_no_other_framework(path):
-  roots = {name.split('.')[0] for name in _imports_of(path)}
+def _package_imports() -> Iterator[tuple[pathlib.Path, str]]:
+  for path in PACKAGE_FILES:
+    for name in _read(path).imports:
+      yield path, name
+
+
+def test_no_other_framework():
   # What `bench` compares with is imported in benchmarks/, see below.
-  assert not roots & {'torch', 'tensorflow', 'keras', 'implicit', 'chex'}
+  others = {'torch', 'tensorflow', 'keras', 'implicit', 'chex'}
+  for path in (*PACKAGE_FILES, pathlib.Path('run.py')):
+    roots = {name.split('.')[0] for name in _read(path).imports}
+    assert not roots & others, path
 
 
 def test_one_file_of_the_benchmarks_each_imports_what_is_compared_with():
@@ -222,7 +261,7 @@ def test_one_file_of_the_benchmarks_each_imports_what_is_compared_with():
       path.as_posix(): roots & {'torch', 'implicit'}
       for path in ALL_FILES
       if path.parts[0] != 'tests'
-      and (roots := {name.split('.')[0] for name in _imports_of(path)})
+      and (roots := {name.split('.')[0] for name in _read(path).imports})
       & {'torch', 'implicit'}
   }
   assert found == {
@@ -240,15 +279,8 @@ def test_all_but_the_tests_is_type_checked():
 
 
 def test_what_tests_skip_without_is_installed_by_ci_or_said_to_be_left_out():
-  optional = {
-      node.args[0].value.split('.')[0]
-      for path in ALL_FILES
-      if path.parts[0] == 'tests'
-      for node in ast.walk(_tree(path))
-      if isinstance(node, ast.Call)
-      and isinstance(node.func, ast.Attribute)
-      and node.func.attr == 'importorskip'
-  }
+  tests = [path for path in ALL_FILES if path.parts[0] == 'tests']
+  optional = set().union(*(_read(path).skipped_without for path in tests))
   assert {'implicit', 'torch'} <= optional
   script = (ROOT / '.ci' / 'run').read_text(encoding='utf-8')
   # Of the package, and of `test`.
@@ -256,45 +288,44 @@ def test_what_tests_skip_without_is_installed_by_ci_or_said_to_be_left_out():
   assert all(name in script for name in optional - required)
 
 
-@pytest.mark.parametrize('path', PACKAGE_FILES, ids=str)
-def test_linen_stays_in_towers(path):
-  if path != pathlib.Path(PACKAGE, 'model', 'towers.py'):
-    for name in _imports_of(path):
-      assert not name.startswith('flax.linen'), path
-      assert not name.startswith('flax.nnx'), path
-      assert not name.startswith('flax.training'), path
-  assert 'linen' not in _flax_attributes(path), path
+def test_linen_stays_in_towers():
+  only = pathlib.Path(PACKAGE, 'model', 'towers.py')
+  elsewhere = ('flax.linen', 'flax.nnx', 'flax.training')
+  for path, name in _package_imports():
+    assert path == only or not name.startswith(elsewhere), path
+  for path in PACKAGE_FILES:
+    assert 'linen' not in _read(path).of_flax, path
 
 
-@pytest.mark.parametrize('path', ALL_FILES, ids=str)
-def test_only_three_files_name_devices(path):
+def test_only_some_files_name_devices():
   # Tests compare meshes, so they may build them.
   these = [pathlib.Path(PACKAGE, f'{name}.py') for name in DEVICE_FILES]
-  if path.parts[0] == 'tests' or path in these:
-    return
-  assert not _names_of_jax(_tree(path)) & DEVICE_NAMES
+  for path in ALL_FILES:
+    if path.parts[0] != 'tests' and path not in these:
+      assert not _read(path).of_jax & DEVICE_NAMES, path
 
 
-@pytest.mark.parametrize('path', ALL_FILES, ids=str)
-def test_files_are_small_and_named_for_what_they_hold(path):
-  text = (ROOT / path).read_text(encoding='utf-8')
-  assert path.stem not in ('util', 'utils', 'helpers', 'common', 'misc')
-  # Tables of cases are long and still one concept.
-  limit = 2 * MAX_LINES if path.parts[0] == 'tests' else MAX_LINES
-  assert len(text.splitlines()) < limit
-  if not text and path.name == '__init__.py':
-    return
-  assert text.startswith('# SPDX-License-Identifier: Apache-2.0\n')
-  assert ast.get_docstring(ast.parse(text)), 'no module docstring'
+def test_files_are_small_and_named_for_what_they_hold():
+  for path in ALL_FILES:
+    text = (ROOT / path).read_text(encoding='utf-8')
+    names = ('util', 'utils', 'helpers', 'common', 'misc')
+    assert path.stem not in names, path
+    # Tables of cases are long and still one concept.
+    limit = 2 * MAX_LINES if path.parts[0] == 'tests' else MAX_LINES
+    assert len(text.splitlines()) < limit, path
+    if text or path.name != '__init__.py':
+      assert text.startswith('# SPDX-License-Identifier: Apache-2.0\n'), path
+      assert _read(path).docstring, f'{path}: no module docstring'
 
 
-@pytest.mark.parametrize('path', ALL_FILES, ids=str)
-def test_no_absolute_paths(path):
+def test_no_absolute_paths():
   """No string or comment holds a path of somebody's machine."""
-  text = (ROOT / path).read_text(encoding='utf-8')
   folders = 'home|root|work|Users|opt|mnt|media|srv|var|tmp'
-  assert not re.findall(r'(?<![\w.})\]*])/(?:' + folders + r')/\w', text)
-  assert not re.findall(r'\b[A-Z]:\\\\?\w', text)
+  for path in ALL_FILES:
+    text = (ROOT / path).read_text(encoding='utf-8')
+    found = re.findall(r'(?<![\w.})\]*])/(?:' + folders + r')/\w', text)
+    assert not found, path
+    assert not re.findall(r'\b[A-Z]:\\\\?\w', text), path
 
 
 def test_there_are_experiments():
@@ -310,8 +341,7 @@ def test_every_experiment_is_valid(path):
 
 @pytest.mark.parametrize('path', EXPERIMENTS, ids=str)
 def test_every_experiment_says_how_to_run_it(path):
-  docstring = ast.get_docstring(_tree(path)) or ''
-  assert f'--config={path.as_posix()}' in docstring
+  assert f'--config={path.as_posix()}' in _read(path).docstring
 
 
 def test_the_rules_catch_what_they_are_for():
