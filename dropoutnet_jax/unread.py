@@ -161,7 +161,7 @@ READERS = (
         lambda cfg: cfg.features.has_embeddings,
     ),
     Reader(
-        ('model.preference_scaling',),
+        ('features.history_smoothing', 'model.preference_scaling'),
         "features.preference 'factors' or 'history'",
         lambda cfg: cfg.features.preference != 'none',
     ),

@@ -93,6 +93,12 @@ def test_profiles_are_no_mistake(name):
             {'train.optimizer': 'sgd', 'train.embedding_optimizer': 'lion'},
             'adagrad, adam, adamw, lamb, lazy_adam, rmsprop or row_adagrad',
         ),
+        (
+            'features.history_smoothing',
+            1.0,
+            {'features.preference': 'none'},
+            "features.preference 'factors' or 'history'",
+        ),
         ('model.layer_norm', False, {}, "model.tower 'modern'"),
         ('model.sparse.smoothing', 9.0, {}, 'model.sparse.enabled'),
         (

@@ -159,7 +159,7 @@ class SideTable:
     """The transform of Algorithm 1, for histories beyond training.
 
     Args:
-      met: 1s, [C, M], the histories.
+      met: [C, M], the histories: whatever is stored was met once.
       factors: float32 [M, P] of the other side; rows of zeros do not count.
       is_new: bool [C] or one for all, whether training had nothing of a row;
         see `_told`.
@@ -167,6 +167,7 @@ class SideTable:
     Returns:
       Preference float32 [C, P], scaled, and whether it is present, bool [C].
     """
+    met = _pattern(met)
     count = _lengths(met, factors)
     return self._told(met @ factors, count, self.history_scaler, is_new)
 
@@ -178,7 +179,7 @@ class SideTable:
       is_new: np.ndarray | bool = True,
   ) -> tuple[np.ndarray, np.ndarray]:
     """The same of factors [C, P] that the teacher made of histories [C, M]."""
-    count = _lengths(met, factors)
+    count = _lengths(_pattern(met), factors)
     total = count[:, None] * folded
     return self._told(total, count, self.preference_scaler, is_new)
 
@@ -212,10 +213,15 @@ class SideTable:
     return dataclasses.replace(self, counts=counts)
 
 
+def _pattern(met: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+  """1 where something is stored, also a weight of 0, which is a like too."""
+  ones = np.ones(len(met.data), np.float32)
+  return scipy.sparse.csr_array((ones, met.indices, met.indptr), met.shape)
+
+
 def _lengths(met: scipy.sparse.csr_array, factors: np.ndarray) -> np.ndarray:
-  """How many of each history [C, M] have factors [M, P]: float32 [C]."""
-  pattern = (met != 0).astype(np.float32)
-  return pattern @ np.any(factors != 0, axis=1).astype(np.float32)
+  """How many of each history [C, M] of 1s have factors [M, P]: float32 [C]."""
+  return met @ np.any(factors != 0, axis=1).astype(np.float32)
 
 
 @flax.struct.dataclass

@@ -2,8 +2,9 @@
 """The towers of a trained run while histories of new rows grow.
 
 Nothing is trained: what a new item is to the towers is the transform of
-Algorithm 1, the mean of the factors of those who clicked on it, and likewise of
-a new user. Rows of the training stay as they are.
+Algorithm 1, the mean of the factors of those who clicked on it and of a few
+usual items (`features.history_smoothing`), and likewise of a new user. Rows of
+the training stay as they are.
 """
 
 import dataclasses
@@ -27,11 +28,10 @@ def embed(
 
 
 def without_preference(table: tables_lib.SideTable) -> tables_lib.SideTable:
-  """The rows as if they were new: their preference is dropped."""
+  """The rows as if they were new: all but their content is dropped."""
+  nothing = table.select(np.full(len(table.present), -1))
   return dataclasses.replace(
-      table,
-      preference=np.zeros_like(table.preference),
-      present=np.zeros(len(table.present), bool),
+      nothing, content=table.content, tokens=table.tokens
   )
 
 

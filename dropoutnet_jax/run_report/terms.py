@@ -47,7 +47,8 @@ _METHODS = {
     'random': 'a random order: what chance gives',
     'model, folded in': (
         "the model where the teacher's factors of a new row are solved for "
-        'from the interactions shown, instead of their mean'
+        'from the interactions shown, instead of their mean; beside either, a '
+        'few usual rows count (features.history_smoothing)'
     ),
     'tower, folded in': 'as above, for the towers alone',
 }

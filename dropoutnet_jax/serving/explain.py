@@ -155,11 +155,12 @@ def _met(
     model: recommender_lib.Ranker, user: rows_lib.Rows
 ) -> scipy.sparse.csr_array:
   """What the user met in training or is told to have met: [1, I]."""
-  met = model.row_tables.training_pairs('user', user.row)
+  met = model.row_tables.training_pairs('user', user.preference_row())
   if user.history is not None:
     told = rows_lib.pattern(user.history)
-    met = met + (told - told.multiply(rows_lib.pattern(met)))
-  met = scipy.sparse.csr_array(met)
+    more = scipy.sparse.csr_array(told - told.multiply(rows_lib.pattern(met)))
+    more.eliminate_zeros()
+    met = rows_lib.joined(met, more)
   met.sort_indices()
   return met
 
@@ -321,8 +322,8 @@ def _without_items(
   is_mean = cfg.features.preference == 'factors' and (
       not told_preference.can_fold_in(cfg)
   )
-  row = int(user.row[0])
-  has_own = row >= 0 and bool(np.asarray(tables.user.present)[row])
+  row = user.preference_row()
+  has_own = bool(tables.user.select(row).present[0])
   is_fixed = cfg.features.preference == 'none' or (is_mean and has_own)
   if is_fixed or not met.nnz:
     return []
@@ -335,7 +336,7 @@ def _without_items(
       scipy.sparse.vstack([met] * (len(items) + 1))
   )
   histories[1 + np.arange(len(items)), items] = 0
-  is_new = np.full(histories.shape[0], not has_own)
+  is_new = np.repeat(model.row_tables.is_new('user', row), len(items) + 1)
   value, present = model.row_tables.preference(
       'user', scipy.sparse.csr_array(histories), is_new
   )

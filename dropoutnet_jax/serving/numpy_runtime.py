@@ -113,6 +113,10 @@ class Model:
   ) -> Embeddings:
     """Embeddings of users or items, whether the run knows them or not.
 
+    A history is taken as that of a new row: the usual one counts beside it as
+    a few rows, the fewer the longer it is. Those of the run are in `users` and
+    `items`.
+
     Args:
       side: 'user' or 'item'.
       rows: raw values of each by the name of the column; None where nothing is

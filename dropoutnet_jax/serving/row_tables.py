@@ -71,6 +71,10 @@ class RowTables:
     pairs = self.likes if side == 'user' else self._liked_by
     return blocks.take_rows(pairs, row)
 
+  def is_new(self, side: str, row: np.ndarray) -> np.ndarray:
+    """bool [C], of which rows [C] training had no pairs; -1 is new."""
+    return np.diff(self.training_pairs(side, row).indptr) == 0
+
   def read(self, side: str, rows: rows_lib.Rows) -> Known:
     """All that is known of users or items, old and new."""
     own = getattr(self.tables, side)
@@ -155,10 +159,9 @@ class RowTables:
     told = np.flatnonzero(is_told)
     if not len(told):
       return table
-    known = self.training_pairs(side, rows.preference_row()[told])
-    value, present = self.preference(
-        side, known + more[told], np.diff(known.indptr) == 0
-    )
+    row = rows.preference_row()[told]
+    histories = rows_lib.joined(self.training_pairs(side, row), more[told])
+    value, present = self.preference(side, histories, self.is_new(side, row))
     table = dataclasses.replace(
         table, preference=table.preference.copy(), present=table.present.copy()
     )

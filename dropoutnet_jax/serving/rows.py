@@ -79,6 +79,21 @@ def pattern(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
   )
 
 
+def joined(
+    one: scipy.sparse.csr_array, other: scipy.sparse.csr_array
+) -> scipy.sparse.csr_array:
+  """What either of two [N, M] stores, which share no entry: csr_array.
+
+  A sum would lose weights of 0.
+  """
+  parts = [x.tocoo() for x in (one, other)]
+  data, row, column = (
+      np.concatenate([getattr(x, name) for x in parts])
+      for name in ('data', 'row', 'col')
+  )
+  return scipy.sparse.csr_array((data, (row, column)), shape=one.shape)
+
+
 def padded_size(count: int) -> int:
   """One of few sizes that holds so many rows, lest each number is compiled for.
 

@@ -30,6 +30,10 @@ _FIXED = (
     ('train.select_by', 'values of the trials would be of different metrics'),
     ('train.eval_every', 'curves are compared at the same steps'),
     (
+        'features.history_smoothing',
+        'what it changes is told after training, and no trial is judged by it',
+    ),
+    (
         'train.seed',
         'the best of several seeds is luck; average over them instead '
         '(config.sweep)',

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tables against loops over columns, rows and histories."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -202,6 +204,21 @@ def test_histories_of_new_rows_are_smoothed():
   value, found = table.folded_in(folded, met, factors, is_new)
   assert found.tolist() == [True, True, False]
   np.testing.assert_allclose(value[:2], [[6 * 2 / 4, 0], [6, 0]], rtol=1e-6)
+  # Weights, also those of 0, are the teacher's: each pair counts once.
+  for weight in (0, 3):
+    weighted = met.copy()
+    weighted.data[:] = weight
+    again, found = table.folded_in(folded, weighted, factors, is_new)
+    assert found.tolist() == [True, True, False]
+    np.testing.assert_array_equal(again, value)
+    means, _ = table.history_means(weighted, factors, is_new)
+    expected, _ = table.history_means(met, factors, is_new)
+    np.testing.assert_array_equal(means, expected)
+  # Without smoothing, they are what they were told.
+  plain = dataclasses.replace(table, history_smoothing=0.0)
+  value, found = plain.folded_in(folded, met, factors)
+  assert found.tolist() == [True, True, False]
+  np.testing.assert_allclose(value, folded, rtol=1e-6)
 
 
 @pytest.mark.parametrize('kind', ['standard', 'row', 'none'])

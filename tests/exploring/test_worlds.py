@@ -10,6 +10,7 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import impressions
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.data import statistics
 from dropoutnet_jax.exploring import learner
 from dropoutnet_jax.exploring import mask_learner
 from dropoutnet_jax.exploring import planted
@@ -105,6 +106,39 @@ def test_a_learner_scores_as_the_towers_do_until_it_is_told(run, known):
   deviation = posterior.deviation(one.belief, inputs)
   spread = drawn[:, :, known.is_new]
   np.testing.assert_allclose(spread.std(axis=0), deviation, rtol=0.1)
+
+
+def test_statistics_of_new_rows_alone_grow(run, monkeypatch):
+  """And those of known rows are dropped with their preference."""
+  problem, scorer = run
+  likes = problem.split.train
+  windows = statistics.window_bits(None, (0.0,), len(likes))
+  number = len(problem.item.ids)
+  counts = statistics.count(likes.item, likes, windows, number, 1, 20.0)
+  item = dataclasses.replace(scorer.tables.item, counts=counts)
+  scorer = dataclasses.replace(
+      scorer, tables=dataclasses.replace(scorer.tables, item=item)
+  )
+  bare = told_towers.without_preference(item.select(np.arange(number)))
+  assert counts.shown.any() and not bare.counts.shown.any()
+  seen = []
+
+  def embed(scorer, table, side):
+    del scorer
+    if side == 'item':
+      seen.append(table.counts.shown[:, 0])
+    return np.zeros((len(table.present), 4))
+
+  monkeypatch.setattr(told_towers, 'embed', embed)
+  towers = told_towers.ToldTowers(scorer)
+  new = int(np.flatnonzero(~np.asarray(item.present))[0])
+  old = int(np.flatnonzero(np.asarray(item.present))[0])
+  users = np.flatnonzero(np.asarray(scorer.tables.user.present))[:3]
+  for user, clicks in zip(users, (1, 2, 3)):
+    towers.tell(np.array([user, user]), np.array([new, old]))
+    usual = counts.shown[counts.shown[:, 0] > 0, 0].mean()
+    assert seen[-1].tolist() == [round(usual * (1 + clicks / 20))]
+  assert len(seen) == 4  # the known one stands still
 
 
 def test_clicks_reach_the_towers_through_the_transform(run, known):

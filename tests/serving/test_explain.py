@@ -173,6 +173,49 @@ def test_items_of_a_history_that_are_missed(model, monkeypatch):
   assert {*kept} == {f'i{n}' for n in order[:2]}
 
 
+def test_of_a_forgotten_user_what_is_told_alone_counts(model):
+  """As of a new row, though training knew her."""
+  ranker = model.ranker
+  row = np.argmax(np.diff(ranker.likes.indptr), keepdims=True)
+  known = {*ranker.likes.indices[slice(*ranker.likes.indptr[row[0] :][:2])]}
+  trained = ranker.problem.split.train_rows()[1].tolist()
+  met = sorted([n for n in trained if n not in known][:2] + [min(known)])
+  history = np.zeros((1, len(ranker.problem.item.ids)), np.float32)
+  history[0, met] = 1
+  user = dataclasses.replace(
+      ranker.users().select(row),
+      history=scipy.sparse.csr_array(history),
+      forgotten=np.ones(1, bool),
+  )
+  item = ranker.items().select(np.array([5]))
+  found = explain_lib.explain(ranker, user, item)
+  read = ranker.row_tables.read('user', user).table
+  item_emb = ranker.embed_items(item).dense[0, -4:]
+
+  def score(kept):
+    some = history.copy()
+    some[0, [n for n in met if n not in kept]] = 0
+    value, present = told_preference.preference(
+        ranker.cfg,
+        ranker.problem,
+        ranker.scorer.tables,
+        'user',
+        scipy.sparse.csr_array(some),
+        np.array([True]),
+    )
+    table = dataclasses.replace(read, preference=value, present=present)
+    tower = ranker.embed_table('user', table)[0]
+    return float(ranker.scorer.tower_weight * (tower @ item_emb))
+
+  assert found.parts['towers'] == pytest.approx(score(met), rel=1e-3, abs=1e-5)
+  losses = [loss for loss in found.without if loss.kind == 'history']
+  assert {loss.name for loss in losses} == {f'i{n}' for n in met}
+  for n in met:
+    expected = score(met) - score([x for x in met if x != n])
+    loss = _loss(found, 'user', 'history', f'i{n}')
+    assert loss == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
 @pytest.mark.parametrize('preference', ['none', 'file'])
 def test_without_a_teacher_of_its_own_no_item_is_missed(shop, preference):
   """Factors from elsewhere are of no history, and features have none."""

@@ -109,6 +109,27 @@ def test_content_of_histories_is_averaged_as_in_training(shop):
   np.testing.assert_allclose(value[3:], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_known_users_keep_pairs_of_weight_0(shop):
+  """The teacher counts them as likes, and so does what is told later."""
+  model = shop.model
+  row = model.problem.split.train_rows()[0][:1]
+  likes = model.likes.copy()
+  likes.data[slice(*likes.indptr[row[0] :][:2])] = 0
+  tables = dataclasses.replace(model.row_tables, likes=likes)
+  cold = model.problem.split.evaluation['cold_item'].candidates[0]
+  more = np.zeros((1, likes.shape[1]), np.float32)
+  more[0, cold] = 1
+  user = dataclasses.replace(
+      model.users().select(row), history=scipy.sparse.csr_array(more)
+  )
+  found = tables.read('user', user).table
+  assert found.present.tolist() == [True]
+  own = likes[row]
+  folded = teacher.fold_in(model.problem.factors.item, own, model.cfg.teacher)
+  expected = np.asarray(tables.tables.user.preference_scaler(folded))
+  np.testing.assert_allclose(found.preference, expected, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     'preference, source, moves',
     [('factors', 'als', True), ('factors', 'file', False)]

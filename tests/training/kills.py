@@ -96,8 +96,11 @@ def run(folder: pathlib.Path, kills: int, seed: int) -> list[float]:
       for number in range(kills)
   ]
   last = _start(launcher, workdir)
+  saved = last[0].newest_step()
   _finish(last)
-  assert f'Resuming {workdir} after step' in last[0].output()
+  # Kills may all have come before the first step that was saved.
+  told = f'Resuming {workdir} after step' in last[0].output()
+  assert told == (saved > 0), last[0].output()
   runtime = runtime_lib.build(
       tiny_run.get_config(), problem_lib.load(str(whole)), num_devices=1
   )

@@ -106,6 +106,11 @@ CASES = [
         'train.select_by: it cannot be tuned: values of the trials would be',
     ),
     _entry(
+        'what is told after training',
+        "space.Float('features.history_smoothing', 1, 9)",
+        'features.history_smoothing: it cannot be tuned: what it changes is',
+    ),
+    _entry(
         'a field twice',
         f'{_RATE}, {_RATE}',
         'train.learning_rate: the field is there twice',
