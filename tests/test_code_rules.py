@@ -328,6 +328,18 @@ def test_no_absolute_paths():
     assert not re.findall(r'\b[A-Z]:\\\\?\w', text), path
 
 
+def test_the_map_names_every_module():
+  text = (ROOT / 'BUILD.md').read_text(encoding='utf-8')
+  names = set(re.findall(r'\w+', text[text.index('## Map') :]))
+  files = [*PACKAGE_FILES, *_python_files('benchmarks/*.py')]
+  missing = [
+      str(path)
+      for path in files
+      if path.name != '__init__.py' and path.stem not in names
+  ]
+  assert not missing, f'add to the map of BUILD.md: {missing}'
+
+
 def test_there_are_experiments():
   assert pathlib.Path('experiments', 'quickstart.py') in EXPERIMENTS
 
