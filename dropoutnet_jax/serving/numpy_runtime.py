@@ -113,16 +113,12 @@ class Model:
   ) -> Embeddings:
     """Embeddings of users or items, whether the run knows them or not.
 
-    A history is taken as that of a new row: the usual one counts beside it as
-    a few rows, the fewer the longer it is. Those of the run are in `users` and
-    `items`.
-
     Args:
       side: 'user' or 'item'.
       rows: raw values of each by the name of the column; None where nothing is
         known. What is missing is left out.
       histories: ids of the other side that each has met, of which those of the
-        run count; None for none.
+        run count, as those of a new row; None for none.
     """
     number = len(histories or ()) if rows is None else len(rows)
     if histories is not None and len(histories) != number:
