@@ -329,7 +329,8 @@ def last_state(runtime, workdir):
 def mixed(problem):
   """A runtime of all that is above, on one device, compiled once."""
   cfg = tiny_run.changed(
-      objective={'block_users': 16}, train=MIXED | {'batch_size': 16 * 24}
+      objective={'block_users': 16},
+      train=MIXED | {'batch_size': 16 * 24, 'checkpoint_every': 2},
   )
   problem = toy_tokens.with_tokens(problem)
   return runtime_lib.build(cfg, problem, num_devices=1)
