@@ -21,6 +21,14 @@ def no_columns(num_rows: int) -> scipy.sparse.csr_array:
   return scipy.sparse.csr_array((num_rows, 0), dtype=np.float32)
 
 
+def pattern(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+  """1 wherever something is stored, also a weight of 0: csr_array float32."""
+  ones = np.ones(len(matrix.data), np.float32)
+  return scipy.sparse.csr_array(
+      (ones, matrix.indices, matrix.indptr), shape=matrix.shape
+  )
+
+
 def take_rows(
     matrix: scipy.sparse.csr_array, rows: np.ndarray
 ) -> scipy.sparse.csr_array:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import popularity as popularity_lib
 from dropoutnet_jax.data import schema
@@ -55,9 +56,9 @@ def fit_scaler(values: np.ndarray, kind: str) -> Scaler:
   mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
   if len(values):
     mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-  if kind == 'standard' and len(values):
-    deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
-    scale = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
+    if kind == 'standard':
+      deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
+      scale = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
   return Scaler(mean, scale, kind)
 
 
@@ -167,7 +168,7 @@ class SideTable:
     Returns:
       Preference float32 [C, P], scaled, and whether it is present, bool [C].
     """
-    met = _pattern(met)
+    met = blocks.pattern(met)
     count = _lengths(met, factors)
     return self._told(met @ factors, count, self.history_scaler, is_new)
 
@@ -179,7 +180,7 @@ class SideTable:
       is_new: np.ndarray | bool = True,
   ) -> tuple[np.ndarray, np.ndarray]:
     """The same of factors [C, P] that the teacher made of histories [C, M]."""
-    count = _lengths(_pattern(met), factors)
+    count = _lengths(blocks.pattern(met), factors)
     total = count[:, None] * folded
     return self._told(total, count, self.preference_scaler, is_new)
 
@@ -211,12 +212,6 @@ class SideTable:
       return self
     counts = self.counts.with_reactions(rows, number)
     return dataclasses.replace(self, counts=counts)
-
-
-def _pattern(met: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-  """1 where something is stored, also a weight of 0, which is a like too."""
-  ones = np.ones(len(met.data), np.float32)
-  return scipy.sparse.csr_array((ones, met.indices, met.indptr), met.shape)
 
 
 def _lengths(met: scipy.sparse.csr_array, factors: np.ndarray) -> np.ndarray:

@@ -221,7 +221,7 @@ def _ask(
   )
   score_rows = scorer.methods()['model']('warm', held_out)
   likes = problem.likes()
-  own, found = np.zeros(len(item)), []
+  own, order, found = np.zeros(len(item)), [], []
   most = min(target.slates, max(_SCORES // len(everything), 1))
   for rows in _chunks(slate, most):
     slates, row = np.unique(slate[rows], return_inverse=True)
@@ -238,9 +238,10 @@ def _ask(
     own[rows] = values[row, np.maximum(item[rows], 0)]
     values[likes[chosen].tocoo().coords] = -np.inf
     choice = target.choose(chosen, values, shown)
+    order.append(rows)
     found.append([x[row, place[rows]] for x in choice])
   # From the order of the chunks to that of the log.
-  back = np.argsort(np.concatenate([*_chunks(slate, most)]))
+  back = np.argsort(np.concatenate(order))
   chance, drawn = (np.concatenate(parts)[back] for parts in zip(*found))
   return np.where(item >= 0, own, 0.0), chance, drawn
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import sparse_part
@@ -157,8 +158,8 @@ def _met(
   """What the user met in training or is told to have met: [1, I]."""
   met = model.row_tables.training_pairs('user', user.preference_row())
   if user.history is not None:
-    told = rows_lib.pattern(user.history)
-    more = scipy.sparse.csr_array(told - told.multiply(rows_lib.pattern(met)))
+    told = blocks.pattern(user.history)
+    more = scipy.sparse.csr_array(told - told.multiply(blocks.pattern(met)))
     more.eliminate_zeros()
     met = rows_lib.joined(met, more)
   met.sort_indices()

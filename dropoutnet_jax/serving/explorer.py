@@ -152,7 +152,7 @@ class Explorer:
       UserError: as `calibration`, and for an export.
     """
     spread, model = self._uncertainty, self.ranker
-    assert self.calibration is not None  # which makes it
+    _ = self.calibration  # which is made when it is first asked for
     users, items = model.users(), model.items()
     for count in sorted({uncertainty.padded_size(n) for n in user_counts}):
       most = min(count * (POOL + NEW), len(items), _COMPILED)

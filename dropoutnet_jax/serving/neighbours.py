@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import recommender as recommender_lib
@@ -75,7 +76,7 @@ def audience(
   """
   banned = np.zeros((len(items), 0), np.int32)
   if exclude_seen:
-    met = rows_lib.pattern(model.row_tables.training_pairs('item', items.row))
+    met = blocks.pattern(model.row_tables.training_pairs('item', items.row))
     if items.history is not None:
       met = scipy.sparse.csr_array(met + items.history)
     item = np.repeat(np.arange(len(items)), np.diff(met.indptr))

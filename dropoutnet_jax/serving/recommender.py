@@ -101,7 +101,7 @@ class Ranker:
       self, users: rows_lib.Rows, items: rows_lib.Rows
   ) -> scipy.sparse.csr_array:
     """Candidates that users know from training or their histories: [N, J]."""
-    met = rows_lib.pattern(blocks.take_rows(self.likes, users.row))
+    met = blocks.pattern(blocks.take_rows(self.likes, users.row))
     if users.history is not None:
       met = met + users.history
     known = np.flatnonzero(~items.is_new())

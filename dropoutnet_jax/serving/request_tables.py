@@ -20,6 +20,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import arrow_columns
 from dropoutnet_jax.data import arrow_values
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import own_ids
 from dropoutnet_jax.data import own_pairs
@@ -241,7 +242,7 @@ class Pairs:
     row, column = own[first], other[second]
     known = (row >= 0) & (column >= 0)
     found = schema.Interactions(row[known], column[known]).matrix(*shape)
-    return rows_lib.pattern(found)
+    return blocks.pattern(found)
 
   def likes(self) -> 'Pairs':
     """Those that are likes: of a label above 0, or all where there is none."""

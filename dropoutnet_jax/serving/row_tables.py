@@ -132,8 +132,8 @@ class RowTables:
     """The part of the histories that is no training pair: [N, M]."""
     if rows.history is None or not rows.history.nnz:
       return None
-    trained = rows_lib.pattern(self.training_pairs(side, rows.preference_row()))
-    told = rows_lib.pattern(rows.history)
+    trained = blocks.pattern(self.training_pairs(side, rows.preference_row()))
+    told = blocks.pattern(rows.history)
     more = scipy.sparse.csr_array(told - told.multiply(trained))
     more.eliminate_zeros()
     return more if more.nnz else None

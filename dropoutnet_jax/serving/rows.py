@@ -71,14 +71,6 @@ class Rows:
     return np.where(self.forgotten, -1, self.row)
 
 
-def pattern(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-  """1 wherever something is stored, also a weight of 0: csr_array float32."""
-  ones = np.ones(len(matrix.data), np.float32)
-  return scipy.sparse.csr_array(
-      (ones, matrix.indices, matrix.indptr), shape=matrix.shape
-  )
-
-
 def joined(
     one: scipy.sparse.csr_array, other: scipy.sparse.csr_array
 ) -> scipy.sparse.csr_array:

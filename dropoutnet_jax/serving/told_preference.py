@@ -72,7 +72,7 @@ def preference(
   else:
     factors = np.asarray(getattr(tables, _OTHER[side]).factors)
     used = np.unique(histories.indices)  # few, where few rows are asked about
-    met = rows_lib.pattern(scipy.sparse.csr_array(histories[:, used]))
+    met = scipy.sparse.csr_array(histories[:, used])
     value, present = table.history_means(met, factors[used], new)
   value = np.where(present[:, None], value, 0).astype(np.float32)
   return value[:count], present[:count]

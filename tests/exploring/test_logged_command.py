@@ -172,7 +172,7 @@ def test_how_slates_are_put_together_is_of_no_matter(finished, monkeypatch):
     one, two = other[view].pop('dr'), whole[view].pop('dr')
     assert one == pytest.approx(two, rel=1e-5)
   assert other == whole
-  assert max(chunks) == 3 and sum(chunks) == 2 * 120
+  assert max(chunks) == 3 and sum(chunks) == 120
   again = _judge(finished, rows, '--policy=epsilon', '--seed=3')
   assert again['place']['ips'] == drawn['place']['ips']
 

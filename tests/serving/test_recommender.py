@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import own_tables
@@ -53,7 +54,7 @@ def _recall(held_out, users, lists):
 
 
 def _pairs(matrix, rows):
-  return rows_lib.pattern(scipy.sparse.csr_array(matrix)[rows])
+  return blocks.pattern(scipy.sparse.csr_array(matrix)[rows])
 
 
 @pytest.mark.parametrize('method', ['model', 'tower'])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving.service import asks
@@ -97,7 +98,7 @@ class RowMaker:
     history = None
     if item:
       ones = np.ones(len(item), np.float32)
-      history = rows_lib.pattern(
+      history = blocks.pattern(
           scipy.sparse.csr_array(
               (ones, (user, item)), shape=(len(names), width)
           )
