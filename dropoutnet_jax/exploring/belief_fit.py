@@ -20,7 +20,7 @@ from dropoutnet_jax.exploring import reward_model
 from dropoutnet_jax.exploring import told_towers
 
 SHARES: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0)
-LEVELS: Sequence[float] = (0.01, 0.1, 0.3, 1.0)  # log-odds squared
+LEVELS: Sequence[float] = (0.01, 0.1, 0.3, 1.0, 3.0)  # log-odds squared
 _PARTS = 8  # updates while the impressions are gone through once
 _MOST = 20_000  # known items that directions are of
 

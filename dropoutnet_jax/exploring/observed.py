@@ -184,7 +184,8 @@ class Observed:
     if not codes:
       return
     self._news.difference_update(codes)
-    owner = np.repeat(np.arange(len(codes)), [len(self._rows[c]) for c in codes])
+    counts = [len(self._rows[code]) for code in codes]
+    owner = np.repeat(np.arange(len(codes)), counts)
     rows = np.array([n for code in codes for n in self._rows[code]], int)
     place = rows - self._forgotten
     link = self.prior.link
