@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The prior of a run's beliefs: fitted when first asked for, and kept.
 
-`belief.json` of its folder holds it, of one checkpoint; of another it is made anew. It needs
-neither masks nor towers that they fit into, so that exports have one as well.
-Impressions are made of the new items of the validation split: every pair of a
+`belief.json` of its folder holds it, of one checkpoint; of another it is made
+anew. It needs neither masks nor towers that they fit into, so that exports have
+one as well. Impressions are made of the new items of the validation split: every pair of a
 user with one of them is one, with a click where she likes it.
 """
 

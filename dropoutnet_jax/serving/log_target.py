@@ -2,8 +2,8 @@
 """A policy as what a log is judged for: `evaluate --logged --policy`.
 
 It chooses as it does for `recommend`: from the same pools, by draws of its own,
-of beliefs or of masks, once for a slate. The chance of an item under these is an
-unbiased estimate of its chance under all, and so is a weight with it.
+of beliefs or of masks, once for a slate. The chance of an item under these is
+an unbiased estimate of its chance under all, and so is a weight with it.
 """
 
 import numpy as np

@@ -317,7 +317,7 @@ class StateFile:
     return [(one, Shown(*row), bool(liked)) for one, *row, liked in rows]
 
   def rewards(self, user: Id, item: Id) -> list[tuple[int, bool]]:
-    """Numbers of the places that showed a pair, and which of them has a like."""
+    """Numbers of the places that showed a pair, and which has a like."""
     query = (
         f'select shown.number, {_REWARD} where shown.user = ? and '
         'shown.item = ?'
