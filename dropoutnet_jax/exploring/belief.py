@@ -116,7 +116,9 @@ def passes(
   mean[row, column] += move(items.mean)
   if not number:
     return mean[None]
+  moves = [move(x) for x in posterior.draw(rng, items, number) - items.mean]
   drawn = np.repeat(mean[None], number, axis=0)
-  for one, x in zip(drawn, posterior.draw(rng, items, number) - items.mean):
-    one[row, column] += move(x)
-  return uncertainty.centred(mean, drawn, 1.0)
+  drawn[:, row, column] = uncertainty.centred(
+      mean[row, column], np.stack(moves), 1.0
+  )
+  return drawn

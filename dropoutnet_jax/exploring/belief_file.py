@@ -3,8 +3,8 @@
 
 `belief.json` of its folder holds it, of one checkpoint; of another it is made
 anew. It needs neither masks nor towers that they fit into, so that exports have
-one as well. Impressions are made of the new items of the validation split: every pair of a
-user with one of them is one, with a click where she likes it.
+one as well. Impressions are made of the new items of the validation split:
+every pair of a user with one of them is one, with a click where she likes it.
 """
 
 import dataclasses
@@ -86,8 +86,6 @@ def make(
     UserError: if scores are not finite.
   """
   begin, rng = time.perf_counter(), np.random.default_rng(step)
-  known = problem.split.train_rows()[1]
-  directions = belief_fit.directions(scorer, known, belief_lib.DIRECTIONS)
   new, note = held_out.new_items(problem), ''
   if new is not None and len(new.candidates) >= _LEAST:
     asked = held_out.ask(scorer, new, _ASKED, _ASKED, rng)
@@ -97,7 +95,9 @@ def make(
         'taken from what training changed in known ones, as a guess.'
     )
     asked = _as_if_new(problem, scorer, rng)
-  held_out.check_finite(asked.mean)
+    held_out.check_finite(asked.mean)
+  known = problem.split.train_rows()[1]
+  directions = belief_fit.directions(scorer, known, belief_lib.DIRECTIONS)
   link = reward_model.fit(
       asked.mean.ravel(), asked.liked.ravel().astype(np.float64), True
   )

@@ -8,6 +8,7 @@ what predicts impressions best, each part of them from those before it.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -15,11 +16,12 @@ import numpy as np
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.exploring import belief as belief_lib
+from dropoutnet_jax.exploring import held_out
 from dropoutnet_jax.exploring import posterior
 from dropoutnet_jax.exploring import reward_model
 from dropoutnet_jax.exploring import told_towers
 
-SHARES: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0)
+SHARES: Sequence[float] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 LEVELS: Sequence[float] = (0.01, 0.1, 0.3, 1.0, 3.0)  # log-odds squared
 _PARTS = 8  # updates while the impressions are gone through once
 _MOST = 20_000  # known items that directions are of
@@ -52,14 +54,18 @@ def directions(
     known: int [K], items with training pairs; of many, some are drawn.
     number: q.
     seed: of those.
+
+  Raises:
+    UserError: if embeddings are not finite.
   """
   if len(known) > _MOST:
     rng = np.random.default_rng(seed)
     known = np.sort(rng.choice(known, _MOST, replace=False))
   table = scorer.tables.item.select(known)
   whole = told_towers.embed(scorer, table, 'item')
-  bare = embed_bare(scorer, table)
-  return belief_lib.directions_of(whole - bare, number)
+  residual = whole - embed_bare(scorer, table)
+  held_out.check_finite(residual)
+  return belief_lib.directions_of(residual, number)
 
 
 def embed_bare(
@@ -81,12 +87,23 @@ def fit(
     link: log-odds of a click from a score.
     pairs: impressions.
   """
-  make = lambda share, level: belief_lib.Prior(directions_, share, level, link)
-  inputs = make(1.0, 1.0).inputs(pairs.users)
-  return max(
-      (make(*pair) for pair in itertools.product(SHARES, LEVELS)),
-      key=lambda prior: likelihood(prior, inputs, pairs),
+  inputs = np.asarray(pairs.users, np.float64) @ directions_
+  make = lambda place: belief_lib.Prior(
+      directions_, SHARES[place[0]], LEVELS[place[1]], link
   )
+  value = functools.cache(lambda place: likelihood(make(place), inputs, pairs))
+  # From the middle of the grid on, to whichever neighbour is better.
+  best, before = (len(SHARES) // 2, len(LEVELS) // 2), None
+  while best != before:
+    before = best
+    around = itertools.product(
+        *(
+            range(max(x - 1, 0), min(x + 2, len(axis)))
+            for x, axis in zip(best, (SHARES, LEVELS))
+        )
+    )
+    best = max((best, *around), key=value)
+  return make(best)
 
 
 def likelihood(

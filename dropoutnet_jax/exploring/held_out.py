@@ -86,8 +86,8 @@ def check_finite(scores: np.ndarray) -> None:
   """Raises UserError where scores mean nothing."""
   if not np.isfinite(scores).all():
     raise errors.UserError(
-        'Scores of held-out new items are not finite, and mean nothing. Train '
-        'again with a lower config.train.learning_rate.'
+        'Scores of known or held-out new items are not finite, and mean '
+        'nothing. Train again with a lower config.train.learning_rate.'
     )
 
 

@@ -81,13 +81,12 @@ def update(
     chance = reward_model.sigmoid(
         np.einsum('nd,nd->n', inputs, mean[place]) + offset
     )
-    slope = np.zeros_like(mean)
-    np.add.at(slope, place, inputs * (click - chance)[:, None])
-    slope -= np.einsum('jde,je->jd', prior, mean - before)
+    slope = _sums(own, click - chance, place, len(touched))
+    slope -= np.einsum('jde,je->jd', prior, mean - before)[:, free]
     curve = _outer_sums(own, chance * (1 - chance), place, len(touched))
     step = np.zeros_like(mean)
     step[:, free] = np.linalg.solve(
-        prior[:, free, free] + curve, slope[:, free, None]
+        prior[:, free, free] + curve, slope[:, :, None]
     )[..., 0]
     # What any impression would feel of the step.
     felt = np.zeros(len(touched))
@@ -103,6 +102,14 @@ def update(
   new = Belief(belief.mean.copy(), belief.precision.copy())
   new.mean[touched], new.precision[touched] = mean, precision
   return new
+
+
+def _sums(
+    inputs: np.ndarray, weight: np.ndarray, place: np.ndarray, count: int
+) -> np.ndarray:
+  """Sums of weight[n] x[n] over the rows of each item: [count, D]."""
+  columns = [np.bincount(place, weight * x, count) for x in inputs.T]
+  return np.stack(columns, axis=1)
 
 
 def _outer_sums(

@@ -2,7 +2,8 @@
 """Labelled pairs of a table as impressions of new items.
 
 A label says that an item was shown, 0 that nothing came of it. Of whoever saw
-it the run knows what the same table says she likes. A table without labels has
+it the run knows which items with training pairs the same table says she likes:
+with the new ones a score would know its own click. A table without labels has
 likes alone, which are no impressions.
 """
 
@@ -76,14 +77,14 @@ def _users(
     pairs: request_tables.Pairs,
     codes: np.ndarray,
 ) -> rows_lib.Rows:
-  """Those of some distinct ids of the table, int [C], with its likes."""
+  """Those of some distinct ids of the table, int [C], and what they like."""
   row = own_ids.find(pairs.user, ranker.problem.user.ids)[codes]
   own = np.full(len(pairs.user.found.values), -1)
   own[codes] = np.arange(len(codes))
-  known = ranker.problem.item.ids
-  history = pairs.likes().met(
-      'user', own, own_ids.find(pairs.item, known), (len(codes), len(known))
-  )
+  known = ranker.items()
+  item = own_ids.find(pairs.item, known.ids)
+  item = np.where(ranker.is_trained(known)[item], item, -1)
+  history = pairs.likes().met('user', own, item, (len(codes), len(known)))
   return rows_lib.Rows(codes, row, history=history)
 
 
