@@ -24,7 +24,7 @@ _POLICY = {
     'seed': 'of its draws; drawn and told if not given.',
     'spread': 'of ucb and thompson: by belief or by masks; belief.',
 }
-_TYPES = {
+_TYPES: dict[str, Any] = {
     'passes': flags.DEFINE_integer,
     'seed': flags.DEFINE_integer,
     'spread': flags.DEFINE_string,

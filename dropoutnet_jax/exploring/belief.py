@@ -24,6 +24,7 @@ from dropoutnet_jax.exploring import reward_model
 from dropoutnet_jax.exploring import uncertainty
 
 DIRECTIONS = 8
+_PRODUCTS = 1 << 22  # of users with items at a time: 16 MB
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,20 +106,30 @@ def passes(
     `uncertainty.centred`.
   """
   unit = 1 / prior.link.slope if prior.link.slope > 0 else 0.0
-  is_new = place >= 0
-  if not unit or not is_new.any():
-    return np.repeat(mean[None], max(number, 1), axis=0)
-  seen = (unit * prior.seen(users)).astype(np.float32)
-  row, column = np.nonzero(is_new)
-  of, user = place[row, column], seen[row]
-  move = lambda x: np.einsum('nd,nd->n', user, x.astype(np.float32)[of])
-  mean = mean.copy()
-  mean[row, column] += move(items.mean)
-  if not number:
-    return mean[None]
-  moves = [move(x) for x in posterior.draw(rng, items, number) - items.mean]
-  drawn = np.repeat(mean[None], number, axis=0)
-  drawn[:, row, column] = uncertainty.centred(
-      mean[row, column], np.stack(moves), 1.0
-  )
-  return drawn
+  x = np.zeros((number + 1, len(items.mean) + 1, prior.width), np.float32)
+  x[0, :-1] = items.mean  # and the last one is an item that stays as it is
+  if number:
+    x[1:, :-1] = posterior.draw(rng, items, number) - items.mean
+  moved = _of_pairs((unit * prior.seen(users)).astype(np.float32), x, place)
+  mean = mean + moved[0]
+  return uncertainty.centred(mean, moved[1:], 1.0) if number else mean[None]
+
+
+def _of_pairs(seen: np.ndarray, x: np.ndarray, place: np.ndarray) -> np.ndarray:
+  """Products of users [C, D] with T times J items of theirs: [T, C, P].
+
+  Those of a user with all items are a matrix product, which is faster than to
+  gather the items of each; of a part of the users at a time.
+  """
+  found = np.empty((len(x), *place.shape), np.float32)
+  count, flat = x.shape[1], x.reshape(-1, x.shape[2])
+  step = max(_PRODUCTS // len(flat), 1)
+  for begin in range(0, len(seen), step):
+    part = slice(begin, begin + step)
+    products = seen[part] @ flat.T
+    cell = place[part] % count  # of -1 the last one
+    cell += len(flat) * np.arange(len(cell))[:, None]
+    for number, one in enumerate(found):
+      # All of them are inside; with 'raise' NumPy would make a copy.
+      np.take(products, cell + number * count, out=one[part], mode='clip')
+  return found

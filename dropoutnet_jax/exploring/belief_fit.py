@@ -91,18 +91,20 @@ def fit(
   make = lambda place: belief_lib.Prior(
       directions_, SHARES[place[0]], LEVELS[place[1]], link
   )
-  value = functools.cache(lambda place: likelihood(make(place), inputs, pairs))
+  value = functools.cache(
+      lambda place: likelihood(make(place), inputs, pairs)
+  )
   # From the middle of the grid on, to whichever neighbour is better.
-  best, before = (len(SHARES) // 2, len(LEVELS) // 2), None
-  while best != before:
-    before = best
-    around = itertools.product(
-        *(
-            range(max(x - 1, 0), min(x + 2, len(axis)))
-            for x, axis in zip(best, (SHARES, LEVELS))
-        )
-    )
-    best = max((best, *around), key=value)
+  best: tuple[int, ...] = (len(SHARES) // 2, len(LEVELS) // 2)
+  while True:
+    near = [
+        range(max(x - 1, 0), min(x + 2, len(axis)))
+        for x, axis in zip(best, (SHARES, LEVELS))
+    ]
+    found = max((best, *itertools.product(*near)), key=value)
+    if found == best:
+      break
+    best = found
   return make(best)
 
 
