@@ -25,6 +25,7 @@ _OFFSET = 4.0  # variance of the offset around that of the calibration
 _STEPS = 50  # of Newton, at most
 _LONGEST = 2.0  # of these
 _NEAR = 1e-6  # of the best offset
+_SAME = 0.01  # of many impressions, which makes no beliefs anew
 _FEW = 1 << 14  # impressions, of which every one makes a new offset ...
 _GROWTH = 0.01  # ... and beyond which so many more do
 
@@ -175,7 +176,7 @@ class Observed:
         link.offset,
     )
     self._changes, self._fitted = 0, count
-    if abs(found - self._offset) > _NEAR:
+    if abs(found - self._offset) > (_NEAR if count <= _FEW else _SAME):
       self._offset = found
       self._news.update(range(len(self._rows)))
 
