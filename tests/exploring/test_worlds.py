@@ -163,7 +163,7 @@ def test_clicks_reach_the_towers_through_the_transform(run, known):
   means = scorer.tables.item.history_means(
       scipy.sparse.csr_array(met), np.asarray(scorer.tables.user.factors)
   )
-  with_history = scorer.with_preference('item', rows, *means)
+  with_history = scorer.with_told('item', rows, means)
   expected = with_history.all_embeddings()['item'][new]
   rng = np.random.default_rng(0)
   (mean,) = one.passes(users, 0, rng)
