@@ -21,6 +21,7 @@ from dropoutnet_jax.exploring import belief as belief_lib
 from dropoutnet_jax.exploring import posterior
 from dropoutnet_jax.exploring import reward_model
 
+IGNORED = object()  # what somebody saw whose clicks nobody could tell
 _OFFSET = 4.0  # variance of the offset around that of the calibration
 _STEPS = 50  # of Newton, at most
 _LONGEST = 2.0  # of these
@@ -71,7 +72,8 @@ class Observed:
     """N impressions that were shown after all others.
 
     Args:
-      item: N names; None is an item that nothing more is believed of.
+      item: N names; None is an item that nothing more is believed of, and
+        IGNORED an impression that says nothing.
       inputs: float [N, q], `Prior.inputs` of who saw them.
       score: float [N], by which they were shown.
       click: bool [N]; None for none yet.
@@ -130,8 +132,8 @@ class Observed:
     return self._offset
 
   def _code_of(self, name: Hashable) -> int:
-    if name is None:
-      return -1
+    if name is None or name is IGNORED:
+      return -1 if name is None else -2
     code = self._names.setdefault(name, len(self._rows))
     if code == len(self._rows):
       self._rows.append(collections.deque())
@@ -160,13 +162,30 @@ class Observed:
     self._code, self._inputs = longer(self._code), longer(self._inputs)
     self._score, self._click = longer(self._score), longer(self._click)
     self._forgotten = self._begin
+    self._let_go()
+
+  def _let_go(self) -> None:
+    """Of items without impressions, when most of them have none any more."""
+    kept = {x: code for x, code in self._names.items() if self._rows[code]}
+    if 2 * len(kept) >= len(self._names):
+      return
+    old = np.fromiter(kept.values(), int, len(kept))
+    new = np.full(len(self._rows), -1, np.int32)
+    new[old] = np.arange(len(kept))
+    has_item = self._code >= 0
+    self._code[has_item] = new[self._code[has_item]]
+    self._names = dict(zip(kept, range(len(kept))))
+    self._rows = [self._rows[code] for code in kept.values()]
+    self._news = {int(new[code]) for code in self._news if new[code] >= 0}
+    self._mean, self._precision = self._mean[old], self._precision[old]
 
   def _fit_offset(self) -> None:
     """Where there is enough news of it; then all beliefs are news."""
     count = len(self)
     if self._changes <= (0 if count <= _FEW else _GROWTH * self._fitted):
       return
-    kept = slice(self._place(self._begin), self._place(self._end))
+    kept = np.arange(self._place(self._begin), self._place(self._end))
+    kept = kept[self._code[kept] >= -1]
     link = self.prior.link
     found = fit_offset(
         link.slope * self._score[kept].astype(np.float64),

@@ -131,6 +131,35 @@ def test_shown_in_vain_it_sinks_and_clicked_on_it_rises_and_both_narrow():
   assert np.all(wide[1, :2] > 0.9 * wide[1, 2])
 
 
+def test_what_nobody_can_click_on_says_nothing():
+  rows = _rows()
+  click = np.random.default_rng(3).random(400) < 0.3
+  item = list(rows[0])
+  item[::3] = [observed_lib.IGNORED] * len(item[::3])
+  some = np.arange(400) % 3 > 0
+  found = _told((item, *rows[1:]), click)
+  fewer = [x for x, is_in in zip(rows[0], some) if is_in]
+  other = _told((fewer, *(x[some] for x in rows[1:])), click[some])
+  assert len(found) == 400
+  _same(found.of(NAMES[:3]), other.of(NAMES[:3]))
+
+
+def test_items_of_which_nothing_is_kept_cost_nothing():
+  found = observed_lib.Observed(PRIOR)
+  for begin in range(0, 20_000, 100):
+    names = [f'item {n // 10}' for n in range(begin, begin + 100)]
+    found.add(names, np.ones((100, 2)), np.zeros(100), np.ones(100))
+    found.keep(150)
+    found.of(names[:1])
+  assert len(found._names) < 400 and len(found._mean) < 400
+  last = observed_lib.Observed(PRIOR)
+  names = [f'item {n // 10}' for n in range(20_000 - 150, 20_000)]
+  last.add(names, np.ones((150, 2)), np.zeros(150), np.ones(150))
+  asked = ['item 0', 'item 1990', 'item 1999', 'item 1500']
+  _same(found.of(asked), last.of(asked))
+  _same([x[:1] for x in found.of(asked)], PRIOR.start(1))
+
+
 def test_of_many_impressions_a_few_more_make_no_new_offset(monkeypatch):
   monkeypatch.setattr(observed_lib, '_FEW', 100)
   found = _told(_rows(), np.zeros(400))

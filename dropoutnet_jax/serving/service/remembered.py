@@ -2,14 +2,15 @@
 """What was shown and what came of it, as beliefs of new items want it.
 
 Every place of every slate that the log has is an impression, without a click
-until an interaction of that user with that item comes. Beliefs are a function
+until an interaction of that user with that item comes; but not what users saw
+who have no id. Beliefs are a function
 of the log, so that they are there after a restart, as far back as it goes. What
 they see of users is kept beside it. Where it is not known, of places that were
 shown before the run had a prior or by another checkpoint, the level learns and
 no taste. For the model's thread.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 import hashlib
 
 import numpy as np
@@ -89,12 +90,16 @@ class Remembered:
       for number, liked in self._state.rewards(pair.user, pair.item):
         self._observed.set_click(number - self._before, liked)
 
-  def _names(
-      self, rows: Sequence[state_file.Shown]
-  ) -> list[state_file.Id | None]:
-    """Of new items; of others None."""
+  def _names(self, rows: Sequence[state_file.Shown]) -> list[Hashable]:
+    """Of new items; of others None. Who has no id can tell of no click."""
     part_of = self._engine.catalogue.part_of
-    return [row.item if part_of(row.item) == 'new' else None for row in rows]
+
+    def name(row: state_file.Shown) -> Hashable:
+      if row.user is None:
+        return observed_lib.IGNORED
+      return row.item if part_of(row.item) == 'new' else None
+
+    return [name(row) for row in rows]
 
   def _read(self, blobs: Sequence[bytes | None]) -> np.ndarray:
     """Inputs float32 [N, q]; 0 where there are none."""
