@@ -103,9 +103,10 @@ def make(
   )
   prior = belief_lib.Prior(directions, 1.0, 1.0, link)
   if not (link.is_logistic and link.slope > 0):
+    which = 'new items' if not note else 'known items, as if they were new,'
     note = (
-        'Scores of new items say nothing of who likes them: nothing is '
-        'believed beside them, and thompson and ucb are greedy.'
+        f'Scores of {which} say nothing of who likes them: nothing is believed '
+        'beside them, and with spread belief thompson and ucb are greedy.'
     )
     offset = float(np.clip(link.offset, 1e-6, 1 - 1e-6))
     if not link.is_logistic:  # a share of likes

@@ -128,6 +128,12 @@ def test_without_new_items_known_ones_are_taken_for_new(parts, monkeypatch):
   found = belief_file.make(problem, scorer, 7)
   assert (found.share, found.level) == (1, 1) and found.slope > 0
   assert 'kept no new items' in found.note and 'as a guess' in found.note
+  # Of streamed pairs none are known.
+  streamed = asked._replace(liked=np.zeros_like(asked.liked))
+  monkeypatch.setattr(belief_file, '_as_if_new', lambda *_: streamed)
+  found = belief_file.make(problem, scorer, 7)
+  assert (found.slope, found.share, found.level) == (0, 0, 0)
+  assert found.note.startswith('Scores of known items, as if they were new,')
 
 
 def test_a_folder_that_cannot_be_written_is_no_hindrance(parts, tmp_path):
