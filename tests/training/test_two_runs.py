@@ -1,19 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs of two processes are those of one: logs, states, tables.
 
-Two processes of two devices each stream rows, go on where one process was
-stopped and the other way round, and train on labels with a sparse part. One
-process of eight devices does the same; `two_runs.py` is what the two do.
+Two processes of two devices each stream rows from where one process was
+stopped, and the other way round; and they train on labels with a sparse part.
+One device does the same. At last they embed a folder of files, each its share.
+`two_runs.py` is what the two do.
 """
 
+from collections.abc import Iterator
+import functools
 import json
+import os
 import pathlib
 
 import jax
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 import pytest
 
 from dropoutnet_jax import commands
+from dropoutnet_jax import serving_commands
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import runtime as runtime_lib
@@ -37,28 +44,38 @@ CIRCUMSTANCES = (
 )
 
 
+@pytest.fixture(scope='module', autouse=True)
+def one_device() -> Iterator[None]:
+  """For all that is trained in the process of the tests."""
+  build = functools.partial(runtime_lib.build, num_devices=1)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(runtime_lib, 'build', build)
+    yield
+
+
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-  """Tables, and a streaming run that one process has begun."""
+  """Tables, rows to embed, and a streaming run that one process has begun."""
   path = tmp_path_factory.mktemp('two')
   toy.write(path)
+  write_new_items(path / two_runs.NEW_ITEMS)
   workdir = path / two_runs.BEGUN_BY_ONE
   two_runs.begin(toy.make_config(path), workdir, is_told=True)
   return path
 
 
-@pytest.fixture(scope='module')
-def alone(folder):
-  """Folders of the runs of one process, by the name of those of two."""
-  configs = {
-      two_runs.STREAMED: toy.make_config(folder),
-      two_runs.LABELLED: two_runs.labelled_config(folder),
-  }
-  found = {}
-  for name, cfg in configs.items():
-    found[name] = folder / f'alone_{name}'
-    commands.train(cfg, str(found[name]))
-  return found
+def write_new_items(folder):
+  """50 of them, in two files whose rows come in groups."""
+  folder.mkdir()
+  table = pa.table(
+      {
+          'item_id': np.arange(50) + 1000,
+          'size': np.linspace(-1, 1, 50),
+          'tags': [[f't{n % 20}', f't{n % 7}'] for n in range(50)],
+      }
+  )
+  for name, part in (('a', table[:13]), ('b', table[13:])):
+    parquet.write_table(part, folder / f'{name}.parquet', row_group_size=9)
 
 
 @pytest.fixture(scope='module')
@@ -76,16 +93,17 @@ def two(folder, launcher):
   for run in runs:
     assert run.finish() == 0, run.output()
   said = runs[0].output()
-  begun = folder / two_runs.BEGUN_BY_ONE
-  assert f'Resuming {begun} after step 2.' in said
+  assert f'Resuming {folder / two_runs.BEGUN_BY_ONE} after step 2.' in said
   assert 'A signal to another process came; saved after step 2 of 10' in said
-  assert 'is finished (all 10 steps are done); evaluating it.' in said
+  assert '50 item(s), 50 of them new' in said
+  assert '00000-of-00002.parquet and 1 more beside it' in said
+  for line in ('Resuming', 'saved after', 'item(s)', 'Written'):
+    assert line not in runs[1].output()  # one process speaks for all
   return folder
 
 
 def stopped_at(workdir):
-  saved = checkpoints_lib.Checkpoints(str(workdir), read_only=True)
-  return saved.latest_step()
+  return checkpoints_lib.Checkpoints(str(workdir), True).latest_step()
 
 
 def outcome_of(workdir, cfg):
@@ -95,7 +113,6 @@ def outcome_of(workdir, cfg):
       for row in telemetry.read_metrics(str(workdir))
   ]
   results = json.loads((workdir / 'results.json').read_text())
-  devices = results['devices']
   results = {k: v for k, v in results.items() if k not in CIRCUMSTANCES}
   flat = {
       jax.tree_util.keystr(path): x
@@ -104,7 +121,7 @@ def outcome_of(workdir, cfg):
   runtime = runtime_lib.build(cfg, problem_lib.load(str(workdir)))
   saved = checkpoints_lib.Checkpoints(str(workdir), read_only=True)
   state = saved.restore(10, runtime.abstract_state())
-  return log, flat, state_lib.by_name(jax.device_get(state)), devices
+  return log, flat, state_lib.by_name(jax.device_get(state))
 
 
 def assert_same_run(found, expected):
@@ -125,44 +142,62 @@ def assert_same_run(found, expected):
 
 
 @pytest.fixture(scope='module')
-def streamed_alone(alone, folder):
-  return outcome_of(alone[two_runs.STREAMED], toy.make_config(folder))
+def streamed(folder):
+  """What one device comes to that nobody has stopped."""
+  cfg, workdir = toy.make_config(folder), folder / 'streamed'
+  commands.train(cfg, str(workdir))
+  return outcome_of(workdir, cfg)
 
 
-def test_they_stream_as_one(two, streamed_alone):
-  found = outcome_of(two / two_runs.STREAMED, toy.make_config(two))
-  assert (found[3], streamed_alone[3]) == ('cpu:4', 'cpu:8')
-  assert_same_run(found, streamed_alone)
+def test_two_processes_go_on_with_the_stream_of_one(two, streamed):
+  found = outcome_of(two / two_runs.BEGUN_BY_ONE, toy.make_config(two))
+  assert_same_run(found, streamed)
+
+
+def test_one_process_goes_on_with_the_stream_of_two(two, streamed):
+  """Of whom one alone was told to stop."""
+  cfg, workdir = toy.make_config(two), two / two_runs.BEGUN_BY_TWO
+  assert stopped_at(workdir) == 2
+  commands.train(cfg, str(workdir))
+  assert_same_run(outcome_of(workdir, cfg), streamed)
 
 
 def test_each_reads_its_own_half_of_every_batch_once(two):
   for process in range(2):
     sizes = json.loads((two / f'{process}.json').read_text())
-    assert sizes == [32] * 10
+    assert sizes == [32] * 8  # of 64 rows in each step from 2 on
 
 
-def test_a_streaming_run_goes_on_with_other_processes(two, streamed_alone):
-  """Begun by one and ended by two, begun by two and ended by one."""
-  cfg = toy.make_config(two)
-  found = outcome_of(two / two_runs.BEGUN_BY_ONE, cfg)
-  assert found[3] == 'cpu:4'
-  assert_same_run(found, streamed_alone)
-  workdir = two / two_runs.BEGUN_BY_TWO
-  assert stopped_at(workdir) == 2
+def test_labels_and_a_sparse_part_come_to_the_same(two):
+  """Where neither process has a whole table of features or of scores."""
+  cfg, workdir = two_runs.labelled_config(two, model=1), two / 'alone'
   commands.train(cfg, str(workdir))
-  found = outcome_of(workdir, cfg)
-  assert found[3] == 'cpu:8'
-  assert_same_run(found, streamed_alone)
-
-
-@pytest.mark.parametrize('name', [two_runs.LABELLED, two_runs.SPLIT])
-def test_labels_and_a_sparse_part_come_to_the_same(two, alone, name):
-  """Evaluated by process 0, and by both where none has a whole table."""
-  cfg = two_runs.labelled_config(two)
-  found = outcome_of(two / name, cfg)
-  expected = outcome_of(alone[two_runs.LABELLED], cfg)
-  assert (found[3], expected[3]) == ('cpu:4', 'cpu:8')
+  found, expected = (
+      outcome_of(x, cfg) for x in (two / two_runs.LABELLED, workdir)
+  )
+  results = json.loads((two / two_runs.LABELLED / 'results.json').read_text())
+  assert results['devices'] == 'cpu:4'
   names = ' '.join(found[1])
   for part in ('tower', 'content_ridge', 'log_loss', 'warm_up', 'teacher'):
     assert part in names, part
   assert_same_run(found, expected)
+
+
+def test_they_embed_a_folder_of_files(two):
+  """A file each, which together are that of one process."""
+  names = [f'items-0000{n}-of-00002.parquet' for n in range(2)]
+  assert sorted(os.listdir(two / two_runs.EMBEDDED)) == names
+  parts = [parquet.read_table(two / two_runs.EMBEDDED / name) for name in names]
+  assert [len(part) for part in parts] == [25, 25]
+  serving_commands.embed(
+      str(two / two_runs.LABELLED),
+      str(two / 'one.parquet'),
+      items=str(two / two_runs.NEW_ITEMS),
+  )
+  one = parquet.read_table(two / 'one.parquet')
+  both = pa.concat_tables(parts)
+  assert both.schema == one.schema and both['item_id'] == one['item_id']
+  assert 'dense' in one.column_names and len(one.column_names) > 2
+  for name in one.column_names[1:]:
+    for found, expected in zip(both[name].to_pylist(), one[name].to_pylist()):
+      np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

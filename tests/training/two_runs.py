@@ -3,14 +3,14 @@
 
   two_runs.py HOST:PORT PROCESS FOLDER
 
-Each has two devices, and each run is the whole command `train`. What the rows
-of a batch took is in FOLDER: PROCESS.json.
+Each has two devices, and each run is the whole command `train`; at last they
+embed the rows of a folder. How many rows of interactions were read at a time is
+in FOLDER: PROCESS.json.
 """
 
 import json
 import os
 import pathlib
-import shutil
 import signal
 import sys
 from typing import Self
@@ -18,26 +18,27 @@ from typing import Self
 from dropoutnet_jax import commands
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
-from dropoutnet_jax import parallel
 from dropoutnet_jax import processes
+from dropoutnet_jax import serving_commands
 from dropoutnet_jax.data import row_file
 from dropoutnet_jax.training import signals
 from tests import streamed_tables as toy
 
-# Runs in FOLDER. Of the first two others do a part.
+# Runs in FOLDER. Of the first two one process does the other part.
 BEGUN_BY_ONE, BEGUN_BY_TWO = 'begun_by_one', 'begun_by_two'
-STREAMED, LABELLED, SPLIT = 'streamed', 'labelled', 'split'
+LABELLED = 'labelled'
+NEW_ITEMS, EMBEDDED = 'new_items', 'embedded'
 
 
-def labelled_config(folder: pathlib.Path, model: int = 1) -> config_lib.Config:
+def labelled_config(folder: pathlib.Path, model: int) -> config_lib.Config:
   """Labels, a teacher, a sparse part and all baselines; rows on the devices."""
   cfg = toy.make_config(
       folder,
       mesh={'model': model},
-      data={'mode': 'resident', 'cold_item_share': 0.2},
+      data={'mode': 'resident', 'cold_user_share': 0.0},
       features={'preference': 'factors'},
       teacher={'rank': 4, 'num_iterations': 2},
-      objective={'teacher': 1.0, 'pairwise': 1.0, 'mask_known': True},
+      objective={'teacher': 1.0, 'mask_known': True},
       evaluation={'baselines': config_lib.EvaluationConfig().baselines},
   )
   cfg.features.item.append(config_lib.Feature(column='tags'))
@@ -87,15 +88,13 @@ def main() -> None:
   processes.initialize(coordinator, 2, process)
   cfg = toy.make_config(path)
   sizes = count_rows()
-  commands.train(cfg, str(path / STREAMED))
-  (path / f'{process}.json').write_text(json.dumps(sizes))
   commands.train(cfg, str(path / BEGUN_BY_ONE))
+  (path / f'{process}.json').write_text(json.dumps(sizes))
   begin(cfg, path / BEGUN_BY_TWO, is_told=process == 1)
-  commands.train(labelled_config(path), str(path / LABELLED))
-  if parallel.is_writer():
-    shutil.copytree(path / LABELLED, path / SPLIT)
-  parallel.agree()
-  commands.train(labelled_config(path, model=4), str(path / SPLIT))
+  commands.train(labelled_config(path, model=2), str(path / LABELLED))
+  serving_commands.embed(
+      str(path / LABELLED), str(path / EMBEDDED), items=str(path / NEW_ITEMS)
+  )
 
 
 if __name__ == '__main__':
