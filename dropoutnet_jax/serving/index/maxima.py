@@ -2,13 +2,14 @@
 """Rows that may be among a user's best, by the maxima of groups of rows.
 
 The best `wanted` items of a user lie in the `wanted` groups of the highest
-maxima. So one compiled pass makes products and maxima, a sixteenth of the
-scores, and only the groups that matter are scored a second time: for a large
-batch the fewest instructions there are, and no thread waits for another's
-block longer than a product takes.
+maxima. So one compiled pass makes products, maxima of groups and maxima of
+groups of these, while all is in the cache; the highest of the latter say which
+of the former are looked at, and only the groups that matter are scored a second
+time: for a large batch the fewest instructions there are.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +21,8 @@ from dropoutnet_jax.serving.index import workers
 CHUNK = 1 << 14  # rows of one call, or
 _LONG = 4  # times as many, where there are: one call has less to begin
 LEAST = 1 << 16  # rows that are worth the compilation
-_BLOCK = 1 << 10  # rows of a product: what it gives stays in the cache
-GROUP = 16
+_BLOCK = 1 << 11  # rows of a product: what it gives stays in the cache
+GROUP = 16  # rows, and groups of a second level
 _AT_ONCE = 256  # groups scored again at a time: 2 MB of 128 columns
 _MANY_TIMES = 8  # hits per item asked for: more of them are ties without end
 _ROUNDING = 1e-5  # of the largest score
@@ -50,21 +51,29 @@ def candidates(
   padded = np.zeros((width, users.shape[1]), np.float32)
   padded[: len(users)] = users
   asked = jnp.asarray(padded)
-  made, starts = [], list(_starts(len(items)))
-  for part in map(slice, starts, [*starts[1:], len(items)]):
-    hidden = None
-    if allowed is not None and not allowed[part].all():
-      hidden = jnp.where(jnp.asarray(allowed[part]), 0.0, -jnp.inf)
-    made.append(_group_maxima(asked, _on_device(items[part]), hidden))
-  maxima = [np.asarray(part)[:, : len(users)] for part in made]
-  floor = np.nextafter(_floor(maxima, wanted), np.float32(-np.inf))
-  hits = [np.flatnonzero(part > floor) for part in maxima]
-  if sum(map(len, hits)) > _MANY_TIMES * wanted * len(users):
+  starts = list(_starts(len(items)))
+  chunks = [slice(*ends) for ends in zip(starts, [*starts[1:], len(items)])]
+  left = iter(range(len(chunks)))
+  levels: list[Any] = [None] * len(chunks)
+
+  # XLA splits products over all cores but not the maxima, during which another
+  # thread's product has the others.
+  def work(_: int) -> None:
+    for number in left:
+      part, hidden = chunks[number], None
+      if allowed is not None and not allowed[part].all():
+        hidden = jnp.where(jnp.asarray(allowed[part]), 0.0, -jnp.inf)
+      made = _group_maxima(asked, _on_device(items[part]), hidden)
+      levels[number] = [np.asarray(level)[:, : len(users)] for level in made]
+
+  workers.share(work, workers.number(len(chunks)))
+  floor = np.nextafter(_floor(levels, wanted), np.float32(-np.inf))
+  hits = [_above(*part, floor) for part in levels]
+  if sum(len(group) for group, _ in hits) > _MANY_TIMES * wanted * len(users):
     return None
-  pairs = [np.divmod(part, len(users)) for part in hits]
   first = np.asarray(starts) // GROUP
-  group = np.concatenate([n + part[0] for n, part in zip(first, pairs)])
-  user = np.concatenate([part[1] for part in pairs])
+  group = np.concatenate([n + part[0] for n, part in zip(first, hits)])
+  user = np.concatenate([part[1] for part in hits])
   number, place, score = _scored(users, items, group, user, floor)
   row = group[number] * GROUP + place
   user = user[number]
@@ -95,51 +104,66 @@ def _on_device(items: np.ndarray) -> jax.Array:
 @jax.jit
 def _group_maxima(
     users: jax.Array, items: jax.Array, hidden: jax.Array | None
-) -> jax.Array:
-  """Highest scores of groups of rows of a chunk: float32 [CHUNK / G, N].
+) -> tuple[jax.Array, jax.Array]:
+  """Highest scores of groups of rows of a chunk, and of groups of these.
 
   Args:
     users: [N, R].
     items: [CHUNK, R].
     hidden: [CHUNK], 0 or -inf, added to the scores of a row; or None.
+
+  Returns:
+    float32 [CHUNK / G, N] and [CHUNK / G / G, N].
   """
   size = min(_BLOCK, len(items))
 
   def of_block(
       _: None, block: tuple[jax.Array, jax.Array | None]
-  ) -> tuple[None, jax.Array]:
+  ) -> tuple[None, tuple[jax.Array, jax.Array]]:
     rows, less = block
     score = embeddings.dense_scores(rows, users)
     if less is not None:
       score = score + less[:, None]
-    score = score.reshape(size // GROUP, GROUP, -1)
-    highest = score[:, 0]
-    for place in range(1, GROUP):  # XLA's own reduction takes twice as long
-      highest = jnp.maximum(highest, score[:, place])
-    return None, highest
+    highest = _highest(score)
+    return None, (highest, _highest(highest))
 
   blocks = items.reshape(-1, size, items.shape[1])
   less = None if hidden is None else hidden.reshape(-1, size)
-  _, highest = jax.lax.scan(of_block, None, (blocks, less))
-  return highest.reshape(-1, len(users))
+  _, levels = jax.lax.scan(of_block, None, (blocks, less))
+  return jax.tree.map(lambda level: level.reshape(-1, len(users)), levels)
 
 
-def _floor(maxima: list[np.ndarray], wanted: int) -> np.ndarray:
+def _highest(score: jax.Array) -> jax.Array:
+  """Of groups of rows: [B, N] to [B / G, N]."""
+  grouped = score.reshape(-1, GROUP, score.shape[1])
+  found = grouped[:, 0]
+  for place in range(1, GROUP):  # XLA's own reduction takes twice as long
+    found = jnp.maximum(found, grouped[:, place])
+  return found
+
+
+def _floor(levels: list[Any], wanted: int) -> np.ndarray:
   """float32 [N], at most the `wanted`-th highest of all maxima.
 
-  It is that of the maxima of sixteen maxima each, where these are enough: each
-  is the score of an item of its own.
+  It is that of the second level where these are enough: each is the score of an
+  item of its own.
   """
-  if sum(map(len, maxima)) >= GROUP * wanted:
-    maxima = [
-        np.maximum.reduce(part.reshape(-1, GROUP, part.shape[1]), axis=1)
-        for part in maxima
-    ]
-  whole = np.concatenate(maxima)
+  is_enough = sum(len(second) for _, second in levels) >= wanted
+  whole = np.concatenate([part[int(is_enough)] for part in levels])
   place = len(whole) - wanted
   if place < 0:
     return np.full(whole.shape[1], -np.inf, np.float32)
   return np.partition(whole.T, place, axis=1)[:, place]
+
+
+def _above(
+    maxima: np.ndarray, second: np.ndarray, floor: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Groups and users, int64 [H] each, whose maxima [M, N] are above floors."""
+  outer, user = np.divmod(np.flatnonzero(second > floor), len(floor))
+  inside = maxima.reshape(len(second), GROUP, -1)[outer, :, user]
+  number, place = np.nonzero(inside > floor[user][:, None])
+  return outer[number] * GROUP + place, user[number]
 
 
 def _scored(
