@@ -225,8 +225,9 @@ class FeaturesConfig:
   # on; 'none', the features alone.
   preference: str = 'factors'
   # What a new row is told of is smoothed as by so many rows of the usual
-  # preference: few interactions of a new row are not what few are in training.
-  history_smoothing: float = 5.0
+  # preference, and trusted by half with so many interactions: few of a new row
+  # are not what few are in training.
+  history_smoothing: float = 3.0
   # Preference beside all that: how often a user or item was shown and reacted
   # to in training, in windows of so many days before its end; 0 is all of it.
   # Without the pair that is being trained on.

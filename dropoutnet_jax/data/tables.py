@@ -6,60 +6,20 @@ The arrays are NumPy on the host and become device arrays when they are placed.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import histories
 from dropoutnet_jax.data import popularity as popularity_lib
+from dropoutnet_jax.data import scaler as scaler_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import statistics
 from dropoutnet_jax.data import tokens as tokens_lib
-
-_CLIP = 5.0  # standard deviations; as published
-
-
-@flax.struct.dataclass
-class Scaler:
-  """Scales preference rows [B, P] for the tower.
-
-  'standard' standardises each column and clips at 5, as published; 'row'
-  gives rows of norm 1; 'unit' rows whose entries have about unit variance;
-  'none' leaves them. Kept with the run, so that entities that come later are
-  scaled the same way. The mean is there whatever the kind.
-  """
-
-  mean: Any  # float32 [P]
-  scale: Any  # float32 [P]
-  kind: str = flax.struct.field(pytree_node=False)
-
-  def __call__(self, x: Any) -> Any:
-    """float32 [B, P] -> float32 [B, P]."""
-    if self.kind == 'standard':
-      x = (x - self.mean[None, :]) / self.scale[None, :]
-      return jnp.clip(x, -_CLIP, _CLIP)
-    if self.kind in ('row', 'unit'):
-      square = jnp.sum(x * x, axis=-1, keepdims=True)
-      size = 1.0 if self.kind == 'row' else x.shape[-1] ** 0.5
-      return x * (size / jnp.sqrt(jnp.where(square > 0, square, 1.0)))
-    return x
-
-
-def fit_scaler(values: np.ndarray, kind: str) -> Scaler:
-  """Fits on the rows of present entities, float32 [N, P]."""
-  width = values.shape[1]
-  mean, scale = np.zeros(width, np.float32), np.ones(width, np.float32)
-  if len(values):
-    mean = values.mean(axis=0, dtype=np.float64).astype(np.float32)
-    if kind == 'standard':
-      deviation = values.std(axis=0, dtype=np.float64).astype(np.float32)
-      scale = np.where(deviation > 1e-8, deviation, 1.0).astype(np.float32)
-  return Scaler(mean, scale, kind)
 
 
 @flax.struct.dataclass
@@ -81,6 +41,21 @@ class PreferenceFeatures:
     return PreferenceFeatures(
         self.dense[rows], self.tokens[rows], self.known[rows]
     )
+
+
+class Told(NamedTuple):
+  """What C rows were told of, after training.
+
+  Attributes:
+    preference: float32 [C, P], scaled.
+    present: bool [C], whether there is any.
+    trust: float32 [C], weight of what a tower says of it, beside what it says
+      without (model/trust.py).
+  """
+
+  preference: np.ndarray
+  present: np.ndarray
+  trust: np.ndarray
 
 
 @flax.struct.dataclass
@@ -107,7 +82,9 @@ class SideTable:
     tokens: content that embeddings are looked up for; None without any.
     features: preference beside factors or histories; None without any.
     counts: statistics of training, beside both; None without any.
-    history_smoothing: usual rows that count in what new rows are told of.
+    trust: float32 [N], of `Told`; 1 for all others. None where it is 1 for all.
+    history_smoothing: usual rows that count in what new rows are told of, and
+      reactions that it takes to trust them by half.
   """
 
   content: Any
@@ -116,11 +93,12 @@ class SideTable:
   factors: Any
   history_total: Any
   history_count: Any
-  preference_scaler: Scaler
-  history_scaler: Scaler
+  preference_scaler: scaler_lib.Scaler
+  history_scaler: scaler_lib.Scaler
   tokens: tokens_lib.Tokens | None = None
   features: PreferenceFeatures | None = None
   counts: statistics.Counts | None = None
+  trust: Any = None
   history_smoothing: float = flax.struct.field(pytree_node=False, default=0.0)
 
   @property
@@ -156,7 +134,7 @@ class SideTable:
       met: scipy.sparse.csr_array,
       factors: np.ndarray,
       is_new: np.ndarray | bool = True,
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> Told:
     """The transform of Algorithm 1, for histories beyond training.
 
     Args:
@@ -164,9 +142,6 @@ class SideTable:
       factors: float32 [M, P] of the other side; rows of zeros do not count.
       is_new: bool [C] or one for all, whether training had nothing of a row;
         see `_told`.
-
-    Returns:
-      Preference float32 [C, P], scaled, and whether it is present, bool [C].
     """
     met = blocks.pattern(met)
     count = _lengths(met, factors)
@@ -178,7 +153,7 @@ class SideTable:
       met: scipy.sparse.csr_array,
       factors: np.ndarray,
       is_new: np.ndarray | bool = True,
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> Told:
     """The same of factors [C, P] that the teacher made of histories [C, M]."""
     count = _lengths(blocks.pattern(met), factors)
     total = count[:, None] * folded
@@ -188,20 +163,42 @@ class SideTable:
       self,
       total: np.ndarray,
       count: np.ndarray,
-      scaler: Scaler,
+      scaler: scaler_lib.Scaler,
       is_new: np.ndarray | bool,
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> Told:
     """Means of rows that were told of after training.
 
     In training a row of one pair is one that hardly anybody cared for in all
     its time; a new one has only just come, and one pair says next to nothing
-    of it. So `history_smoothing` usual rows count in the mean of a new one.
+    of it. So `history_smoothing` usual rows count in the mean of a new one, and
+    as many pairs of nothing in how far it is trusted.
     """
     usual = np.where(is_new, self.history_smoothing, 0.0)
     usual = np.broadcast_to(usual, count.shape).astype(np.float32)
     mean = total + np.outer(usual, scaler.mean)
-    mean /= np.where(count > 0, count + usual, 1)[:, None]
-    return np.asarray(scaler(mean.astype(np.float32))), count > 0
+    number = np.where(count > 0, count + usual, 1)
+    mean /= number[:, None]
+    return Told(
+        np.asarray(scaler(mean.astype(np.float32))),
+        count > 0,
+        np.where(count > 0, count / number, 1).astype(np.float32),
+    )
+
+  def with_told(self, rows: np.ndarray, told: Told) -> 'SideTable':
+    """The table of NumPy arrays where rows [C] were told of this [C]."""
+    trust = self.trust
+    if trust is None:
+      trust = np.ones(len(self.present), np.float32)
+    table = dataclasses.replace(
+        self,
+        preference=self.preference.copy(),
+        present=self.present.copy(),
+        trust=trust.copy(),
+    )
+    value = np.where(told.present[:, None], told.preference, 0)
+    table.preference[rows], table.present[rows] = value, told.present
+    table.trust[rows] = told.trust
+    return table
 
   def with_reactions(self, rows: np.ndarray, number: np.ndarray) -> 'SideTable':
     """The table where rows [C] have so many more reactions [C], all of now.
@@ -328,7 +325,7 @@ def make_side(
   """
   if preference is None:
     preference = factors
-  scaler = fit_scaler(preference[present], scaling)
+  scaler = scaler_lib.fit(preference[present], scaling)
   scaled = np.asarray(scaler(preference), np.float32)
   total, count = history.total(other_factors), history.count
   mean = total[count > 0] / count[count > 0, None]
@@ -340,7 +337,7 @@ def make_side(
       history_total=total,
       history_count=count,
       preference_scaler=scaler,
-      history_scaler=fit_scaler(mean, scaling),
+      history_scaler=scaler_lib.fit(mean, scaling),
       history_smoothing=history_smoothing,
   )
 

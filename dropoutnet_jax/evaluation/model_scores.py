@@ -23,11 +23,11 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import split_methods
 from dropoutnet_jax.model import embeddings
-from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.model import trust
 
 _ROWS = 2048  # embedded at once, at most
 
@@ -42,16 +42,24 @@ def make_embed(
       variables: Any, side: tables_lib.SideTable, rows: jax.Array
   ) -> jax.Array:
     own = objective.preference(side, rows)
-    state = jnp.full(rows.shape, input_dropout.AS_IS)
-    preference = tower_inputs.preference(
-        side, rows, own, own, state, counted=statistics.whole(side, rows)
-    )
     content = tower_inputs.content(side, rows)
-    with jax.default_matmul_precision('highest'):
-      embedding: Any = model.apply(
-          variables, preference, content, method=method
+
+    def in_state(state: int) -> jax.Array:
+      preference = tower_inputs.preference(
+          side,
+          rows,
+          own,
+          own,
+          jnp.full(rows.shape, state),
+          counted=statistics.whole(side, rows),
       )
-    return embedding.dense
+      with jax.default_matmul_precision('highest'):
+        embedding: Any = model.apply(
+            variables, preference, content, method=method
+        )
+      return embedding.dense
+
+    return trust.blended(in_state, side, rows, model.settings.normalize)
 
   return embed
 
@@ -188,24 +196,24 @@ class Scorer:
 
     return score_rows
 
-  def with_preference(
-      self, side: str, rows: np.ndarray, value: np.ndarray, present: np.ndarray
+  def with_told(
+      self, side: str, rows: np.ndarray, told: tables_lib.Told
   ) -> 'Scorer':
-    """The same model where rows [C] have other factors or histories.
+    """The same model where rows [C] of a side were told of this [C].
 
     Features of their preference stay as they are: none of cold rows.
-
-    Args:
-      side: 'user' or 'item'.
-      rows: int [C].
-      value: float32 [C, P], scaled as in the tables.
-      present: bool [C].
     """
     table: Any = getattr(self.tables, side)
-    value = np.where(present[:, None], value, 0.0)
+    trusted = table.trust
+    if trusted is None:
+      trusted = np.ones(len(table.present), np.float32)
+      if self.embedder.split is not None:
+        trusted = parallel.put(trusted, table.present.sharding)
+    value = np.where(told.present[:, None], told.preference, 0.0)
     table = table.replace(
         preference=table_shards.with_rows(table.preference, rows, value),
-        present=table_shards.with_rows(table.present, rows, present),
+        present=table_shards.with_rows(table.present, rows, told.present),
+        trust=table_shards.with_rows(trusted, rows, told.trust),
     )
     tables = dataclasses.replace(self.tables, **{side: table})
     return dataclasses.replace(self, tables=tables)

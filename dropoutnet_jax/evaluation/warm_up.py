@@ -292,7 +292,7 @@ def make_methods(
     told = told.with_histories(rows, shown)
   if cfg.features.preference != 'none':
     met = _factors(problem, scorer, cfg, other)
-    told = told.with_preference(side, rows, *table.history_means(shown, met))
+    told = told.with_told(side, rows, table.history_means(shown, met))
   methods = told.methods()
   factors = getattr(problem.factors, other)
   # Factors from elsewhere were not fitted with these settings.
@@ -301,8 +301,7 @@ def make_methods(
   folded = teacher.fold_in(factors, shown, cfg.teacher)
   methods['teacher'] = teacher_method(problem, warm_up, folded)
   if cfg.features.preference == 'factors':
-    means = table.folded_in(folded, shown, factors)
-    told = told.with_preference(side, rows, *means)
+    told = told.with_told(side, rows, table.folded_in(folded, shown, factors))
     methods |= {
         f'{name}, folded in': method for name, method in told.methods().items()
     }

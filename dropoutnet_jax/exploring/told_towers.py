@@ -3,7 +3,8 @@
 
 Nothing is trained: what a new item is to the towers is the transform of
 Algorithm 1, the mean of the factors of those who clicked on it and of a few
-usual items (`features.history_smoothing`), and likewise of a new user. Rows of
+usual items (`features.history_smoothing`), trusted by and by; and likewise of a
+new user. Rows of
 the training stay as they are.
 """
 
@@ -79,9 +80,8 @@ class ToldTowers:
     size = 1 << (len(rows) - 1).bit_length()
     padded = np.append(rows, np.full(size - len(rows), rows[0]))
     history = scipy.sparse.csr_array(met[padded])
-    value, present = table.history_means(history, other.factors)
-    table.preference[padded] = np.where(present[:, None], value, 0)
-    table.present[padded] = present
+    means = table.history_means(history, other.factors)
+    table = self.tables[side] = table.with_told(padded, means)
     told = table.select(padded).with_reactions(
         np.arange(size), np.diff(history.indptr)
     )

@@ -30,10 +30,12 @@ from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.exploring import masks
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.model import input_dropout
 from dropoutnet_jax.model import objective
 from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.model import trust
 
 _PART = 2048  # rows embedded at a time, at most
 _SIZES = (8, 64, 256, 1024, _PART)  # then powers of two
@@ -239,23 +241,28 @@ def make_embed(
     rows = jnp.arange(len(count))
     own = objective.preference(table, rows)
     of_preference, of_content = jax.random.split(key)
-    masked, state = masks.preference(of_preference, own, count, rate)
-    preference = tower_inputs.preference(
-        table,
-        rows,
-        masked,
-        masked,
-        state,
-        counted=statistics.whole(table, rows),
-    )
+    masked, masked_state = masks.preference(of_preference, own, count, rate)
     content = masks.content(
         of_content, tower_inputs.content(table, rows), count, keeps_norm
     )
-    with jax.default_matmul_precision('highest'):
-      embedding: Any = model.apply(
-          variables, preference, content, method=f'embed_{side}s'
+
+    def in_state(state: int) -> jax.Array:
+      is_dropped = state == input_dropout.DROPPED
+      preference = tower_inputs.preference(
+          table,
+          rows,
+          masked,
+          masked,
+          jnp.full(rows.shape, state) if is_dropped else masked_state,
+          counted=statistics.whole(table, rows),
       )
-    return embedding.dense
+      with jax.default_matmul_precision('highest'):
+        embedding: Any = model.apply(
+            variables, preference, content, method=f'embed_{side}s'
+        )
+      return embedding.dense
+
+    return trust.blended(in_state, table, rows, model.settings.normalize)
 
   return embed
 

@@ -48,7 +48,8 @@ _METHODS = {
     'model, folded in': (
         "the model where the teacher's factors of a new row are solved for "
         'from the interactions shown, instead of their mean; beside either, a '
-        'few usual rows count (features.history_smoothing)'
+        'few usual rows count, and what the model says of the content alone '
+        '(features.history_smoothing)'
     ),
     'tower, folded in': 'as above, for the towers alone',
 }

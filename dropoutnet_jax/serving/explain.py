@@ -338,10 +338,10 @@ def _without_items(
   )
   histories[1 + np.arange(len(items)), items] = 0
   is_new = np.repeat(model.row_tables.is_new('user', row), len(items) + 1)
-  value, present = model.row_tables.preference(
+  told = model.row_tables.preference(
       'user', scipy.sparse.csr_array(histories), is_new
   )
-  changed = table.select(np.zeros(len(value), np.int64))
-  changed.preference[:], changed.present[:] = value, present
+  rows = np.arange(len(told.present))
+  changed = table.select(np.zeros_like(rows)).with_told(rows, told)
   scores = model.embed_table('user', changed) @ item_emb
   return list(zip(items.tolist(), (scores[0] - scores[1:]).tolist()))

@@ -134,10 +134,9 @@ def errors_of(folder: str, expected: _Expected) -> dict[str, float]:
     UserError: if a process fails, or an error is above the tolerance.
   """
   here = pathlib.Path(__file__).parent
-  stablehlo = _run(
-      here / 'stablehlo_reload.py', folder, {'JAX_PLATFORMS': 'cpu'}
-  )
-  runtime = _run(pathlib.Path(folder, 'numpy_runtime.py'), folder, {})
+  settings = {'JAX_PLATFORMS': 'cpu'}
+  stablehlo = _run(here / 'stablehlo_reload.py', folder, settings)
+  runtime = _run(here / 'numpy_reload.py', folder, {})
   found = {
       'stablehlo towers': expected.tower_error(stablehlo),
       'numpy towers': expected.tower_error(runtime),

@@ -34,10 +34,11 @@ from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.model import trust
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.training import resident
 
-FORMAT = 3
+FORMAT = 4
 MANIFEST = 'manifest.json'
 STATE = 'service.sqlite'  # of a service, where it is told no other place
 WEIGHTS = 'towers.safetensors'
@@ -144,7 +145,8 @@ def _read(folder: str, manifest: dict[str, Any], cfg: config.Config) -> Parts:
       for side, about in manifest['sides'].items()
   }
   embedder = _Embedder(
-      towers.TwoTower(cfg.model), {side: _tower(folder, side) for side in SIDES}
+      towers.TwoTower(cfg.model),
+      {side: _tower(folder, side, cfg.model.normalize) for side in SIDES},
   )
   scorer = model_scores.Scorer(
       embedder,
@@ -204,7 +206,7 @@ def _read_weights(path: str) -> dict[str, jax.Array]:
   return {name: jnp.asarray(value) for name, value in found.items()}
 
 
-def _tower(folder: str, side: str) -> _Embed:
+def _tower(folder: str, side: str, is_unit: bool) -> _Embed:
   """A tower of the export, as the run has its own."""
   path = os.path.join(folder, tower_file(side))
   try:
@@ -220,7 +222,9 @@ def _tower(folder: str, side: str) -> _Embed:
   def embed(
       variables: Any, table: tables_lib.SideTable, rows: jax.Array
   ) -> jax.Array:
-    inputs = tower_export.inputs_of_rows(table, rows)
-    return tower.call(variables[side], inputs)
+    in_state = lambda state: tower.call(
+        variables[side], tower_export.inputs_of_rows(table, rows, state)
+    )
+    return trust.blended(in_state, table, rows, is_unit)
 
   return embed

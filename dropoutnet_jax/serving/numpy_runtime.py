@@ -19,7 +19,6 @@ import functools
 import importlib.util
 import json
 import os
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -228,7 +227,10 @@ class Model:
     )
 
   def told(self, side: str, inputs: Arrays, met: Any) -> Arrays:
-    """Inputs of rows that met others of the run [N, M], and no one else."""
+    """Inputs of rows that met others of the run [N, M], and no one else.
+
+    With 'trust' float32 [N], the weight of what they met.
+    """
     inputs, about = dict(inputs), self.manifest['sides'][side]
     present, fold_in = inputs['present'], self.manifest['fold_in']
     if self.manifest['preference'] != 'none':
@@ -242,10 +244,13 @@ class Model:
       # New rows alone have histories here: the usual one counts as some rows.
       smoothing, found = about['history_smoothing'], count > 0
       total += smoothing * self._arrays[f'{side}/{kind}_mean']
-      value = total / np.where(found, count + smoothing, 1)[:, None]
+      number = np.where(found, count + smoothing, 1)
+      value = total / number[:, None]
       value = np.where(found[:, None], self._scaled(side, kind, value), 0)
       inputs['preference'] = value.astype(np.float32)
       present = present | found
+      trust = np.where(found, count / number, 1)
+      inputs['trust'] = trust.astype(np.float32)
     if about['counts']:
       number = np.diff(met.indptr)
       counted = _counted(number, about['counts'])
@@ -268,7 +273,24 @@ class Model:
     return value if how == 'none' else _unit(value) * size
 
   def tower(self, side: str, inputs: Arrays) -> np.ndarray:
-    """What a tower makes of encoded arrays: float32 [N, R]."""
+    """What a tower makes of encoded arrays: float32 [N, R].
+
+    With 'trust', the mean of that and of what it makes without preference.
+    """
+    whole = self._tower(side, inputs)
+    if 'trust' not in inputs:
+      return whole
+    is_told = lambda name: name.startswith(('preference', 'present'))
+    bare = {
+        name: np.zeros_like(x) if is_told(name) else x
+        for name, x in inputs.items()
+    }
+    trust = inputs['trust'][:, None]
+    mean = trust * whole + (1 - trust) * self._tower(side, bare)
+    is_unit = self.manifest['sides'][side]['steps'][-1].get('by') == 'unit'
+    return _unit(mean) if is_unit else mean
+
+  def _tower(self, side: str, inputs: Arrays) -> np.ndarray:
     found: Arrays = dict(inputs)
     for step in self.manifest['sides'][side]['steps']:
       arrays = [found[name] for name in step['of']]
@@ -373,27 +395,3 @@ _STEPS: dict[str, Any] = {
     'layer_norm': _layer_norm,
     'pool': _pool,
 }
-
-
-def _check(folder: str, output: str) -> None:
-  """Towers and scores of the rows that the export is checked with, as npz."""
-  model, rows = load(folder), read_safetensors(f'{folder}/check.safetensors')
-  found, known, told = {}, {}, {}
-  for side, every in (('user', model.users), ('item', model.items)):
-    names = model.manifest['sides'][side]['inputs']
-    inputs = {name: rows[f'{side}/inputs/{name}'] for name in names}
-    found[side] = model.tower(side, inputs)
-    row, met = rows[f'{side}/rows'], sparse_of(rows, f'{side}/met')
-    part = every.sparse if every.sparse is None else every.sparse[row]
-    known[side] = Embeddings(None, every.dense[row], part)
-    ids = (model.items if side == 'user' else model.users).ids or []
-    lists = np.split(met.indices, met.indptr[1:-1])
-    told[side] = model.embed(side, None, [[ids[n] for n in x] for x in lists])
-  found['known'] = model.score(known['user'], known['item'])
-  found['told_users'] = model.score(told['user'], known['item'])
-  found['told_items'] = model.score(known['user'], told['item'])
-  np.savez(output, **found)  # type: ignore[arg-type]
-
-
-if __name__ == '__main__':
-  _check(*sys.argv[1:])

@@ -109,7 +109,7 @@ class RowTables:
       side: str,
       histories: scipy.sparse.csr_array,
       is_new: np.ndarray,
-  ) -> tuple[np.ndarray, np.ndarray]:
+  ) -> tables_lib.Told:
     """As `told_preference.preference`, quick for few rows."""
     fold = None
     if told_preference.can_fold_in(self.cfg):
@@ -161,9 +161,5 @@ class RowTables:
       return table
     row = rows.preference_row()[told]
     histories = rows_lib.joined(self.training_pairs(side, row), more[told])
-    value, present = self.preference(side, histories, self.is_new(side, row))
-    table = dataclasses.replace(
-        table, preference=table.preference.copy(), present=table.present.copy()
-    )
-    table.preference[told], table.present[told] = value, present
-    return table
+    found = self.preference(side, histories, self.is_new(side, row))
+    return table.with_told(told, found)

@@ -43,15 +43,19 @@ def inputs_of(table: tables_lib.SideTable) -> _Arrays:
   return inputs_of_rows(table, jnp.arange(len(table.present)))
 
 
-def inputs_of_rows(table: tables_lib.SideTable, rows: jax.Array) -> _Arrays:
-  """The same of some rows, int [N]."""
+def inputs_of_rows(
+    table: tables_lib.SideTable,
+    rows: jax.Array,
+    state: int = input_dropout.AS_IS,
+) -> _Arrays:
+  """The same of some rows, int [N], in a state of input dropout."""
   own = objective.preference(table, rows)
   preference = tower_inputs.preference(
       table,
       rows,
       own,
       own,
-      jnp.full(rows.shape, input_dropout.AS_IS),
+      jnp.full(rows.shape, state),
       counted=statistics.whole(table, rows),
   )
   content = tower_inputs.content(table, rows)

@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax.data import histories
+from dropoutnet_jax.data import scaler as scaler_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import tables
 
@@ -49,7 +50,7 @@ def test_standard_scaler_standardises_and_clips():
   rng = np.random.default_rng(0)
   values = rng.normal(size=(50, 4)).astype(np.float32) * [1, 10, 0.1, 3] + 7
   values = values.astype(np.float32)
-  scaler = tables.fit_scaler(values, 'standard')
+  scaler = scaler_lib.fit(values, 'standard')
   far = np.concatenate([values, values * 100]).astype(np.float32)
   got = np.asarray(scaler(far))
   np.testing.assert_allclose(got, slow_standard(far, values), atol=2e-4)
@@ -60,25 +61,25 @@ def test_standard_scaler_standardises_and_clips():
 
 def test_constant_column_becomes_zero_and_not_infinite():
   values = np.full((5, 2), 3.0, np.float32)
-  scaler = tables.fit_scaler(values, 'standard')
+  scaler = scaler_lib.fit(values, 'standard')
   np.testing.assert_array_equal(scaler(values), np.zeros((5, 2)))
 
 
 def test_scaler_of_no_rows_changes_nothing():
-  scaler = tables.fit_scaler(np.zeros((0, 2), np.float32), 'standard')
+  scaler = scaler_lib.fit(np.zeros((0, 2), np.float32), 'standard')
   x = np.array([[0.5, -2.0]], np.float32)
   np.testing.assert_array_equal(scaler(x), x)
 
 
 def test_row_scaler_gives_norm_one_and_keeps_zero_rows():
   x = np.array([[3.0, 4.0], [0.0, 0.0], [0.0, -2.0]], np.float32)
-  scaler = tables.fit_scaler(x, 'row')
+  scaler = scaler_lib.fit(x, 'row')
   np.testing.assert_allclose(scaler(x), [[0.6, 0.8], [0, 0], [0, -1]])
 
 
 def test_scaler_none_leaves_the_values():
   x = np.array([[3.0, -40.0]], np.float32)
-  np.testing.assert_array_equal(tables.fit_scaler(x, 'none')(x), x)
+  np.testing.assert_array_equal(scaler_lib.fit(x, 'none')(x), x)
 
 
 @pytest.mark.parametrize('side', ['user', 'item'])
@@ -186,8 +187,8 @@ def test_rows_of_a_table_and_new_ones():
 
 def test_histories_of_new_rows_are_smoothed():
   """By hand: three rows, of which training had the second."""
-  scaler = tables.Scaler(np.ones(2), np.full(2, 2.0), 'standard')
-  other = tables.Scaler(np.zeros(2), np.ones(2), 'none')
+  scaler = scaler_lib.Scaler(np.ones(2), np.full(2, 2.0), 'standard')
+  other = scaler_lib.Scaler(np.zeros(2), np.ones(2), 'none')
   table = tables.SideTable(*[None] * 6, other, scaler, history_smoothing=2.0)
   met = scipy.sparse.csr_array(
       np.array([[1, 1, 1], [1, 1, 0], [0, 0, 1]], np.float32)
@@ -195,29 +196,32 @@ def test_histories_of_new_rows_are_smoothed():
   # The last one has no factors.
   factors = np.array([[2.0, 4.0], [4.0, 0.0], [0.0, 0.0]], np.float32)
   is_new = np.array([True, False, True])
-  value, found = table.history_means(met, factors, is_new)
+  value, found, trust = table.history_means(met, factors, is_new)
   assert found.tolist() == [True, True, False]
+  assert trust.tolist() == [2 / (2 + 2), 1, 1]
   # (2 + 4 + 2 * 1) / 4 and (4 + 0 + 2 * 1) / 4; then less 1, by 2.
   np.testing.assert_allclose(value[0], [(2 - 1) / 2, (1.5 - 1) / 2])
   np.testing.assert_allclose(value[1], [(3 - 1) / 2, (2 - 1) / 2])
   folded = np.array([[6.0, 0.0], [6.0, 0.0], [0.0, 0.0]], np.float32)
-  value, found = table.folded_in(folded, met, factors, is_new)
+  value, found, trust = table.folded_in(folded, met, factors, is_new)
   assert found.tolist() == [True, True, False]
+  assert trust.tolist() == [2 / (2 + 2), 1, 1]
   np.testing.assert_allclose(value[:2], [[6 * 2 / 4, 0], [6, 0]], rtol=1e-6)
   # Weights, also those of 0, are the teacher's: each pair counts once.
   for weight in (0, 3):
     weighted = met.copy()
     weighted.data[:] = weight
-    again, found = table.folded_in(folded, weighted, factors, is_new)
+    again, found, _ = table.folded_in(folded, weighted, factors, is_new)
     assert found.tolist() == [True, True, False]
     np.testing.assert_array_equal(again, value)
-    means, _ = table.history_means(weighted, factors, is_new)
-    expected, _ = table.history_means(met, factors, is_new)
-    np.testing.assert_array_equal(means, expected)
+    means = table.history_means(weighted, factors, is_new)
+    expected = table.history_means(met, factors, is_new)
+    np.testing.assert_array_equal(means.preference, expected.preference)
   # Without smoothing, they are what they were told.
   plain = dataclasses.replace(table, history_smoothing=0.0)
-  value, found = plain.folded_in(folded, met, factors)
+  value, found, trust = plain.folded_in(folded, met, factors)
   assert found.tolist() == [True, True, False]
+  assert trust.tolist() == [1, 1, 1]
   np.testing.assert_allclose(value, folded, rtol=1e-6)
 
 

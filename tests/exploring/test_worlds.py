@@ -153,7 +153,7 @@ def test_clicks_reach_the_towers_through_the_transform(run, known):
   means = scorer.tables.item.history_means(
       scipy.sparse.csr_array(met), np.asarray(scorer.tables.user.factors)
   )
-  with_history = scorer.with_preference('item', rows, *means)
+  with_history = scorer.with_told('item', rows, means)
   expected = with_history.all_embeddings()['item'][new]
   np.testing.assert_allclose(one.belief.mean[0, :-1], expected, atol=1e-6)
   assert np.any(np.abs(expected - known.items[new]) > 1e-6)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dropoutnet_jax import config
-from dropoutnet_jax.data import tables
+from dropoutnet_jax.data import scaler as scaler_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import objective
 
@@ -36,7 +36,7 @@ def make_side(kind='none'):
       present=jnp.asarray(present),
       history_total=jnp.asarray([h.sum(axis=0) for h in history]),
       history_count=jnp.asarray(count),
-      history_scaler=tables.fit_scaler(np.array(means), kind),
+      history_scaler=scaler_lib.fit(np.array(means), kind),
   )
   return side, history
 

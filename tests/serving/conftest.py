@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import json
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.serving import export
 from dropoutnet_jax.serving import export_check
+from dropoutnet_jax.serving import numpy_reload
 from dropoutnet_jax.serving import numpy_runtime
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import stablehlo_reload
@@ -205,8 +207,11 @@ def in_this_process(script, folder, more):
   """For `export_check._run`: no fresh process, which takes seconds."""
   del more
   output = str(pathlib.Path(folder).parent / 'found.npz')
-  if script.name == 'numpy_runtime.py':
-    numpy_runtime._check(folder, output)
+  if script.name == 'numpy_reload.py':
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setitem(sys.modules, 'numpy_runtime', numpy_runtime)
+      patch.syspath_prepend(folder)
+      numpy_reload.main(folder, output)
   else:
     stablehlo_reload.main(folder, output)
   with np.load(output) as arrays:

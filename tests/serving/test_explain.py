@@ -136,7 +136,7 @@ def _towers_when_told(model, row, met):
     history = scipy.sparse.csr_array(
         np.isin(np.arange(number), known)[None].astype(np.float32)
     )
-    value, present = told_preference.preference(
+    preference = told_preference.preference(
         ranker.cfg,
         ranker.problem,
         ranker.scorer.tables,
@@ -145,7 +145,7 @@ def _towers_when_told(model, row, met):
         np.array([True]),
     )
     told = ranker.scorer.with_reactions('user', cold, np.array([len(met)]))
-    emb = told.with_preference('user', cold, value, present).all_embeddings()
+    emb = told.with_told('user', cold, preference).all_embeddings()
     return ranker.scorer.tower_weight * (emb['user'][row] @ emb['item'][5])
 
   return score
@@ -195,7 +195,7 @@ def test_of_a_forgotten_user_what_is_told_alone_counts(model):
   def score(kept):
     some = history.copy()
     some[0, [n for n in met if n not in kept]] = 0
-    value, present = told_preference.preference(
+    value, present, trust = told_preference.preference(
         ranker.cfg,
         ranker.problem,
         ranker.scorer.tables,
@@ -203,7 +203,9 @@ def test_of_a_forgotten_user_what_is_told_alone_counts(model):
         scipy.sparse.csr_array(some),
         np.array([True]),
     )
-    table = dataclasses.replace(read, preference=value, present=present)
+    table = dataclasses.replace(
+        read, preference=value, present=present, trust=trust
+    )
     tower = ranker.embed_table('user', table)[0]
     return float(ranker.scorer.tower_weight * (tower @ item_emb))
 

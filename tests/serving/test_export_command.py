@@ -245,7 +245,7 @@ _run = export_check._run
             'The export differs from the model: stablehlo towers',
         ),
         (_gives_nan, 'stablehlo towers by inf, numpy towers by inf'),
-        (_fails, 'The export cannot be loaded by numpy_runtime.py: '),
+        (_fails, 'The export cannot be loaded by numpy_reload.py: '),
     ],
 )
 def test_an_export_that_is_not_the_model_is_none(

@@ -45,7 +45,7 @@ def test_the_own_teacher_folds_in(shop):
   """By the normal equations of Hu, Koren & Volinsky, in float64."""
   cfg, tables = _changed(shop.model)
   histories, trained = _histories(shop.model)
-  value, present = told_preference.preference(
+  value, present, trust = told_preference.preference(
       cfg, shop.model.problem, tables, 'user', histories, np.ones(3, bool)
   )
   np.testing.assert_array_equal(present, [True, False, False])
@@ -57,6 +57,7 @@ def test_the_own_teacher_folds_in(shop):
   gram += own.T @ (extra[:, None] * own)
   folded = np.linalg.solve(gram, own.T @ (1 + extra))
   scaler = tables.user.preference_scaler
+  np.testing.assert_allclose(trust, [2 / (2 + SMOOTHING), 1, 1])
   folded = (2 * folded + SMOOTHING * scaler.mean) / (2 + SMOOTHING)
   expected = np.clip((folded - scaler.mean) / scaler.scale, -5, 5)
   np.testing.assert_allclose(value[0], expected, rtol=1e-3, atol=1e-5)
@@ -80,13 +81,14 @@ def test_few_rows_are_folded_in_alike(shop):
 def test_factors_from_elsewhere_are_averaged(shop):
   cfg, tables = _changed(shop.model, source='published')
   histories, trained = _histories(shop.model)
-  value, present = told_preference.preference(
+  value, present, trust = told_preference.preference(
       cfg, shop.model.problem, tables, 'user', histories, np.ones(3, bool)
   )
   np.testing.assert_array_equal(present, [True, False, False])
   assert not value[1:].any()
   mean = shop.model.problem.factors.item[trained].mean(axis=0)
   scaler = tables.user.history_scaler
+  np.testing.assert_allclose(trust, [2 / (2 + SMOOTHING), 1, 1])
   mean = (2 * mean + SMOOTHING * scaler.mean) / (2 + SMOOTHING)
   expected = np.clip((mean - scaler.mean) / scaler.scale, -5, 5)
   np.testing.assert_allclose(value[0], expected, rtol=1e-4)
@@ -101,10 +103,11 @@ def test_content_of_histories_is_averaged_as_in_training(shop):
   histories = scipy.sparse.csr_array(
       scipy.sparse.vstack([histories, model.likes[rows]])
   )
-  value, present = told_preference.preference(
+  value, present, trust = told_preference.preference(
       cfg, model.problem, tables, 'user', histories, np.arange(6) < 3
   )
   np.testing.assert_array_equal(present, [True, True, False, True, True, True])
+  assert trust[3:].tolist() == [1, 1, 1]
   expected = np.asarray(tables.user.preference)[rows]
   np.testing.assert_allclose(value[3:], expected, rtol=1e-4, atol=1e-5)
 

@@ -16,6 +16,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax import profiles
+from dropoutnet_jax.data import scaler as scaler_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.data import tokens as tokens_lib
 from dropoutnet_jax.model import input_dropout
@@ -73,7 +74,7 @@ def _tokens(rng, rows, table):
 
 
 def _side(rng, name, rows):
-  none = tables_lib.fit_scaler(np.zeros((0, 0)), 'none')
+  none = scaler_lib.fit(np.zeros((0, 0)), 'none')
   nothing = jnp.zeros((rows, 0), jnp.float32)
   draw = lambda width: jnp.float32(3 * rng.normal(size=(rows, width)))
   return tables_lib.SideTable(

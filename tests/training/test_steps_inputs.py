@@ -15,6 +15,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax import parallel
 from dropoutnet_jax.data import batches
+from dropoutnet_jax.data import scaler as scaler_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.training import resident
@@ -40,7 +41,7 @@ def make_world(seed=0):
 
 def make_tables(likes, user_factors, item_factors):
   """Unscaled tables, also of factors that are being differentiated."""
-  unscaled = tables_lib.fit_scaler(np.zeros((0, WIDTH)), 'none')
+  unscaled = scaler_lib.fit(np.zeros((0, WIDTH)), 'none')
 
   def side(mine, other, likes):
     present = likes.any(axis=1)

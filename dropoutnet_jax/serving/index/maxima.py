@@ -68,7 +68,7 @@ def candidates(
 
   workers.share(work, workers.number(len(chunks)))
   floor = np.nextafter(_floor(levels, wanted), np.float32(-np.inf))
-  hits = [_above(*part, floor) for part in levels]
+  hits = [_above(maxima, second, floor) for maxima, second in levels]
   if sum(len(group) for group, _ in hits) > _MANY_TIMES * wanted * len(users):
     return None
   first = np.asarray(starts) // GROUP
