@@ -46,7 +46,7 @@ def make_find(
 
   Args:
     cfg: the experiment.
-    names: of tables of embeddings whose rows are touched alone.
+    names: of tables of embeddings whose rows a step takes out.
     mesh: of the devices, each of which gets all of the ids.
     if_fewer: leaves out tables of which a device has no more rows than these.
   """
