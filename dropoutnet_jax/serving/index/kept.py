@@ -41,7 +41,8 @@ class Kept:
     """Is one of several.
 
     Args:
-      shared: float32 [W, N], of each thread the score of its place wanted / W.
+      shared: float32 [W, N], of each thread the score of its place wanted / W;
+        at first -inf, or what `wanted` of other rows reach.
       number: of this one, which writes a row of it.
       wanted: to keep of each user.
     """
@@ -55,7 +56,7 @@ class Kept:
     self._pending: list[tuple[np.ndarray, ...]] = []
     self._number = 0
     self._limit = min(num_users * wanted, _PENDING)
-    self._is_first = True
+    self._is_first = bool(np.isneginf(shared).any())
 
   def add(self, score: np.ndarray, highest: np.ndarray, first: int) -> None:
     """Takes what beats the floors from a block of scores.

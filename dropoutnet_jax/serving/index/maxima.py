@@ -24,6 +24,7 @@ LEAST = 1 << 16  # rows that are worth the compilation
 _BLOCK = 1 << 11  # rows of a product: what it gives stays in the cache
 GROUP = 16  # rows, and groups of a second level
 _AT_ONCE = 256  # groups scored again at a time: 2 MB of 128 columns
+_ENOUGH = 8  # maxima per item asked for: few hide another item
 _MANY_TIMES = 8  # hits per item asked for: more of them are ties without end
 _ROUNDING = 1e-5  # of the largest score
 _ALIGNED = 64  # bytes, where XLA reads NumPy's memory in place
@@ -34,7 +35,7 @@ def candidates(
     items: np.ndarray,
     wanted: int,
     allowed: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray] | None:
   """All rows of whole chunks that are as good as a user's `wanted` best.
 
   Args:
@@ -44,7 +45,8 @@ def candidates(
     allowed: bool [J], rows that may be found; None: all.
 
   Returns:
-    Users and rows int64 [C], rows ascending, and float32 scores [C]; None where
+    Users and rows int64 [C], rows ascending, and float32 scores [C]; and of
+    each user a score that `wanted` of them are above, float32 [N]. None where
     far too many are equally good.
   """
   width = max(1 << (len(users) - 1).bit_length(), 1)  # few programs
@@ -81,7 +83,7 @@ def candidates(
     kept = allowed[row]
     user, row, score = user[kept], row[kept], score[kept]
   order = np.argsort(row, kind='stable')
-  return user[order], row[order], score[order]
+  return user[order], row[order], score[order], floor
 
 
 def _starts(number: int) -> Iterator[int]:
@@ -145,11 +147,16 @@ def _highest(score: jax.Array) -> jax.Array:
 def _floor(levels: list[Any], wanted: int) -> np.ndarray:
   """float32 [N], at most the `wanted`-th highest of all maxima.
 
-  It is that of the second level where these are enough: each is the score of an
-  item of its own.
+  It is that of the second level where these are enough, and of the highest of
+  several of these where they are many: each is the score of an item of its own.
   """
   is_enough = sum(len(second) for _, second in levels) >= wanted
   whole = np.concatenate([part[int(is_enough)] for part in levels])
+  fold = len(whole) // (_ENOUGH * wanted)
+  if fold > 1:
+    end = len(whole) // fold * fold
+    folded = whole[:end].reshape(-1, fold, whole.shape[1]).max(axis=1)
+    whole = np.concatenate([folded, whole[end:]])
   place = len(whole) - wanted
   if place < 0:
     return np.full(whole.shape[1], -np.inf, np.float32)

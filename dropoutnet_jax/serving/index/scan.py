@@ -103,11 +103,12 @@ def _by_maxima(
   if wanted + more > _MOST_BY_MAXIMA:
     return None
   inside = None if allowed is None else allowed[:end]
-  found = maxima.candidates(
+  made = maxima.candidates(
       users.dense, items.dense[:end], wanted + more, inside
   )
-  if found is None:
+  if made is None:
     return None
+  *found, floor = made
   kept = kept_lib.Kept(kept_lib.no_floors(len(users)), 0, wanted)
   kept.user, kept.row, kept.score = found
   if banned is not None:
@@ -119,7 +120,8 @@ def _by_maxima(
     rest = slice(end, len(items))
     pairs = None if banned is None else banned.of_rows(end, len(items))
     hidden = None if allowed is None else allowed[rest]
-    for part in _scanned(users, items.select(rest), wanted, hidden, pairs):
+    others = items.select(rest)
+    for part in _scanned(users, others, wanted, hidden, pairs, floor):
       part.row += end
       parts.append(part)
   return kept_lib.joined(parts, len(users), wanted)
@@ -131,8 +133,12 @@ def _scanned(
     wanted: int,
     allowed: np.ndarray | None,
     banned: banned_lib.Banned | None,
+    floor: np.ndarray | float = -np.inf,
 ) -> list[kept_lib.Kept]:
-  """What each of several threads keeps of its blocks."""
+  """What each of several threads keeps of its blocks.
+
+  Above floors, where `wanted` of other rows are known to reach these.
+  """
   most = max(_MOST_ITEMS, _OF_ONE // len(users))
   size = max(
       kept_lib.GROUP,
@@ -144,9 +150,8 @@ def _scanned(
     wide = np.ascontiguousarray(users.sparse.T.toarray())
 
   num_blocks = -(-len(items) // size)
-  shared = np.full(
-      (workers.number(num_blocks), len(users)), -np.inf, np.float32
-  )
+  shared = np.empty((workers.number(num_blocks), len(users)), np.float32)
+  shared[:] = floor
 
   # Threads take from it in turns, each what is next, in ascending order: one
   # that waits for another program delays none.
