@@ -48,6 +48,7 @@ _LONG_FILES = (
     'test_processes.py',
     'test_citeulike.py',
     'test_split_programs.py',
+    'test_two_runs.py',
     'test_streaming.py',
     'test_sweeps.py',
     'test_tune.py',

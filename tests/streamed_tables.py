@@ -44,6 +44,9 @@ def write(folder: pathlib.Path, weights: bool = True) -> None:
   items = {
       'item_id': np.arange(NUM_ITEMS) + 5,
       'size': rng.normal(size=NUM_ITEMS),
+      'tags': [
+          [f't{n}' for n in rng.integers(0, 20, 4)] for _ in range(NUM_ITEMS)
+      ],
   }
   parquet.write_table(pa.table(items), folder / 'items.parquet')
 

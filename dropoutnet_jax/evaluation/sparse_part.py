@@ -119,7 +119,8 @@ class SparsePart:
     """
     divisor = np.float32(self.correction.divisor)
     history = self.history[rows]
-    profile = (history @ content) / divisor
+    profile = history @ content
+    profile.data /= divisor  # SciPy's own division sorts the columns first
     if self.history_weight:
       profile = scipy.sparse.hstack([profile, history], format='csr')
     return -self.user_dense[rows] / divisor, profile

@@ -194,9 +194,13 @@ class Runtime:
   @functools.cached_property
   def _train_steps(self) -> Any:
     names = batch_loss.metric_names(self.cfg)
+    params = self._shapes.params
     touched = optimizers.touched_tables(
-        self.cfg.train, state_lib.by_name(self._shapes.params)
+        self.cfg.train, state_lib.by_name(params)
     )
+    others: set[str] = set()
+    if self.mesh.size > 1:
+      others = set(params.get('embeddings', {})) - set(touched)
     return steps.make_train_steps(
         self.loss_fn(),
         self.optimizer,
@@ -204,6 +208,7 @@ class Runtime:
         names,
         touched_rows.make_find(self.cfg, touched, self.mesh),
         self.mesh,
+        touched_rows.make_find(self.cfg, sorted(others), self.mesh, True),
     )
 
 

@@ -27,6 +27,7 @@ def make_train_steps(
     names: tuple[str, ...],
     find: touched_rows.Find = lambda tables, step: {},
     mesh: parallel.Mesh | None = None,
+    find_others: touched_rows.Find = lambda tables, step: {},
 ) -> Callable[..., tuple[state_lib.TrainState, batch_loss.Metrics]]:
   """Returns jitted (state, tables, count) -> (state, metrics).
 
@@ -38,6 +39,8 @@ def make_train_steps(
     find: which rows of tables of embeddings a step touches, of those of which
       it touches no more; see `touched_rows`.
     mesh: of the devices.
+    find_others: which rows it looks up of tables that the optimiser works on as
+      a whole, of those whose gradient is made of these rows.
 
   `count` steps (traced, at most train.steps_per_dispatch: one program for any
   number) run in one call; `state` is donated. Metrics are float32
@@ -58,9 +61,12 @@ def make_train_steps(
       ids: touched_rows.Ids,
   ) -> tuple[state_lib.TrainState, batch_loss.Metrics]:
     grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
+    others = find_others(tables, state.step)
+    params = touched_rows.take(state.params, others, mesh)
     (_, (stats, metrics)), grads = grad_fn(
-        state.params, state.batch_stats, tables, state.step, ids
+        params, state.batch_stats, tables, state.step, ids | others
     )
+    grads = touched_rows.whole_gradient(state.params, others, grads, mesh)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     new = state_lib.TrainState(

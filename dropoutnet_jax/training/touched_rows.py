@@ -9,6 +9,9 @@ a step is that of its batch, whatever the size of the table.
 What is touched are the tokens of all users and items that a step embeds,
 whether or not input dropout takes them away: with Adam those move on by their
 mean gradient. A row that no step touches stays as it is, bit for bit.
+
+Where an optimiser works on whole tables, their gradient is made of such rows
+all the same on many devices, lest a sum as large as a table travels.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -34,16 +37,21 @@ Find = Callable[[tables_lib.Tables, jax.Array], Ids]
 
 
 def make_find(
-    cfg: config.Config, names: Iterable[str], mesh: parallel.Mesh | None
+    cfg: config.Config,
+    names: Iterable[str],
+    mesh: parallel.Mesh | None,
+    if_fewer: bool = False,
 ) -> Find:
   """Returns what finds the ids that a step looks up.
 
   Args:
     cfg: the experiment.
-    names: of tables of embeddings whose rows are touched alone.
+    names: of tables of embeddings whose rows a step takes out.
     mesh: of the devices, each of which gets all of the ids.
+    if_fewer: leaves out tables of which a device has no more rows than these.
   """
   names = tuple(names)
+  model = 1 if mesh is None else mesh.shape['model']
 
   def find(tables: tables_lib.Tables, step: jax.Array) -> Ids:
     if not names:
@@ -53,14 +61,18 @@ def make_find(
     )
     tokens = tower_inputs.all_tokens(tables.user, users)
     tokens += tower_inputs.all_tokens(tables.item, items)
-    found = {name: _ids(name, tokens) for name in names}
+    found = {}
+    for name in names:
+      ids, num_rows = _ids(name, tokens)
+      if not if_fewer or len(ids) < num_rows // model:
+        found[name] = ids
     return parallel.gather_rows(found, mesh)
 
   return find
 
 
-def _ids(name: str, tokens: list[tokens_lib.Tokens]) -> jax.Array:
-  """Distinct ids of one table among tokens, and 0."""
+def _ids(name: str, tokens: list[tokens_lib.Tokens]) -> tuple[jax.Array, int]:
+  """Distinct ids of one table among tokens, and 0; how many rows it has."""
   found, num_rows = [jnp.zeros(1, jnp.int32)], 0  # what is dropped becomes 0
   for one in tokens:
     for feature in one.features:
@@ -69,27 +81,20 @@ def _ids(name: str, tokens: list[tokens_lib.Tokens]) -> jax.Array:
         num_rows = feature.num_rows
   together = jnp.concatenate(found)
   size = min(len(together), num_rows)
-  return jnp.unique(together, size=size, fill_value=num_rows)
+  return jnp.unique(together, size=size, fill_value=num_rows), num_rows
 
 
-def take(
-    state: state_lib.TrainState, ids: Ids, mesh: parallel.Mesh | None
-) -> state_lib.TrainState:
-  """The state with only these rows of their tables, on every device."""
+def take(tree: Any, ids: Ids, mesh: parallel.Mesh | None) -> Any:
+  """A state or parameters with only these rows, on every device."""
 
   def pick(leaf: jax.Array, rows: jax.Array | None) -> jax.Array:
     return leaf if rows is None else table_shards.take(leaf, rows, mesh)
 
-  return _map(pick, ids, state)
+  return _map(pick, ids, tree)
 
 
-def put(
-    state: state_lib.TrainState,
-    ids: Ids,
-    new: state_lib.TrainState,
-    mesh: parallel.Mesh | None,
-) -> state_lib.TrainState:
-  """`new`, a state of these rows alone, with all rows of `state`."""
+def put(tree: Any, ids: Ids, new: Any, mesh: parallel.Mesh | None) -> Any:
+  """`new`, which has these rows alone, with all rows of `tree`."""
 
   def write(
       leaf: jax.Array, rows: jax.Array | None, values: jax.Array
@@ -98,7 +103,16 @@ def put(
       return values
     return table_shards.put(leaf, rows, values, mesh)
 
-  return _map(write, ids, state, new)
+  return _map(write, ids, tree, new)
+
+
+def whole_gradient(
+    params: Any, ids: Ids, grads: Any, mesh: parallel.Mesh | None
+) -> Any:
+  """`grads` of these rows alone as those of all rows: the others have none."""
+  if not ids:
+    return grads
+  return put(jax.tree.map(jnp.zeros_like, params), ids, grads, mesh)
 
 
 def _map(

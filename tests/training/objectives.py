@@ -22,6 +22,10 @@ OBJECTIVES = {
     'published': dict(pairing='published'),
     'few': LABELS | dict(num_negatives=4),
     'many': LABELS | dict(num_negatives=256, shifts='distinct', num_hard=8),
+    # Preferences are means of content, of which no teacher knows anything.
+    'histories': dict(
+        pairing='interactions', teacher=0.0, in_batch_softmax=1.0
+    ),
 }
 
 
@@ -32,6 +36,10 @@ def make_config(objective: str, model: int) -> config.Config:
       'num_steps': STEPS,
       'steps_per_dispatch': STEPS,
   }
+  source = 'history' if objective == 'histories' else 'factors'
   return tiny_run.changed(
-      mesh={'model': model}, objective=OBJECTIVES[objective], train=train
+      mesh={'model': model},
+      features={'preference': source},
+      objective=OBJECTIVES[objective],
+      train=train,
   )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are stopped and killed from outside end as if nothing had been."""
+"""Runs that are stopped and killed from outside end as if nothing had been.
+
+What two processes do that nobody kills is in test_two_runs.py too.
+"""
 
 import json
 import os
@@ -11,11 +14,8 @@ import time
 
 import jax
 import numpy as np
-import pyarrow as pa
-from pyarrow import parquet
 import pytest
 
-from dropoutnet_jax import serving_commands
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import state as state_lib
@@ -152,7 +152,7 @@ def methods_of(results):
   }
 
 
-def start_two(launcher, workdir, *argv, command='train'):
+def start_two(launcher, workdir, *argv):
   """Two processes with two devices each, joined over a free port."""
   port = tiny_run.free_port()
   return [
@@ -163,7 +163,6 @@ def start_two(launcher, workdir, *argv, command='train'):
           f'--process_id={process}',
           *argv,
           num_devices=2,
-          command=command,
       )
       for process in (0, 1)
   ]
@@ -251,38 +250,6 @@ def test_two_processes_evaluate_tables_that_none_has_whole(
   assert (workdir / 'report' / 'index.html').exists()
   kept = json.loads((workdir / 'config.json').read_text())
   assert kept['mesh'] == {'model': 4}
-
-
-def test_two_processes_embed_a_folder_of_files(launcher, joined, tmp_path):
-  """A file each, which together are that of one process."""
-  ids = pa.array([f'new{n}' for n in range(50)])
-  table = pa.table(
-      {'item_id': ids, 'genre': pa.array(['genre1', 'genre2'] * 25)}
-  )
-  (tmp_path / 'items').mkdir()
-  for name, part in (('a', table[:13]), ('b', table[13:])):
-    path = tmp_path / 'items' / f'{name}.parquet'
-    parquet.write_table(part, path, row_group_size=9)
-  asked = (f'--items={tmp_path}/items', f'--output={tmp_path}/out')
-  runs = start_two(launcher, joined, *asked, command='embed')
-  for run in runs:
-    assert run.finish() == 0, run.output()
-  lines = own_lines(runs[0])
-  assert '50 item(s), 50 of them new' in lines[0]
-  assert lines[-1].endswith('00000-of-00002.parquet and 1 more beside it')
-  assert own_lines(runs[1]) == []
-  names = [f'items-0000{n}-of-00002.parquet' for n in range(2)]
-  assert sorted(os.listdir(tmp_path / 'out')) == names
-  parts = [parquet.read_table(tmp_path / 'out' / name) for name in names]
-  assert [len(part) for part in parts] == [25, 25]
-  serving_commands.embed(
-      str(joined), str(tmp_path / 'one.parquet'), items=str(tmp_path / 'items')
-  )
-  one = parquet.read_table(tmp_path / 'one.parquet')
-  both = pa.concat_tables(parts)
-  assert both.schema == one.schema and both['item_id'] == one['item_id']
-  found, expected = (np.stack(x['dense'].to_numpy()) for x in (both, one))
-  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_when_one_of_two_is_killed_the_other_ends_and_both_go_on(

@@ -133,7 +133,13 @@ def test_of_a_large_table_nothing_moves(programs):
   memory = program.memory_analysis()
   assert 3 * table < memory.alias_size_in_bytes < 4 * table
   assert memory.temp_size_in_bytes < table
-  # What travels is of the batch.
+
+
+@pytest.mark.parametrize('optimizer', ['adam', 'lazy_adam'])
+def test_what_travels_is_of_the_batch(programs, optimizer):
+  """Also where the optimiser goes through whole tables, and their gradient."""
+  program = programs.compiled(optimizer, '2x4')
+  table = 4 * 3 * ROWS // 4
   for one in collectives.collectives(program.as_text()):
     for array in one.arrays:
       assert array.num_bytes < table // 10, one.text

@@ -171,7 +171,7 @@ def test_processes_place_their_parts_of_tables_and_compare_none(two):
 def test_their_table_of_results_is_the_same(programs):
   """Where tables are split over 'model' they are not gathered for it."""
   found = []
-  for mesh in ('1x1', '2x4'):
+  for mesh in MESHES:
     runtime, state, _ = programs.ran('few', mesh)
     values = validation.validate(runtime, state)
     outcome = loop.Outcome(STEPS, 1.0)
@@ -181,11 +181,15 @@ def test_their_table_of_results_is_the_same(programs):
       {jax.tree_util.keystr(path): x for path, x in leaves}
       for leaves, _ in map(jax.tree_util.tree_flatten_with_path, found)
   ]
-  assert len(flat[0]) > 100
-  assert flat[1] == pytest.approx(flat[0], rel=1e-5, abs=1e-7)
+  *others, one = flat
+  assert len(one) > 100 and len(others) == 3
+  for other in others:
+    assert other == pytest.approx(one, rel=1e-5, abs=1e-7)
 
 
-@pytest.mark.parametrize('objective, mesh', [*CASES, ('many', '8x1')])
+@pytest.mark.parametrize(
+    'objective, mesh', [*CASES, ('many', '8x1'), ('histories', '2x4')]
+)
 def test_what_travels_is_of_the_batch_and_of_no_table(
     programs, objective, mesh
 ):
@@ -199,10 +203,19 @@ def test_what_travels_is_of_the_batch_and_of_no_table(
   }
   # 60 users and 80 items, and what is drawn from; no side of a batch.
   of_tables = {60, 61, 80, 81}
+  model = MESHES[mesh][1]
+  of_parts = {60 // model, 80 // model}  # nor is what a device has of a table
   for one in sent:
     for array in one.arrays:
       assert not of_tables & set(array.shape), one.text
-  split = MESHES[mesh][1] > 1
+      assert len(array.shape) < 2 or array.shape[0] not in of_parts, one.text
+  split = model > 1
+  if split:
+    tables = programs.compiled(objective, mesh)[0].tables
+    for side, rows in ((tables.user, 60), (tables.item, 80)):
+      for name in ('content', 'preference', 'factors', 'history_total'):
+        table = getattr(side, name)
+        assert table.addressable_data(0).shape == (rows // model, RANK), name
   for one in collectives.operations(text):
     for array in one.arrays:
       if split and len(array.shape) > 1:

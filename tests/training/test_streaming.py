@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rows that are streamed train as rows that are on the devices."""
+"""Rows that are streamed train as rows that are on the devices.
+
+Two processes that stream are in test_two_runs.py.
+"""
 
 import dataclasses
 import functools
 import json
-import socket
 import types
 
 import jax
@@ -196,39 +198,6 @@ def test_eight_devices_stream_as_one(runtimes, kept, streamed, tmp_path):
   runtime = runtimes('streaming', num_devices=8)
   _, log = train(runtime, kept, tmp_path / 'eight')
   assert log == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in streamed[1]]
-
-
-def test_two_processes_stream_as_one(tables, streamed, launcher, tmp_path):
-  """The whole command, from tables to results; each has two devices."""
-  experiment = tmp_path / 'experiment.py'
-  experiment.write_text(
-      'import pathlib\n'
-      'from tests import streamed_tables as toy\n'
-      f'get_config = lambda: toy.make_config(pathlib.Path({str(tables)!r}))\n'
-  )
-  with socket.socket() as probe:
-    probe.bind(('127.0.0.1', 0))
-    port = probe.getsockname()[1]
-  runs = [
-      launcher.start(
-          tmp_path / 'run',
-          f'--config={experiment}',
-          f'--coordinator=127.0.0.1:{port}',
-          '--num_processes=2',
-          f'--process_id={process}',
-          num_devices=2,
-      )
-      for process in (0, 1)
-  ]
-  for run in runs:
-    assert run.finish() == 0, run.output()
-  log = [
-      {k: v for k, v in row.items() if k not in CLOCK}
-      for row in telemetry.read_metrics(str(tmp_path / 'run'))
-  ]
-  assert log == [pytest.approx(row, rel=1e-5, abs=1e-6) for row in streamed[1]]
-  results = json.loads((tmp_path / 'run' / 'results.json').read_text())
-  assert results['devices'] == 'cpu:4' and results['splits']
 
 
 def test_results_are_those_of_resident_rows(runtimes, kept, streamed):

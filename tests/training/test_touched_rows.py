@@ -216,9 +216,12 @@ def test_what_a_step_looks_up_is_found(labelled, objective):
   cfg = tiny_run.changed(objective=objective, train={'batch_size': 16})
   tables = resident.make_tables(cfg, problem)
   find_ids = touched_rows.make_find(cfg, ['maker'], None)
+  if_fewer = touched_rows.make_find(cfg, ['maker'], None, if_fewer=True)
   rows = functools.partial(step_batch.rows_of_step, cfg)
   for step in (0, 3):
     ids = np.asarray(jax.jit(find_ids)(tables, jnp.int32(step))['maker'])
+    some = jax.eval_shape(if_fewer, tables, jnp.int32(step))
+    assert ('maker' in some) == (len(ids) < large.num_rows)
     users, items = jax.jit(rows)(tables, jnp.int32(step))
     if 'num_sampled' in objective:
       assert len(items) == 16 + 16 * 2 + 16
