@@ -5,6 +5,9 @@ An impression is one without a click until a click is told. Its score is the one
 that it was shown by, so that a level says what scores have missed. Beliefs are
 a function of the impressions that are kept, in whatever order they and their
 clicks came; they are made when somebody asks, of items of which there is news.
+Of many impressions, to go through those of an item for each new one would cost
+whoever asks ever more: beliefs are then up to a hundredth of them behind, and
+in one call those that lag most are made anew, of a bounded number of rows.
 
 How often what is shown is clicked on is not how often items are liked at large.
 So the offset of the log-odds is estimated together with the levels of all items
@@ -13,7 +16,8 @@ where the calibration has it, which is held for unsure.
 """
 
 import collections
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+import math
 
 import numpy as np
 
@@ -27,8 +31,9 @@ _STEPS = 50  # of Newton, at most
 _LONGEST = 2.0  # of these
 _NEAR = 1e-6  # of the best offset
 _SAME = 0.01  # of many impressions, which makes no beliefs anew
-_FEW = 1 << 14  # impressions, of which every one makes a new offset ...
-_GROWTH = 0.01  # ... and beyond which so many more do
+_FEW = 1 << 14  # impressions, of which every one makes all anew ...
+_GROWTH = 0.01  # ... and beyond which so many more do, of all or of an item
+_ANEW = 1 << 15  # impressions that one call goes through again, about
 
 
 class Observed:
@@ -49,7 +54,8 @@ class Observed:
     self._forgotten = 0  # rows before them that are in no array any more
     self._names: dict[Hashable, int] = {}  # code of each item
     self._rows: list[collections.deque[int]] = []  # by code, numbers
-    self._news: set[int] = set()
+    # By code, changes since its belief was made; without a limit before that.
+    self._news: dict[int, float] = {}
     self._code = np.zeros(0, np.int32)
     self._inputs = np.zeros((0, prior.width - 1), np.float32)
     self._score = np.zeros(0, np.float32)
@@ -88,7 +94,7 @@ class Observed:
     for number, code in enumerate(codes, start=self._end):
       if code >= 0:
         self._rows[code].append(number)
-        self._news.add(code)
+        self._tell(code)
     self._end += new
     self._changes += new
 
@@ -101,7 +107,7 @@ class Observed:
       self._click[place] = click
       self._changes += 1
       if self._code[place] >= 0:
-        self._news.add(int(self._code[place]))
+        self._tell(int(self._code[place]))
 
   def keep(self, most: int) -> None:
     """Forgets all but the last so many."""
@@ -110,7 +116,7 @@ class Observed:
       code = self._code[self._place(number)]
       if code >= 0:
         self._rows[code].popleft()
-        self._news.add(int(code))
+        self._tell(int(code))
     self._changes += begin - self._begin
     self._begin = begin
 
@@ -118,12 +124,25 @@ class Observed:
     """What is believed of J items, with all that was told of them."""
     self._fit_offset()
     codes = np.array([self._names.get(name, -1) for name in items], int)
-    self._update([code for code in set(codes.tolist()) if code in self._news])
+    self._update(self._late({*codes.tolist()}))
     found = self.prior.start(len(codes))
     known = codes >= 0
     found.mean[known] = self._mean[codes[known]]
     found.precision[known] = self._precision[codes[known]]
     return found
+
+  def make_some(self) -> bool:
+    """Makes beliefs of some items of which none were made; is one left?"""
+    self._fit_offset()
+    count, chosen = 0, []
+    for code, news in self._news.items():
+      if news == math.inf:
+        if count >= _ANEW:
+          break
+        chosen.append(code)
+        count += len(self._rows[code])
+    self._update(chosen)
+    return math.inf in self._news.values()
 
   @property
   def offset(self) -> float:
@@ -137,11 +156,32 @@ class Observed:
     code = self._names.setdefault(name, len(self._rows))
     if code == len(self._rows):
       self._rows.append(collections.deque())
+      self._news[code] = math.inf
       if code == len(self._mean):
         more = self.prior.start(max(code, 64))
         self._mean = np.concatenate([self._mean, more.mean])
         self._precision = np.concatenate([self._precision, more.precision])
     return code
+
+  def _tell(self, code: int) -> None:
+    """Of a change to the impressions of an item."""
+    self._news[code] = self._news.get(code, 0) + 1
+
+  def _late(self, codes: Iterable[int]) -> list[int]:
+    """Those whose beliefs are to be made now."""
+    late = [code for code in codes if code in self._news]
+    if len(self) <= _FEW:
+      return late
+    share = {x: self._news[x] / max(len(self._rows[x]), 1) for x in late}
+    found, count = [], 0
+    for code in sorted(late, key=lambda x: (-share[x], x)):
+      # The first time there is nothing to go by, afterwards a late belief.
+      if share[code] < math.inf and (count >= _ANEW or share[code] <= _GROWTH):
+        break
+      found.append(code)
+      if share[code] < math.inf:
+        count += len(self._rows[code])
+    return found
 
   def _place(self, number: int) -> int:
     """Where the arrays have a row."""
@@ -176,7 +216,11 @@ class Observed:
     self._code[has_item] = new[self._code[has_item]]
     self._names = dict(zip(kept, range(len(kept))))
     self._rows = [self._rows[code] for code in kept.values()]
-    self._news = {int(new[code]) for code in self._news if new[code] >= 0}
+    self._news = {
+        int(new[code]): news
+        for code, news in self._news.items()
+        if new[code] >= 0
+    }
     self._mean, self._precision = self._mean[old], self._precision[old]
 
   def _fit_offset(self) -> None:
@@ -195,15 +239,18 @@ class Observed:
         link.offset,
     )
     self._changes, self._fitted = 0, count
-    if abs(found - self._offset) > (_NEAR if count <= _FEW else _SAME):
+    change = abs(found - self._offset)
+    if change > (_NEAR if count <= _FEW else _SAME):
       self._offset = found
-      self._news.update(range(len(self._rows)))
+      for code, rows in enumerate(self._rows):  # a share of each is news
+        self._news[code] = self._news.get(code, 0) + change * len(rows)
 
   def _update(self, codes: Sequence[int]) -> None:
     """Beliefs of items, from the first impression on."""
     if not codes:
       return
-    self._news.difference_update(codes)
+    for code in codes:
+      del self._news[code]
     counts = [len(self._rows[code]) for code in codes]
     owner = np.repeat(np.arange(len(codes)), counts)
     rows = np.array([n for code in codes for n in self._rows[code]], int)

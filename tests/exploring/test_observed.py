@@ -168,3 +168,49 @@ def test_of_many_impressions_a_few_more_make_no_new_offset(monkeypatch):
   assert found.offset == before
   found.add(['a'] * 9, np.zeros((9, 2)), np.zeros(9), np.ones(9))
   assert found.offset > before
+
+
+def test_of_many_impressions_a_call_goes_through_few_again(monkeypatch):
+  monkeypatch.setattr(observed_lib, '_FEW', 500)
+  monkeypatch.setattr(observed_lib, '_ANEW', 300)
+  original, counts = posterior.update, []
+
+  def update(belief, item, *rest):
+    counts.append(len(item))
+    return original(belief, item, *rest)
+
+  monkeypatch.setattr(posterior, 'update', update)
+  rng = np.random.default_rng(6)
+  names = [f'item {n}' for n in range(10)]
+
+  def shown(found, item, click):
+    inputs, score = rng.normal(size=(len(item), 2)), rng.normal(size=len(item))
+    found.add(item, inputs, score, click)
+    return inputs, score
+
+  found = observed_lib.Observed(PRIOR)
+  item = names * 400
+  click = rng.random(4000) < 0.3
+  rows = [item, *shown(found, item, click), click]
+  assert found.make_some()  # in parts, for whoever takes turns
+  while found.make_some():
+    pass
+  assert sum(counts) == 4000 and max(counts) < 4000
+  counts.clear()
+  for _ in range(30):
+    item = names[:4] + ['one more']
+    click = np.ones(5, bool)
+    more = [item, *shown(found, item, click), click]
+    rows = [
+        a + b if isinstance(a, list) else np.concatenate([a, b])
+        for a, b in zip(rows, more)
+    ]
+    found.of([*names, 'one more'])
+  assert max(counts) < 1000 and sum(counts) < 30 * 900
+  for _ in range(30):  # whoever asks on gets what lags
+    late = found.of([*names, 'one more'])
+  expected = _told(rows[:3], rows[3]).of([*names, 'one more'])
+  np.testing.assert_allclose(late.mean, expected.mean, atol=0.05)
+  diagonals = [np.einsum('jdd->jd', x.precision) for x in (late, expected)]
+  np.testing.assert_allclose(*diagonals, rtol=0.05)
+  _same(found.of(['two more']), PRIOR.start(1))

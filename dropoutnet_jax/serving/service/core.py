@@ -95,6 +95,9 @@ class Service:
       await asyncio.wrap_future(self._preparing[spread].start())
     except errors.UserError as error:
       raise refusals.Refusal(str(error), where='policy') from error
+    if spread == 'belief':  # of a long log: in turns with all others
+      while not self.showing.is_ready:
+        await self.ask('read_on', self.showing.read_on, None, 1)
 
   def _check_started(self) -> None:
     if self.status == 'starting':

@@ -26,7 +26,11 @@ _TYPE = '<f4'  # of inputs in the file
 
 
 class Remembered:
-  """The log of a service as impressions."""
+  """The log of a service as impressions.
+
+  Attributes:
+    is_ready: whether all of the log is in, with a belief of each item.
+  """
 
   def __init__(
       self,
@@ -37,34 +41,61 @@ class Remembered:
     """Reads nothing yet, unless the run has a prior."""
     self._engine, self._state, self._believer = engine, state, believer
     self._observed: observed_lib.Observed | None = None
+    self.is_ready = self._is_whole = False  # the log has been read to its end
     self._before = 0  # the log's number before the first impression
+    self._read_so_far = 0  # places from there on
     if believer.is_fitted():
-      self.observed()
+      while self.read_on():
+        pass
+
+  def read_on(self) -> bool:
+    """Takes in a page of the log, or makes some beliefs; is anything left?
+
+    Whoever takes turns with others calls it until all is done; what is shown
+    and told of in between is not missed.
+    """
+    if self._observed is not None and self._is_whole:
+      self.is_ready = self.is_ready or not self._observed.make_some()
+      return not self.is_ready
+    if self._observed is None:
+      self._begin()
+    assert self._observed is not None
+    after = self._before + self._read_so_far
+    rows = self._state.shown(after, _PAGE)
+    if rows and rows[0][0] != after + 1:  # what was next is forgotten
+      self._begin()
+      self._before = rows[0][0] - 1
+    if not rows:
+      self._is_whole = True
+      self._observed.keep(self._state.kept)
+      return True
+    blobs = self._state.inputs(rows[0][0], rows[-1][0])
+    self._observed.add(
+        self._names([row for _, row, _ in rows]),
+        self._read([blobs.get(number) for number, *_ in rows]),
+        np.array([row.score for _, row, _ in rows]),
+        np.array([liked for *_, liked in rows]),
+    )
+    self._read_so_far = rows[-1][0] - self._before
+    return True
+
+  def _begin(self) -> None:
+    """Reads from the beginning of the log."""
+    self._observed = observed_lib.Observed(self._believer.prior)
+    directions = self._believer.prior.directions
+    self._state.use_basis(hashlib.sha256(directions.tobytes()).hexdigest())
+    self._before = self._read_so_far = 0
 
   def observed(self) -> observed_lib.Observed:
     """All that is kept; makes the prior where nobody has."""
-    if self._observed is None:
-      found = observed_lib.Observed(self._believer.prior)
-      directions = self._believer.prior.directions
-      self._state.use_basis(hashlib.sha256(directions.tobytes()).hexdigest())
-      after, is_first = 0, True
-      while rows := self._state.shown(after, _PAGE):
-        if is_first:
-          self._before, is_first = rows[0][0] - 1, False
-        blobs = self._state.inputs(rows[0][0], rows[-1][0])
-        found.add(
-            self._names([row for _, row, _ in rows]),
-            self._read([blobs.get(number) for number, *_ in rows]),
-            np.array([row.score for _, row, _ in rows]),
-            np.array([liked for *_, liked in rows]),
-        )
-        after = rows[-1][0]
-      self._observed = found
+    while not self._is_whole:
+      self.read_on()
+    assert self._observed is not None
     return self._observed
 
   def inputs(self, users: Sequence[asks.User]) -> np.ndarray | None:
-    """What beliefs see of N users: float32 [N, q]; None before the prior."""
-    if self._observed is None:
+    """What beliefs see of N users: float32 [N, q]; None until there are any."""
+    if not self._is_whole:
       return None
     whole = engine_lib.filled_up(users, asks.User())
     found = self._believer.inputs(self._engine.rows.of_users(whole))
@@ -74,7 +105,7 @@ class Remembered:
       self, rows: Sequence[state_file.Shown], inputs: np.ndarray | None
   ) -> None:
     """Takes in N places, in the order of the log, of which [N, q] is known."""
-    if self._observed is None:
+    if self._observed is None or not self._is_whole:
       return
     if inputs is None:
       inputs = self._read([None] * len(rows))

@@ -90,6 +90,15 @@ class Showing:
         self._remembered.tell(pairs)
     return answers
 
+  @property
+  def is_ready(self) -> bool:
+    """Whether a policy that looks at beliefs can be answered at once."""
+    return self._remembered.is_ready
+
+  def read_on(self, requests: Sequence[None]) -> Sequence[bool]:
+    """One turn of getting beliefs ready; whether more are needed."""
+    return [self._remembered.read_on()] * len(requests)
+
   def log(self, requests: Sequence[LogPart]) -> Sequence[str]:
     """Lines of JSON; a log of one row for each item that was shown."""
     return [

@@ -7,6 +7,8 @@ import pytest
 from dropoutnet_jax.exploring import belief_file
 from dropoutnet_jax.exploring import posterior
 from dropoutnet_jax.serving import believer as believer_lib
+from dropoutnet_jax.serving.service import remembered as remembered_lib
+from dropoutnet_jax.serving.service import wire
 
 _THOMPSON = {'kind': 'thompson', 'passes': 8, 'seed': 5}
 _UNIFORM = {'kind': 'epsilon', 'epsilon': 1.0}
@@ -167,3 +169,49 @@ def test_propensities_are_how_often_an_item_is_first(start, folder):
     counts = np.bincount(best) / len(best)
     assert first['propensity'] in counts[counts > 0]
     assert len(np.flatnonzero(counts)) > 1
+
+
+def test_a_long_log_is_read_in_turns_with_others(start, folder, monkeypatch):
+  """Without a prior at the start; what comes in between is not missed."""
+  kept = belief_file.read(str(folder), 2)
+  path = folder / 'state.sqlite'
+  (folder / belief_file.FILE).unlink()
+  with start(path) as running:
+    showing = running.service.showing
+    remembered = showing._remembered
+    monkeypatch.setattr(remembered_lib, '_PAGE', 4)
+    monkeypatch.setattr(showing._state, 'kept', 16)
+    asked = dict(k=4, candidates='new', policy=_UNIFORM)
+    for _ in range(4):
+      _slates(running, {'id': 'u1'}, **asked)
+    liked = showing._state.shown(0, 99)[4][1].item
+    belief_file.write(str(folder), kept)
+    read_on, turns = remembered.read_on, []
+
+    def slowly():
+      found = read_on()
+      turns.append(found)
+      # On the model's thread, as if those who wait for it came next.
+      if len(turns) == 2:
+        ask = running.service.read.interactions(
+            wire.PutInteractions(interactions=[{'user': 'u1', 'item': liked}])
+        )
+        showing.put_interactions([ask])
+        body = wire.Recommend(users=[{'id': 'u2'}], **asked)
+        showing.recommend([running.service.read.recommend(body)])
+      return found
+
+    monkeypatch.setattr(remembered, 'read_on', slowly)
+    _slates(running, {'id': 'u3'}, k=1, candidates='new', policy=_THOMPSON)
+    assert len(turns) > 6 and not turns[-1]  # each of them one of the thread
+    observed = remembered.observed()
+    names = [name for name in observed._names if name]
+    assert len(observed) == 16 and liked in names
+    found = observed.of(names)
+    _slates(running, {'id': 'u3'}, k=1, candidates='new', policy=_THOMPSON)
+    assert len(turns) == turns.index(False) + 1  # never again
+    found = observed.of(names)
+  with start(path) as running:
+    monkeypatch.setattr(running.service.showing._state, 'kept', 16)
+    for one, other in zip(_belief(running, *names), found, strict=True):
+      np.testing.assert_allclose(one, other, atol=1e-5)
