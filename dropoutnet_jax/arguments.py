@@ -20,8 +20,14 @@ _POLICY = {
     'width': 'deviations of ucb, or a factor on those of thompson; 1.',
     'new_share': 'chance that a place is kept for new items; 0.',
     'boost': 'of new items, in standard deviations of scores; 0.',
-    'passes': 'under masks, of ucb and thompson; 16.',
+    'passes': 'draws that ucb and thompson look at; 16.',
     'seed': 'of its draws; drawn and told if not given.',
+    'spread': 'of ucb and thompson: by belief or by masks; belief.',
+}
+_TYPES: dict[str, Any] = {
+    'passes': flags.DEFINE_integer,
+    'seed': flags.DEFINE_integer,
+    'spread': flags.DEFINE_string,
 }
 
 
@@ -30,8 +36,7 @@ def define_policy() -> tuple[str, ...]:
   text = 'Slates by greedy, epsilon, ucb or thompson: shown, or judged.'
   flags.DEFINE_string('policy', None, text)
   for name, what in _POLICY.items():
-    is_whole = name in ('passes', 'seed')
-    define = flags.DEFINE_integer if is_whole else flags.DEFINE_float
+    define = _TYPES.get(name, flags.DEFINE_float)
     define(name, None, f'--policy: {what}')
   return ('policy', *_POLICY)
 

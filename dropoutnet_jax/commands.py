@@ -311,10 +311,9 @@ def _calibrate(
     step: int,
 ) -> None:
   """Keeps how sure scores of new items are; says why where that is unknown."""
-  found = calibration_file.make(runtime.cfg, runtime.problem, scorer, step)
-  calibration_file.write(workdir, found)
-  if found.note:
-    say(found.note)
+  run = runtime.cfg, runtime.problem, scorer, step
+  for note in calibration_file.keep(workdir, *run):
+    say(note)
 
 
 def _write_report(

@@ -19,12 +19,13 @@ from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.exploring import belief_file
 from dropoutnet_jax.exploring import calibration
+from dropoutnet_jax.exploring import held_out
 from dropoutnet_jax.exploring import uncertainty
 
 FILE = 'exploring.json'
 PASSES = 16
-_SET = 'cold_item_validation'
 _USERS, _ITEMS = 1000, 1000  # drawn, at most
 
 
@@ -72,14 +73,11 @@ def make(
   """
   begin = time.perf_counter()
   spread = uncertainty.Uncertainty(cfg, scorer)
-  held_out = problem.split.evaluation.get(_SET)
-  if held_out is None or not len(held_out):
-    why = (
-        'This run kept no new items for validation '
-        "(config.data.validation='keep_out' with cold_item_share above 0)"
-    )
-    return Calibration(step, note=f'{why}: the spread of its scores is as is.')
-  pairs = _pairs(problem, scorer, spread, held_out, cfg.train.seed)
+  new = held_out.new_items(problem)
+  if new is None:
+    note = f'{held_out.NONE}: the spread of its scores is as is.'
+    return Calibration(step, note=note)
+  pairs = _pairs(problem, scorer, spread, new, cfg.train.seed)
   users, items = pairs.liked.shape
   if not pairs.can_be_fitted:
     note = (
@@ -114,26 +112,13 @@ def _pairs(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
     spread: uncertainty.Uncertainty,
-    held_out: schema.EvaluationSet,
+    new: schema.EvaluationSet,
     seed: int,
 ) -> calibration.Pairs:
   """Users of a set with its new items, some of them where there are many."""
   rng = np.random.default_rng(seed)
-  users = _some(rng, np.unique(held_out.user), _USERS)
-  items = _some(rng, held_out.candidates, _ITEMS)
-  asked = dataclasses.replace(held_out, candidates=items)
-  method = scorer.methods()['model']
-  mean = np.asarray(method('cold_item', asked)(users), np.float32)
-  if not np.isfinite(mean).all():
-    raise errors.UserError(
-        'Scores of held-out new items are not finite, and mean nothing. Train '
-        'again with a lower config.train.learning_rate.'
-    )
-  row = np.searchsorted(users, held_out.user) % len(users)
-  column = np.searchsorted(items, held_out.item) % len(items)
-  known = (users[row] == held_out.user) & (items[column] == held_out.item)
-  liked = np.zeros(mean.shape, bool)
-  liked[row[known], column[known]] = True
+  asked = held_out.ask(scorer, new, _USERS, _ITEMS, rng)
+  users, items = asked.users, asked.items
   counts = problem.like_counts()
   sparse = None if scorer.sparse is None else scorer.sparse.select(users)
   passes = spread.passes(
@@ -146,18 +131,26 @@ def _pairs(
           items,
           problem.item.sparse[items],
       ),
-      np.broadcast_to(np.arange(len(items)), mean.shape),
+      np.broadcast_to(np.arange(len(items)), asked.mean.shape),
       PASSES,
       seed,
   )
-  return calibration.Pairs(mean, passes, liked)
+  return calibration.Pairs(asked.mean, passes, asked.liked)
 
 
-def _some(rng: np.random.Generator, rows: np.ndarray, most: int) -> np.ndarray:
-  """Rows, ascending; at most so many, drawn."""
-  if len(rows) <= most:
-    return rows
-  return np.sort(rng.choice(rows, most, replace=False))
+def keep(
+    workdir: str,
+    cfg: config.Config,
+    problem: problem_lib.Problem,
+    scorer: model_scores.Scorer,
+    step: int,
+) -> list[str]:
+  """Makes it anew, and what is believed of new items; what is to be said."""
+  found = make(cfg, problem, scorer, step)
+  write(workdir, found)
+  fitted = belief_file.make(problem, scorer, step)
+  belief_file.write(workdir, fitted)
+  return [note for note in (found.note, fitted.note) if note]
 
 
 def write(workdir: str, found: Calibration) -> None:

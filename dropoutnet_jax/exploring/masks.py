@@ -58,8 +58,9 @@ def rates_of(cfg: config.Config, tables: tables_lib.Tables) -> Rates:
   if not any(found):
     raise errors.UserError(
         'This run was trained without input dropout, so that what its towers '
-        'make of masked inputs says nothing: ucb and thompson need it. Take '
-        'greedy or epsilon, or train with config.dropout.item_rate above 0.'
+        'make of masked inputs says nothing: ucb and thompson need it with '
+        'spread masks. Take spread belief, greedy or epsilon, or train with '
+        'config.dropout.item_rate above 0.'
     )
   return Rates(*(min(rate, _MOST) for rate in found))
 

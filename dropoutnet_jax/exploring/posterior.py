@@ -9,7 +9,8 @@ one observation of a logistic regression, whose posterior is kept Gaussian by
 Laplace's approximation (Algorithm 3 of Chapelle & Li, NIPS 2011). So it narrows
 along the tastes of those who have seen the item, whether they clicked or not.
 
-Pure functions of arrays: the simulator uses them, and so may any server.
+Pure functions of arrays. `belief` says which numbers they are of here, and
+`observed` what was shown, for the simulator and for whoever serves.
 """
 
 from typing import NamedTuple
@@ -75,19 +76,17 @@ def update(
     return belief
   touched, place = np.unique(item, return_inverse=True)
   before, prior = belief.mean[touched], belief.precision[touched]
-  mean, precision = before.copy(), prior
+  mean, own = before.copy(), inputs[:, free]
   for _ in range(_STEPS):
     chance = reward_model.sigmoid(
         np.einsum('nd,nd->n', inputs, mean[place]) + offset
     )
-    slope = np.zeros_like(mean)
-    np.add.at(slope, place, inputs * (click - chance)[:, None])
-    slope -= np.einsum('jde,je->jd', prior, mean - before)
-    weighted = inputs * (chance * (1 - chance))[:, None]
-    precision = prior + _outer_sums(weighted, inputs, place, len(touched))
+    slope = _sums(own, click - chance, place, len(touched))
+    slope -= np.einsum('jde,je->jd', prior, mean - before)[:, free]
+    curve = _outer_sums(own, chance * (1 - chance), place, len(touched))
     step = np.zeros_like(mean)
     step[:, free] = np.linalg.solve(
-        precision[:, free, free], slope[:, free, None]
+        prior[:, free, free] + curve, slope[:, :, None]
     )[..., 0]
     # What any impression would feel of the step.
     felt = np.zeros(len(touched))
@@ -95,20 +94,34 @@ def update(
         felt, place, np.abs(np.einsum('nd,nd->n', inputs, step[place]))
     )
     mean = mean + step * (_LONGEST / np.maximum(felt, _LONGEST))[:, None]
+  chance = reward_model.sigmoid(
+      np.einsum('nd,nd->n', inputs, mean[place]) + offset
+  )
+  curve = _outer_sums(inputs, chance * (1 - chance), place, len(touched))
+  precision = prior + curve
   new = Belief(belief.mean.copy(), belief.precision.copy())
   new.mean[touched], new.precision[touched] = mean, precision
   return new
 
 
-def _outer_sums(
-    left: np.ndarray, right: np.ndarray, place: np.ndarray, count: int
+def _sums(
+    inputs: np.ndarray, weight: np.ndarray, place: np.ndarray, count: int
 ) -> np.ndarray:
-  """Sums of left[n] right[n]^T over the rows of each item: [count, D, D]."""
+  """Sums of weight[n] x[n] over the rows of each item: [count, D]."""
+  columns = [np.bincount(place, weight * x, count) for x in inputs.T]
+  return np.stack(columns, axis=1)
+
+
+def _outer_sums(
+    inputs: np.ndarray, weight: np.ndarray, place: np.ndarray, count: int
+) -> np.ndarray:
+  """Sums of weight[n] x[n] x[n]^T over the rows of each item: [count, D, D]."""
+  weighted = inputs * weight[:, None]
   order = np.argsort(place, kind='stable')
   bounds = np.searchsorted(place[order], np.arange(count + 1))
   return np.stack(
       [
-          left[order[a:b]].T @ right[order[a:b]]
+          weighted[order[a:b]].T @ inputs[order[a:b]]
           for a, b in zip(bounds, bounds[1:])
       ]
   )

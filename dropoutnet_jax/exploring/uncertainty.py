@@ -88,9 +88,10 @@ class Uncertainty:
     """
     if not scorer.embedder.has_model:
       raise errors.UserError(
-          'Policies ucb and thompson look at the spread of scores, and an '
-          'export has no towers that masks of input dropout fit into. Use the '
-          'run that it was made of, or policy greedy or epsilon.'
+          'With spread masks ucb and thompson look at scores under masks, and '
+          'an export has no towers that masks of input dropout fit into. Use '
+          'the run that it was made of, spread belief, or policy greedy or '
+          'epsilon.'
       )
     self._cfg, self._scorer = cfg, scorer
     self._rates = masks.rates_of(cfg, scorer.tables)

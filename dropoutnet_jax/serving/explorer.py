@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A trained run that shows items on purpose: slates by a policy.
 
-Passes cost a whole embedding each, and so the policy chooses from a pool: the
-200 best of each user by the mean (or k, if that is more), and of the items
-without training pairs the 500 best of her. What is not in it is not shown, not
-by epsilon either; chances are of what is in it, and exact.
+Passes under masks cost a whole embedding each (draws of beliefs do not), and so
+the policy chooses from a pool: the 200 best of each user by the mean (or k, if
+that is more), and of the items without training pairs the 500 best of her. What
+is not in it is not shown, not by epsilon either; chances are of what is in it,
+and exact.
 """
 
 from collections.abc import Iterable, Iterator
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -17,55 +17,18 @@ import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.exploring import calibration_file
+from dropoutnet_jax.exploring import observed as observed_lib
 from dropoutnet_jax.exploring import policies
 from dropoutnet_jax.exploring import uncertainty
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving import believer as believer_lib
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import rows as rows_lib
 
-PASSES, MOST_PASSES = 16, 64
 POOL, NEW = 200, 500
 _COMPILED = 8192  # items of a call, at most, that is compiled for ahead
 _USERS = 256  # whose passes are made at a time, at most
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-  """A policy, and what it draws from.
-
-  Attributes:
-    policy: how slates are filled.
-    passes: T, of 'ucb' and 'thompson'; others look at the mean alone.
-    seed: of masks and draws; None draws one.
-  """
-
-  policy: policies.Policy
-  passes: int = PASSES
-  seed: int | None = None
-
-  def __post_init__(self) -> None:
-    """Raises UserError for numbers that are out of range."""
-    if not isinstance(self.policy, policies.Policy):
-      raise errors.UserError(
-          f'{self.policy!r} is no policy; name one of '
-          f'{", ".join(policies.KINDS)}, or give a policies.Policy.'
-      )
-    if not 1 <= self.passes <= MOST_PASSES:
-      raise errors.UserError(
-          f'passes of the policy are {self.passes}; they must be 1 to '
-          f'{MOST_PASSES}.'
-      )
-    if self.seed is not None and not 0 <= self.seed < 2**31:
-      raise errors.UserError(
-          f'seed of the policy is {self.seed}; it must be 0 to {2**31 - 1}.'
-      )
-
-  def with_seed(self) -> 'Plan':
-    """The same with a seed, drawn if there is none."""
-    if self.seed is not None:
-      return self
-    seed = int(np.random.default_rng().integers(2**31))
-    return dataclasses.replace(self, seed=seed)
 
 
 class Slates(NamedTuple):
@@ -105,6 +68,7 @@ class Explorer:
 
   Attributes:
     ranker: the run.
+    believer: what it believes of new items.
   """
 
   def __init__(
@@ -117,6 +81,7 @@ class Explorer:
       workdir: its folder, which has or gets the calibration; None for none.
     """
     self.ranker, self._workdir = ranker, workdir
+    self.believer = believer_lib.Believer(ranker, workdir)
 
   @functools.cached_property
   def calibration(self) -> calibration_file.Calibration:
@@ -134,23 +99,34 @@ class Explorer:
   def _uncertainty(self) -> uncertainty.Uncertainty:
     return uncertainty.Uncertainty(self.ranker.cfg, self.ranker.scorer)
 
-  def check(self, plan: Plan) -> str:
+  def check(self, plan: plans.Plan) -> str:
     """What is to be said of a plan, or ''.
 
     Raises:
       UserError: if the run has nothing that the plan needs.
     """
-    return self.calibration.note if plan.policy.needs_passes else ''
+    if not plan.policy.needs_passes:
+      return ''
+    if plan.reads_beliefs:
+      return self.believer.fitted.note
+    return self.calibration.note
 
-  def prepare(self, user_counts: Iterable[int]) -> None:
+  def prepare(self, user_counts: Iterable[int], spread: str) -> None:
     """Calibrates, and compiles passes, which otherwise the first slates do.
 
     Args:
       user_counts: of the calls of `fill` that are to come.
+      spread: one of `plans.SPREADS`.
 
     Raises:
-      UserError: as `calibration`, and for an export.
+      UserError: by masks as `calibration`, and for an export.
     """
+    if spread == 'belief':
+      self.believer.prepare(user_counts)
+    else:
+      self._prepare_masks(user_counts)
+
+  def _prepare_masks(self, user_counts: Iterable[int]) -> None:
     spread, model = self._uncertainty, self.ranker
     _ = self.calibration  # which is made when it is first asked for
     users, items = model.users(), model.items()
@@ -167,7 +143,8 @@ class Explorer:
       parts: Iterable[tuple[rows_lib.Rows, scipy.sparse.csr_array | None]],
       items: rows_lib.Rows,
       k: int,
-      plan: Plan,
+      plan: plans.Plan,
+      observed: observed_lib.Observed | None = None,
   ) -> Iterator[tuple[rows_lib.Rows, Slates]]:
     """`slates` for users who come in parts, each with what it excludes.
 
@@ -177,7 +154,7 @@ class Explorer:
     plan, across, first = plan.with_seed(), self.ranker.candidates(items), 0
     for users, exclude in parts:
       for found in self.slates(
-          users, items, k, plan, exclude, across, first=first
+          users, items, k, plan, exclude, across, None, observed, first
       ):
         yield users, found
       first += len(users)
@@ -187,10 +164,11 @@ class Explorer:
       users: rows_lib.Rows,
       items: rows_lib.Rows,
       k: int,
-      plan: Plan,
+      plan: plans.Plan,
       exclude: scipy.sparse.csr_array | None = None,
       across: embeddings.Embedding | None = None,
       impressions: np.ndarray | None = None,
+      observed: observed_lib.Observed | None = None,
       first: int = 0,
   ) -> Iterator[Slates]:
     """Fills a slate for every user.
@@ -203,6 +181,7 @@ class Explorer:
       exclude: csr_array [N, J], stored where a user must not get an item.
       across: what `Ranker.candidates` makes of the items, where that is kept.
       impressions: int [J], how often each item was shown; None for never.
+      observed: what came of it, for beliefs, by ids of items; None for nothing.
       first: users of the same seed before these, whose draws are others.
 
     Yields:
@@ -236,7 +215,15 @@ class Explorer:
         found.append((np.where(item >= 0, place[item], -1), score))
       rng = np.random.default_rng([plan.seed or 0, first + begin])
       filled = self.fill(
-          some, items, join_pool(found), k, plan, rng, is_new, impressions
+          some,
+          items,
+          join_pool(found),
+          k,
+          plan,
+          rng,
+          is_new,
+          impressions,
+          observed,
       )
       yield Slates(chosen, *filled)
 
@@ -246,10 +233,11 @@ class Explorer:
       items: rows_lib.Rows,
       pool: Pool,
       k: int,
-      plan: Plan,
+      plan: plans.Plan,
       rng: np.random.Generator,
       is_new: np.ndarray,
       impressions: np.ndarray | None = None,
+      observed: observed_lib.Observed | None = None,
   ) -> policies.Slates:
     """Slates of few users from their pools.
 
@@ -262,11 +250,12 @@ class Explorer:
       rng: all chance is drawn from it.
       is_new: bool [J].
       impressions: int [J]; None for never.
+      observed: as in `slates`.
 
     Returns:
       Slates, whose items are places among the J.
     """
-    passes = self.passes(users, items, pool, plan, rng)
+    passes = self.passes(users, items, is_new, pool, plan, rng, observed)
     shown = policies.choose(
         plan.policy,
         passes,
@@ -283,9 +272,9 @@ class Explorer:
     score = np.where(shown.item >= 0, score, -np.inf).astype(np.float32)
     return policies.Slates(item, score, shown.propensity)
 
-  def users_at_a_time(self, plan: Plan, num_items: int, size: int) -> int:
+  def users_at_a_time(self, plan: plans.Plan, num_items: int, size: int) -> int:
     """How many users' pools of `size` and the new items' passes fit."""
-    if not _passes(plan):
+    if not plan.has_spread or plan.spread == 'belief':
       return _USERS
     most = self._uncertainty.most_items(plan.passes)
     if num_items <= most:
@@ -296,42 +285,66 @@ class Explorer:
       self,
       users: rows_lib.Rows,
       items: rows_lib.Rows,
+      is_new: np.ndarray,
       pool: Pool,
-      plan: Plan,
+      plan: plans.Plan,
       rng: np.random.Generator,
+      observed: observed_lib.Observed | None = None,
   ) -> np.ndarray:
     """What a policy looks at: float32 [T, C, P], one pass where it needs none.
 
     Args:
-      users: C.
-      items: J, what the pools are of.
+      users: as in `fill`, and so are all others.
+      items: J.
+      is_new: bool [J].
       pool: of each user.
       plan: how.
-      rng: the masks are drawn from it.
+      rng: masks and draws come of it.
+      observed: as in `slates`.
 
     Raises:
       UserError: if scores are not finite.
     """
-    if not _passes(plan):
+    if not plan.has_spread:
       return pool.mean[None]
-    used, place = np.unique(pool.place, return_inverse=True)
-    passes = uncertainty.centred(
-        pool.mean,
-        self._uncertainty.passes(
-            self._users(users),
-            self._items(items.select(used)),
-            place.reshape(pool.place.shape),
-            plan.passes,
-            int(rng.integers(2**31)),
-        ),
-        self.calibration.scale,
-    )
+    if plan.spread == 'belief':
+      passes = self.believer.passes(
+          users,
+          items,
+          is_new,
+          pool.place,
+          pool.mean,
+          plan.passes,
+          rng,
+          observed,
+      )
+    else:
+      passes = self._masked(users, items, pool, plan, rng)
     if not np.isfinite(passes).all():
       raise errors.UserError(
-          'Some scores under masks are not finite, for users from '
+          f'Some scores by {plan.spread} are not finite, for users from '
           f'{users.ids[0]} on; slates of such scores mean nothing.'
       )
     return passes
+
+  def _masked(
+      self,
+      users: rows_lib.Rows,
+      items: rows_lib.Rows,
+      pool: Pool,
+      plan: plans.Plan,
+      rng: np.random.Generator,
+  ) -> np.ndarray:
+    """Passes under masks of input dropout."""
+    used, place = np.unique(pool.place, return_inverse=True)
+    passes = self._uncertainty.passes(
+        self._users(users),
+        self._items(items.select(used)),
+        place.reshape(pool.place.shape),
+        plan.passes,
+        int(rng.integers(2**31)),
+    )
+    return uncertainty.centred(pool.mean, passes, self.calibration.scale)
 
   def _users(self, users: rows_lib.Rows) -> uncertainty.Users:
     known = self.ranker.row_tables.read('user', users)
@@ -355,10 +368,6 @@ class Explorer:
     row = rows.preference_row()
     trained = np.append(self.ranker.problem.like_counts()[side], 0)
     return trained[row] + (0 if more is None else np.diff(more.indptr))
-
-
-def _passes(plan: Plan) -> bool:
-  return plan.policy.needs_passes and plan.passes > 1
 
 
 def _joined(

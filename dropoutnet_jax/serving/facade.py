@@ -27,9 +27,11 @@ from dropoutnet_jax.serving import explain as explain_lib
 from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import given_tables
 from dropoutnet_jax.serving import neighbours
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_tables
 from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.serving import told_impressions
 from dropoutnet_jax.serving.index import names as names_lib
 
 _OTHER = {'user': 'item', 'item': 'user'}
@@ -73,8 +75,9 @@ class Recommender:
       history: Any = None,
       exclude_seen: bool = True,
       policy: str | policies.Policy | None = None,
-      passes: int = explorer.PASSES,
+      passes: int = plans.PASSES,
       seed: int | None = None,
+      spread: str = plans.SPREADS[0],
       impressions: Mapping[Any, int] | None = None,
   ) -> pa.Table:
     """The k best items of each user, or the k that a policy shows her.
@@ -85,13 +88,15 @@ class Recommender:
       candidates: items that are ranked; equal scores go to the first.
       exclude: ids of items that nobody gets; or, by id of a user or in a table
         of pairs, items that she does not get.
-      history: what users met beyond training.
+      history: what users met beyond training; as a table with labels it is
+        impressions of new items too, for the spread 'belief'.
       exclude_seen: whether users get nothing that they met, in training or in
         the history.
       policy: what fills the places, or its kind; None for the best items. The
         first call of a run may calibrate it, in seconds to a minute.
       passes: of the policy, where it looks at the spread of scores.
       seed: of its draws; None draws one.
+      spread: what it draws by: 'belief' or 'masks', see `plans.Plan`.
       impressions: by id, how often items were shown; they take quota and boost
         of a policy from new ones.
 
@@ -105,7 +110,7 @@ class Recommender:
     if policy is not None:
       if isinstance(policy, str):
         policy = policies.Policy(policy)
-      plan = explorer.Plan(policy, passes, seed)
+      plan = plans.Plan(policy, passes, seed, spread)
       note = self._explorer.check(plan)
       if note:
         warnings.warn(note, stacklevel=2)
@@ -122,9 +127,12 @@ class Recommender:
     k = min(k, max(len(items), 1))
     banned = scipy.sparse.csr_array(banned)
     if plan is not None:
-      shown = _counts(impressions, items.ids)
+      shown, observed = _counts(impressions, items.ids), None
+      if pairs is not None and plan.reads_beliefs:
+        believer = self._explorer.believer
+        observed = told_impressions.read(self.ranker, believer, pairs, items)
       slates = self._explorer.slates(
-          rows, items, k, plan, banned, across, shown
+          rows, items, k, plan, banned, across, shown, observed
       )
       return _slates_table(rows.ids, items.ids, list(slates), plan, k)
     lists = self.ranker.recommend(rows, items, k, banned, across)
@@ -358,14 +366,14 @@ def _slates_table(
     user_ids: np.ndarray,
     item_ids: np.ndarray,
     slates: Sequence[explorer.Slates],
-    plan: explorer.Plan,
+    plan: plans.Plan,
     k: int,
 ) -> pa.Table:
   """As `_table`, with what is known of a policy."""
   place, score = _joined([(one.item, one.score) for one in slates], k)
   _, propensity = _joined([(one.item, one.propensity) for one in slates], k)
   table = _table('user_id', user_ids, 'item_id', item_ids, place, score)
-  names = pa.array([str(plan.policy)] * len(table), pa.string())
+  names = pa.array([str(plan)] * len(table), pa.string())
   shown = pa.array(propensity[place >= 0])
   return table.append_column('propensity', shown).append_column('policy', names)
 

@@ -15,12 +15,14 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.serving import explorer
 from dropoutnet_jax.serving import list_files
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving import policy_flags
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_files
 from dropoutnet_jax.serving import row_sources
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving import told_files
+from dropoutnet_jax.serving import told_impressions
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import telemetry
 
@@ -47,6 +49,7 @@ class Request:
     boost: likewise.
     passes: likewise.
     seed: likewise.
+    spread: likewise.
   """
 
   output: str | None
@@ -63,8 +66,9 @@ class Request:
   boost: float | None = None
   passes: int | None = None
   seed: int | None = None
+  spread: str | None = None
 
-  def plan(self) -> explorer.Plan | None:
+  def plan(self) -> plans.Plan | None:
     """The policy with its numbers; None for lists.
 
     Raises:
@@ -156,16 +160,24 @@ def answer(workdir: str | None, request: Request) -> Answer:
   else:
     by_policy = explorer.Explorer(model, workdir)
     plan_notes = [note for note in (by_policy.check(plan),) if note]
-    plan_notes.append(
-        f'Slates by {plan.policy}, drawn with --seed={plan.seed}.'
-    )
-    parts = by_policy.slate_parts(asked, items, k, plan)
+    plan_notes.append(f'Slates by {plan}, drawn with --seed={plan.seed}.')
+    observed = None
+    if told is not None and plan.reads_beliefs:
+      observed = told_impressions.read(
+          model, by_policy.believer, told.pairs, items
+      )
+    if observed is not None:
+      plan_notes.append(
+          f'{len(observed):,} labelled pairs of {request.interactions} are '
+          'impressions of new items.'
+      )
+    parts = by_policy.slate_parts(asked, items, k, plan, observed)
   num_rows = list_files.write(
       output,
       model.problem.user.ids,
       items.ids,
       watch.lists(parts),
-      None if plan is None else str(plan.policy),
+      None if plan is None else str(plan),
   )
   notes = source.notes() + item_notes + users.told_notes
   if request.exclude_seen and model.problem.split.streamed is not None:

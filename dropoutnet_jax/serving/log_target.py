@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A policy as what a log is judged for: `evaluate --logged --policy`.
 
-It chooses as it does for `recommend`: from the same pools, under masks of its
-own, which are drawn once for a slate. The chance of an item under these masks
-is an unbiased estimate of its chance under all, and so is a weight with it.
+It chooses as it does for `recommend`: from the same pools, by draws of its own,
+of beliefs or of masks, once for a slate. The chance of an item under these is
+an unbiased estimate of its chance under all, and so is a weight with it.
 """
 
 import numpy as np
@@ -12,6 +12,7 @@ from dropoutnet_jax.exploring import columns
 from dropoutnet_jax.exploring import log_value
 from dropoutnet_jax.exploring import policies
 from dropoutnet_jax.serving import explorer as explorer_lib
+from dropoutnet_jax.serving import plans
 
 _DRAWS = 16  # of each place, of which the reward model says the worth
 
@@ -19,7 +20,7 @@ _DRAWS = 16  # of each place, of which the reward model says the worth
 class PolicyTarget:
   """A `log_value.Target`; impressions are not counted, all items are fresh."""
 
-  def __init__(self, explorer: explorer_lib.Explorer, plan: explorer_lib.Plan):
+  def __init__(self, explorer: explorer_lib.Explorer, plan: plans.Plan):
     """Calibrates if the policy needs it.
 
     Args:
@@ -32,7 +33,7 @@ class PolicyTarget:
     self.note = explorer.check(plan)
     plan = plan.with_seed()
     self.name = (
-        f'what policy {plan.policy} would show by the scores of this run, '
+        f'what policy {plan} would show by the scores of this run, '
         f'drawn with --seed={plan.seed}'
     )
     self._explorer, self._plan = explorer, plan
@@ -49,7 +50,12 @@ class PolicyTarget:
     """As `log_value.Target`."""
     pool = self._pool(score, shown.shape[1])
     passes = self._explorer.passes(
-        self._users.select(users), self._items, pool, self._plan, self._rng
+        self._users.select(users),
+        self._items,
+        self._is_new,
+        pool,
+        self._plan,
+        self._rng,
     )
     found = policies.judge(
         self._plan.policy,

@@ -6,12 +6,13 @@ from typing import Any
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.exploring import policies
-from dropoutnet_jax.serving import explorer
+from dropoutnet_jax.serving import plans
 
-NAMES = ('epsilon', 'width', 'new_share', 'boost', 'passes', 'seed')
+NAMES = ('epsilon', 'width', 'new_share', 'boost', 'passes', 'seed', 'spread')
+_OF_PLAN = ('passes', 'seed', 'spread')
 
 
-def plan(policy: str | None, values: Mapping[str, Any]) -> explorer.Plan | None:
+def plan(policy: str | None, values: Mapping[str, Any]) -> plans.Plan | None:
   """The policy with its numbers; None without one.
 
   Args:
@@ -35,5 +36,5 @@ def plan(policy: str | None, values: Mapping[str, Any]) -> explorer.Plan | None:
         f'--policy={policy}: it must be one of {", ".join(policies.KINDS)}.'
         + errors.did_you_mean(policy, policies.KINDS)
     )
-  own = {x: given.pop(x) for x in ('passes', 'seed') if x in given}
-  return explorer.Plan(policies.Policy(policy, **given), **own).with_seed()
+  own = {x: given.pop(x) for x in _OF_PLAN if x in given}
+  return plans.Plan(policies.Policy(policy, **given), **own).with_seed()

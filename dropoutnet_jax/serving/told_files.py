@@ -21,7 +21,11 @@ _OTHER = {'user': 'item', 'item': 'user'}
 
 
 class Told:
-  """Histories of whoever comes."""
+  """Histories of whoever comes.
+
+  Attributes:
+    pairs: the file.
+  """
 
   def __init__(
       self,
@@ -44,7 +48,7 @@ class Told:
         other side.
     """
     pairs = request_files.read_pairs(path, model)
-    other = _OTHER[side]
+    self.pairs, other = pairs, _OTHER[side]
     self._side, self._own = side, getattr(pairs, side)
     run_ids = getattr(model.problem, other).ids
     column = getattr(pairs, other)

@@ -40,6 +40,7 @@ _LATER = (
     'per_user.npz',
     'results.json',
     'exploring.json',
+    'belief.json',
     'off_policy.json',
     'off_policy.md',
 )

@@ -214,6 +214,18 @@ def test_a_policy_is_judged_by_a_log_of_all_that_can_happen(finished):
   assert mixed['dr']['value'] == pytest.approx(want, abs=0.02)
 
 
+def test_thompson_is_judged_by_beliefs(finished):
+  """Of places that show everything once, some of which it never would."""
+  items = [f'item-{n:05d}' for n in range(80)]
+  log = _everything('user-00003', items, lambda _: 1)
+  flags = ('--policy=thompson', '--seed=1', '--epsilon=0.5')
+  found = _judge(finished, log, *flags)
+  assert 'policy thompson epsilon=0.5 spread=belief' in found['target']
+  assert found['place']['mean_weight']['value'] == pytest.approx(1)
+  assert found['place']['ips']['value'] == pytest.approx(1)
+  assert (finished / 'belief.json').exists()
+
+
 @pytest.mark.parametrize('has_new', [True, False])
 def test_a_policy_is_judged_by_the_pools_that_it_draws_from(
     finished, monkeypatch, has_new

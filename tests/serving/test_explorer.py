@@ -14,8 +14,9 @@ from dropoutnet_jax.exploring import policies
 from dropoutnet_jax.exploring import uncertainty
 from dropoutnet_jax.serving import explorer as explorer_lib
 from dropoutnet_jax.serving import facade
+from dropoutnet_jax.serving import plans
 
-Policy, Plan = policies.Policy, explorer_lib.Plan
+Policy, Plan = policies.Policy, plans.Plan
 
 
 @pytest.fixture(scope='module', name='explorer')
@@ -44,12 +45,13 @@ def test_greedy_slates_are_the_lists(shop, explorer):
   np.testing.assert_array_equal(propensity, item >= 0)
 
 
+@pytest.mark.parametrize('spread', plans.SPREADS)
 @pytest.mark.parametrize('kind', ['ucb', 'thompson'])
 def test_a_seed_gives_the_same_slates_whoever_else_is_asked(
-    shop, explorer, kind
+    shop, explorer, kind, spread
 ):
   items = shop.model.items()
-  plan = Plan(Policy(kind), 4, 7)
+  plan = Plan(Policy(kind), 4, 7, spread)
   whole = _whole(explorer.slates(shop.model.users(), items, 4, plan))
   again = _whole(explorer.slates(shop.model.users(), items, 4, plan))
   for one, other in zip(whole, again):
@@ -133,6 +135,7 @@ def test_the_library_shows_by_a_policy(shop):
         policy=Policy('thompson', 0.1, new_share=0.5),
         passes=4,
         seed=2,
+        spread='masks',
         impressions={'i1': 3},
     )
   assert table.column_names == [
@@ -164,7 +167,9 @@ def test_a_model_without_input_dropout_has_no_spread(shop, monkeypatch):
   model = dataclasses.replace(shop.model, cfg=cfg)
   recommender = facade.Recommender(model)
   with pytest.raises(errors.UserError, match='without input dropout'):
-    recommender.recommend(['u1'], 3, policy='ucb')
+    recommender.recommend(['u1'], 3, policy='ucb', spread='masks')
+  with pytest.warns(UserWarning, match='as a guess'):
+    assert len(recommender.recommend(['u1'], 3, policy='ucb')) == 3
   assert len(recommender.recommend(['u1'], 3, policy='epsilon')) == 3
 
 
@@ -174,6 +179,12 @@ def test_a_model_without_input_dropout_has_no_spread(shop, monkeypatch):
         ({'passes': 0}, 'passes of the policy are 0; they must be 1 to 64'),
         ({'passes': 65}, 'passes of the policy are 65'),
         ({'seed': -1}, 'seed of the policy is -1; it must be 0 to 2147483647'),
+        (
+            {'spread': 'mask'},
+            "spread of the policy is 'mask'; it must be one of belief, masks. "
+            "Did you mean 'masks'",
+        ),
+        ({'spread': None}, 'spread of the policy is None; it must be one of'),
         ({'policy': 'best'}, "'best' is no policy"),
         ({'policy': 3}, '3 is no policy; name one of greedy, epsilon, ucb'),
         ({'policy': Policy('ucb'), 'passes': 2**40}, 'passes of the policy'),
@@ -208,7 +219,7 @@ def test_a_calibration_is_kept_for_its_step_and_read_again(tmp_path, shop):
 def test_what_is_prepared_is_compiled(shop, monkeypatch):
   """Whatever the number of passes."""
   explorer = explorer_lib.Explorer(shop.model)
-  explorer.prepare([1, 8])
+  explorer.prepare([1, 8], 'masks')
   spread = explorer._uncertainty
   compiled = lambda: [
       embed._cache_size() for embed in spread._embed_side.values()
@@ -216,6 +227,6 @@ def test_what_is_prepared_is_compiled(shop, monkeypatch):
   before = compiled()
   users, items = shop.model.users(), shop.model.items()
   for passes in (2, 5):
-    plan = Plan(Policy('thompson'), passes, 3)
+    plan = Plan(Policy('thompson'), passes, 3, 'masks')
     _whole(explorer.slates(users.select(slice(0, 5)), items, 4, plan))
   assert compiled() == before and min(before) > 0

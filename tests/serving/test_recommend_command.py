@@ -131,6 +131,7 @@ def test_candidates_by_what_training_had(shop, here):
 
 def test_slates_by_a_policy_say_their_chances(shop, here):
   flags = ('--policy=thompson', '--epsilon=0.1', '--passes=4', '--k=3')
+  flags += ('--spread=masks',)
   try:
     ended = _recommend('--output=slates.csv', *flags)
     assert (ended.status, ended.err) == (0, '')
@@ -304,6 +305,22 @@ CASES = [
         'too many passes',
         f'--workdir=run {_OUT} --policy=ucb --passes=65',
         'passes of the policy are 65; they must be 1 to 64.',
+    ),
+    Case(
+        'no spread',
+        f'--workdir=run {_OUT} --policy=ucb --spread=belief_',
+        "spread of the policy is 'belief_'; it must be one of belief, masks. "
+        "Did you mean 'belief'?",
+    ),
+    Case(
+        'a spread of no policy',
+        f'--workdir=run {_OUT} --spread=belief',
+        '--spread is of a policy; name one with --policy, such as thompson',
+    ),
+    Case(
+        'over the prior',
+        '--workdir=run --output=run/belief.json',
+        'run/belief.json is a file of the run; name another one.',
     ),
     Case(
         'no seed',

@@ -147,7 +147,7 @@ def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
     """
     ask = read.recommend(body)
     if ask.plan is not None and ask.plan.policy.needs_passes:
-      await service.prepare()
+      await service.prepare(ask.plan.spread)
     kind = ('recommend', ask.candidates, ask.plan is not None)
     # Every item of a list has its reasons: so many rows to embed.
     size = len(ask.users) * (ask.k if ask.reasons else 1)
@@ -188,7 +188,7 @@ def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
     """Histories grow: lists of these users are others from now on."""
     pairs = read.interactions(body)
     answer = await service.ask(
-        'interactions', engine.put_interactions, pairs, len(pairs)
+        'interactions', showing.put_interactions, pairs, len(pairs)
     )
     return responses.JSONResponse(answer)
 

@@ -8,7 +8,7 @@ id is known is for the model's thread to say, which sees all changes in order.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dropoutnet_jax.serving import explorer
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving.service import ids as ids_lib
 
 Id = ids_lib.Id
@@ -57,7 +57,7 @@ class Recommend(NamedTuple):
   candidates: str = 'all'
   exclude_seen: bool = True
   reasons: bool = False
-  plan: explorer.Plan | None = None
+  plan: plans.Plan | None = None
 
 
 class PutItem(NamedTuple):

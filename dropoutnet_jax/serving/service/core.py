@@ -8,6 +8,7 @@ import logging
 from typing import Any, Literal
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving.service import engine as engine_lib
 from dropoutnet_jax.serving.service import limits
 from dropoutnet_jax.serving.service import model_thread
@@ -43,7 +44,10 @@ class Service:
     """Takes what `start` sets going."""
     self.engine, self.stories, self.thread = engine, stories, thread
     self.showing = showing
-    self._preparing = preparing.Preparing(showing.explorer)
+    self._preparing = {
+        spread: preparing.Preparing(showing.explorer, spread)
+        for spread in plans.SPREADS
+    }
     self.read = read_asks.Reader(engine.rows)
     self.status: Status = 'starting'
 
@@ -77,15 +81,18 @@ class Service:
           headers={'Retry-After': str(limits.RETRY_SECONDS)},
       ) from error
 
-  async def prepare(self) -> None:
-    """Returns when policies that look at the spread have what they need.
+  async def prepare(self, spread: str) -> None:
+    """Returns when policies that look at a spread have what they need.
+
+    Args:
+      spread: one of `plans.SPREADS`.
 
     Raises:
       Refusal: if the run has nothing that they need, or it is starting.
     """
     self._check_started()
     try:
-      await asyncio.wrap_future(self._preparing.start())
+      await asyncio.wrap_future(self._preparing[spread].start())
     except errors.UserError as error:
       raise refusals.Refusal(str(error), where='policy') from error
 

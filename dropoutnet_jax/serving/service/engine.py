@@ -338,18 +338,18 @@ class Engine:
 
   def embed_users(self, users: Sequence[asks.User]) -> embedded.Embedded:
     """Embeddings of N users, whose programs are compiled for few sizes."""
-    rows = self.rows.of_users(_filled_up(users, asks.User()))
+    rows = self.rows.of_users(filled_up(users, asks.User()))
     found = embedded.of_device(self.ranker.embed_users(rows))
     return found.select(np.arange(len(users)))
 
   def embed_items(self, items: Sequence[asks.Item]) -> embedded.Embedded:
     """Embeddings of N items, likewise."""
-    rows = self.rows.of_items(_filled_up(items, asks.Item()))
+    rows = self.rows.of_items(filled_up(items, asks.Item()))
     found = embedded.of_device(self.ranker.embed_items(rows))
     return found.select(np.arange(len(items)))
 
 
-def _filled_up(rows: Sequence[Any], blank: Any) -> list[Any]:
+def filled_up(rows: Sequence[Any], blank: Any) -> list[Any]:
   """Rows and then blank ones, up to the next of the sizes."""
   larger = [size for size in limits.SIZES if size >= len(rows)]
   missing = min(larger, default=len(rows)) - len(rows)

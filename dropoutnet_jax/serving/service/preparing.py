@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What policies need beside the model, made while lists are answered.
 
-The calibration takes up to a minute and passes have to be compiled. The first
+Calibrations take up to a minute and passes have to be compiled. The first
 request that needs them starts both on a thread of its own, waits with those
 like it, and holds up nobody else.
 """
@@ -15,11 +15,12 @@ from dropoutnet_jax.serving.service import limits
 
 
 class Preparing:
-  """Prepares an explorer once."""
+  """Prepares an explorer once for one of `plans.SPREADS`."""
 
-  def __init__(self, explorer: explorer_lib.Explorer):
+  def __init__(self, explorer: explorer_lib.Explorer, spread: str):
     """Starts nothing yet."""
-    self._explorer, self._lock = explorer, threading.Lock()
+    self._explorer, self._spread = explorer, spread
+    self._lock = threading.Lock()
     self._future: futures.Future | None = None
 
   def start(self) -> futures.Future:
@@ -45,7 +46,7 @@ class Preparing:
 
   def _prepare(self, future: futures.Future) -> None:
     try:
-      self._explorer.prepare(limits.SIZES)
+      self._explorer.prepare(limits.SIZES, self._spread)
     except Exception as error:  # who waits is told
       future.set_exception(error)
     else:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dropoutnet_jax.exploring import policies
-from dropoutnet_jax.serving import explorer
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving.service import asks
 from dropoutnet_jax.serving.service import ids as ids_lib
 from dropoutnet_jax.serving.service import json_columns
@@ -143,8 +143,8 @@ class Reader:
         )
 
 
-def _plan(policy: wire.Policy) -> explorer.Plan:
+def _plan(policy: wire.Policy) -> plans.Plan:
   """A policy as the model takes it."""
   fields = policy.model_dump()
-  passes, seed = fields.pop('passes'), fields.pop('seed')
-  return explorer.Plan(policies.Policy(**fields), passes, seed)
+  own = {name: fields.pop(name) for name in ('passes', 'seed', 'spread')}
+  return plans.Plan(policies.Policy(**fields), **own)

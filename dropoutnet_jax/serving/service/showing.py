@@ -19,6 +19,7 @@ from dropoutnet_jax.serving.service import asks
 from dropoutnet_jax.serving.service import engine as engine_lib
 from dropoutnet_jax.serving.service import ids as ids_lib
 from dropoutnet_jax.serving.service import refusals
+from dropoutnet_jax.serving.service import remembered
 from dropoutnet_jax.serving.service import state_file
 
 Id = ids_lib.Id
@@ -50,16 +51,18 @@ class Showing:
     """Reads how often items were shown so far."""
     self._engine, self._state, self.explorer = engine, state, explorer
     self.impressions: dict[Id, int] = state.impressions()
+    self._remembered = remembered.Remembered(engine, state, explorer.believer)
     self._last = state.last_slate()
 
   def recommend(self, requests: Sequence[asks.Recommend]) -> Sequence[Any]:
     """Slates of all users of each request, or a refusal."""
     answers: list[Any] = []
     shown: list[state_file.Shown] = []
+    inputs: list[tuple[int, np.ndarray | None]] = []
     for request in requests:
       try:
         self._engine.rows.check('user', request.users)
-        answer, rows = self._slates(request, time.time())
+        answer, rows, seen = self._slates(request, time.time())
       except refusals.Refusal as refusal:
         answers.append(refusal)
         continue
@@ -68,10 +71,23 @@ class Showing:
         continue
       answers.append(answer)
       shown += rows
+      inputs.append((len(rows), seen))
     if shown:
-      self._state.put_shown(shown)
+      whole = _joined(inputs)
+      self._state.put_shown(shown, remembered.as_blobs(whole))
+      self._remembered.add(shown, whole)
       for row in shown:
         self.impressions[row.item] = self.impressions.get(row.item, 0) + 1
+    return answers
+
+  def put_interactions(
+      self, requests: Sequence[Sequence[asks.Interaction]]
+  ) -> Sequence[Any]:
+    """As that of the engine; what was shown before has its clicks then."""
+    answers = self._engine.put_interactions(requests)
+    for pairs, answer in zip(requests, answers, strict=True):
+      if not isinstance(answer, refusals.Refusal):
+        self._remembered.tell(pairs)
     return answers
 
   def log(self, requests: Sequence[LogPart]) -> Sequence[str]:
@@ -86,15 +102,17 @@ class Showing:
 
   def _slates(
       self, request: asks.Recommend, now: float
-  ) -> tuple[list[dict[str, Any]], list[state_file.Shown]]:
-    """The answer and what is to be logged of it."""
+  ) -> tuple[list[dict[str, Any]], list[state_file.Shown], np.ndarray | None]:
+    """The answer, and what is to be logged of it with the inputs of users."""
     assert request.plan is not None
     plan, engine = request.plan.with_seed(), self._engine
     self.explorer.check(plan)
+    observed = self._remembered.observed() if plan.reads_beliefs else None
     lists = self._pools(request)
     names = list(dict.fromkeys(name for one in lists for name, _ in one))
     if not names:
-      return [engine.list_of(user, [], False) for user in request.users], []
+      empty = [engine.list_of(user, [], False) for user in request.users]
+      return empty, [], None
     filled = self.explorer.fill(
         engine.rows.of_users(request.users),
         engine.rows.of_items([asks.Item(name) for name in names]),
@@ -104,7 +122,9 @@ class Showing:
         np.random.default_rng(plan.seed),
         np.array([engine.catalogue.part_of(name) == 'new' for name in names]),
         np.array([self.impressions.get(name, 0) for name in names]),
+        observed,
     )
+    inputs = self._remembered.inputs(request.users)
     answer, rows = [], []
     columns = (filled.item, filled.score, filled.propensity)
     for user, *slate in zip(request.users, *(x.tolist() for x in columns)):
@@ -119,12 +139,12 @@ class Showing:
         item['propensity'] = chance
       answer.append(one | {'slate': self._last})
       rows += [
-          state_file.Shown(
-              self._last, now, user.id, place, *item, str(plan.policy)
-          )
+          state_file.Shown(self._last, now, user.id, place, *item, str(plan))
           for place, item in enumerate(found, start=1)
       ]
-    return answer, rows
+    if inputs is not None:
+      inputs = np.repeat(inputs, np.sum(filled.item >= 0, axis=1), axis=0)
+    return answer, rows, inputs
 
   def _pools(self, request: asks.Recommend) -> _Lists:
     """What each user may be shown, with scores; see `explorer`."""
@@ -149,6 +169,21 @@ class Showing:
         list(dict([*best, *more]).items())
         for best, more in zip(searched.lists, new, strict=True)
     ]
+
+
+def _joined(
+    inputs: Sequence[tuple[int, np.ndarray | None]],
+) -> np.ndarray | None:
+  """Those of the places of all requests; 0 before the one that made a prior."""
+  found = [one for _, one in inputs if one is not None]
+  if not found:
+    return None
+  width = found[0].shape[1]
+  parts = [
+      np.zeros((count, width), np.float32) if one is None else one
+      for count, one in inputs
+  ]
+  return np.concatenate(parts)
 
 
 def _pool(lists: _Lists, place_of: Mapping[Id, int]) -> explorer_lib.Pool:

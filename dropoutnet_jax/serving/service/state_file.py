@@ -5,11 +5,12 @@ Items that were added, changed or deleted, and interactions. A call returns once
 the file has it: the write-ahead log is flushed to the disk with each, so that
 whatever was acknowledged is there after a kill, and after a power cut. Ids are
 kept as they are, whole numbers or strings; content is JSON. Of what policies
-have shown the last places are kept, and how often each item was shown, ever.
+have shown the last places are kept, with what beliefs see of who saw them, and
+how often each item was shown, ever.
 Knows no model.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import json
 import os
@@ -18,7 +19,8 @@ from typing import Any, NamedTuple
 
 from dropoutnet_jax import errors
 
-SCHEMA = 3  # version of the tables below; 1 had no slates, 2 no counts of them
+# Of the tables below: 1 had no slates, 2 no counts of them, 3 not who saw them.
+SCHEMA = 4
 KEPT = 1_000_000  # places of slates: some 200 MB
 Id = int | str
 _TABLES = """
@@ -41,13 +43,24 @@ create table impressions (id primary key, count integer not null) without rowid;
 insert into impressions select item, count(*) from shown group by item;
 create index shown_pairs on shown (user, item);
 """
+_INPUTS = (
+    'create table inputs (number integer primary key, value blob not null)'
+)
 _BASE = {'facts', 'items', 'interactions'}
 # What each version has.
 _VERSIONS = {
     1: _BASE,
     2: _BASE | {'shown'},
-    SCHEMA: _BASE | {'shown', 'impressions'},
+    3: _BASE | {'shown', 'impressions'},
+    SCHEMA: _BASE | {'shown', 'impressions', 'inputs'},
 }
+# Of a place of the log and the interaction of that pair.
+_REWARD = """coalesce(interactions.label > 0 and
+  interactions.time >= shown.time and not exists (select 1 from shown as later
+  where later.user = shown.user and later.item = shown.item and
+  later.number > shown.number and later.time <= interactions.time), 0)
+from shown left join interactions on interactions.user = shown.user and
+  interactions.item = shown.item"""
 
 
 class Shown(NamedTuple):
@@ -95,6 +108,9 @@ class StateFile:
 
   For one thread. Raises OSError where the disk is full or fails, and keeps what
   it had then.
+
+  Attributes:
+    kept: places of slates, at most.
   """
 
   def __init__(self, path: str, run: str, kept: int = KEPT):
@@ -109,7 +125,7 @@ class StateFile:
       UserError: if it can't be read or written, is no such file, is in use,
         belongs to another run, or was written by a later version.
     """
-    self._path, self._kept = path, kept
+    self._path, self.kept = path, kept
     try:
       self._sql = sqlite3.connect(
           path, isolation_level=None, timeout=0, check_same_thread=False
@@ -133,6 +149,8 @@ class StateFile:
       if 'impressions' not in self._names():
         for statement in _IMPRESSIONS.split(';'):
           self._sql.execute(statement)
+      if 'inputs' not in self._names():
+        self._sql.execute(_INPUTS)
         query = "update facts set value = ? where name = 'schema'"
         self._sql.execute(query, (SCHEMA,))
       self._forget()
@@ -195,8 +213,15 @@ class StateFile:
         'insert or replace into interactions values (?, ?, ?, ?)', list(rows)
     )
 
-  def put_shown(self, rows: Iterable[Shown]) -> None:
-    """Logs what policies have shown, and forgets the oldest of it."""
+  def put_shown(
+      self, rows: Iterable[Shown], inputs: Sequence[bytes] | None = None
+  ) -> None:
+    """Logs what policies have shown, and forgets the oldest of it.
+
+    Args:
+      rows: places of slates.
+      inputs: of who saw each of them; None where nothing is known.
+    """
     rows = list(rows)
     marks = ', '.join('?' * len(Shown._fields))
     names = ', '.join(Shown._fields)
@@ -209,14 +234,33 @@ class StateFile:
           'on conflict (id) do update set count = count + 1',
           [(row.item,) for row in rows],
       )
+      if inputs is not None:
+        query = 'select coalesce(max(number), 0) from shown'
+        first = self._sql.execute(query).fetchone()[0] - len(rows) + 1
+        self._sql.executemany(
+            'insert into inputs values (?, ?)', enumerate(inputs, start=first)
+        )
       self._forget()
 
   def _forget(self) -> None:
     """Numbers have no gaps, so that they say how many are kept."""
-    query = (
-        'delete from shown where number <= (select max(number) from shown) - ?'
-    )
-    self._sql.execute(query, (self._kept,))
+    for table in ('inputs', 'shown'):
+      query = (
+          f'delete from {table} where number <= '
+          '(select max(number) from shown) - ?'
+      )
+      self._sql.execute(query, (self.kept,))
+
+  def use_basis(self, name: str) -> None:
+    """Says what inputs are of from now on; those of another are forgotten."""
+    query = "select value from facts where name = 'basis'"
+    if self._sql.execute(query).fetchone() == (name,):
+      return
+    with self._changing():
+      self._sql.execute('delete from inputs')
+      self._sql.execute(
+          "insert or replace into facts values ('basis', ?)", (name,)
+      )
 
   def _write(self, statement: str, rows: list[Any]) -> None:
     """All rows or none; back when they are on the disk."""
@@ -266,17 +310,25 @@ class StateFile:
     """
     columns = ', '.join(f'shown.{name}' for name in Shown._fields)
     query = (
-        f'select shown.number, {columns}, coalesce(interactions.label > 0 '
-        'and interactions.time >= shown.time and not exists (select 1 from '
-        'shown as later where later.user = shown.user and later.item = '
-        'shown.item and later.number > shown.number and later.time <= '
-        'interactions.time), 0) from shown left join '
-        'interactions on interactions.user = shown.user and '
-        'interactions.item = shown.item where number > ? order by number '
-        'limit ?'
+        f'select shown.number, {columns}, {_REWARD} '
+        'where number > ? order by number limit ?'
     )
     rows = self._sql.execute(query, (after, limit))
     return [(one, Shown(*row), bool(liked)) for one, *row, liked in rows]
+
+  def rewards(self, user: Id, item: Id) -> list[tuple[int, bool]]:
+    """Numbers of the places that showed a pair, and which has a like."""
+    query = (
+        f'select shown.number, {_REWARD} where shown.user = ? and '
+        'shown.item = ?'
+    )
+    rows = self._sql.execute(query, (user, item))
+    return [(number, bool(liked)) for number, liked in rows]
+
+  def inputs(self, first: int, last: int) -> dict[int, bytes]:
+    """Of who saw places of these numbers, as far as it is known."""
+    query = 'select number, value from inputs where number between ? and ?'
+    return dict(self._sql.execute(query, (first, last)))
 
 
 def _why(path: str, error: sqlite3.Error) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 
 from dropoutnet_jax.exploring import policies
-from dropoutnet_jax.serving import explorer
+from dropoutnet_jax.serving import plans
 from dropoutnet_jax.serving.service import ids
 from dropoutnet_jax.serving.service import limits
 
@@ -72,11 +72,12 @@ class Policy(Body):
   boost: Annotated[float, _DEVIATIONS] = 0.0
   half_life: float = pydantic.Field(100.0, strict=True, gt=0, le=1e9)
   passes: int = pydantic.Field(
-      explorer.PASSES, strict=True, ge=1, le=explorer.MOST_PASSES
+      plans.PASSES, strict=True, ge=1, le=plans.MOST_PASSES
   )
   seed: Annotated[int, pydantic.Field(strict=True, ge=0, lt=2**31)] | None = (
       None
   )
+  spread: Literal['belief', 'masks'] = 'belief'
 
 
 def _spell_out(value: Any) -> Any:

@@ -120,7 +120,12 @@ def test_commands_and_the_library_take_it_too(shop_export, here):
   model = dropoutnet_jax.load('out')
   assert model.audience(['i3'], 3).num_rows == 3
   assert model.recommend(['u1'], 3, policy='epsilon', seed=1).num_rows == 3
+  with pytest.warns(UserWarning, match='as a guess'):
+    shown = model.recommend(['u1'], 3, policy='thompson', seed=1)
+  assert shown.num_rows == 3
+  (here / 'out' / 'belief.json').unlink()
   flags = ('--workdir=out', '--output=s.csv', '--policy=thompson')
+  flags += ('--spread=masks',)
   ended = command_line.call('recommend', *flags)
   command_line.check(ended, 2, 'an export has no towers that masks of input')
 

@@ -106,6 +106,13 @@ BAD = [
         '65 users under 64 passes are 4,160 rows; at most 4,096',
     ),
     ('recommend', _policy(_UCB | {'seed': -1}), 422, 'policy.seed', 'greater'),
+    (
+        'recommend',
+        _policy(_UCB | {'spread': 'mask'}),
+        422,
+        'policy.spread',
+        "'belief' or 'masks'",
+    ),
     ('recommend', _user(id=1.5), 422, 'users[0].id', 'an id is a string of'),
     ('recommend', _user(id=True), 422, 'users[0].id', 'an id is a string of'),
     ('recommend', _user(id=''), 422, 'users[0].id', 'an id is a string of'),

@@ -10,7 +10,7 @@ import pytest
 
 from dropoutnet_jax import errors
 
-_THOMPSON = {'kind': 'thompson', 'passes': 4, 'seed': 5}
+_THOMPSON = {'kind': 'thompson', 'passes': 4, 'seed': 5, 'spread': 'masks'}
 _COLUMNS = [
     'number',
     'slate',
@@ -87,11 +87,11 @@ def test_lists_are_answered_while_policies_are_prepared(
     explorer = running.service.showing.explorer
     begun, may_go_on, prepare = threading.Event(), threading.Event(), []
 
-    def slowly(counts):
-      prepare.append(list(counts))
+    def slowly(counts, spread):
+      prepare.append(spread)
       begun.set()
       assert may_go_on.wait(60)
-      type(explorer).prepare(explorer, counts)
+      type(explorer).prepare(explorer, counts, spread)
 
     monkeypatch.setattr(explorer, 'prepare', slowly)
     with futures.ThreadPoolExecutor(2) as pool:
@@ -114,8 +114,8 @@ def test_what_cannot_be_prepared_is_refused_and_else_tried_again(
   with start(tmp_path / 'state.sqlite') as running:
     failures = [MemoryError(), errors.UserError('No spread.')]
 
-    def fail(counts):
-      del counts
+    def fail(counts, spread):
+      del counts, spread
       raise failures.pop(0)
 
     monkeypatch.setattr(running.service.showing.explorer, 'prepare', fail)

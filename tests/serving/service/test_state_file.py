@@ -163,11 +163,45 @@ def test_a_file_without_counts_gets_them(path):
   state.put_shown([_shown(1, 'a'), _shown(2, 'a')])
   state.close()
   with _database(path) as sql:
+    sql.execute('drop table inputs')
     sql.execute('drop table impressions')
     sql.execute('drop index shown_pairs')
     sql.execute("update facts set value = 2 where name = 'schema'")
   state = state_file.StateFile(path, 'run')
   assert state.impressions() == {'a': 2}
+  state.close()
+
+
+def test_a_file_without_inputs_gets_a_table_for_them(path):
+  state = state_file.StateFile(path, 'run')
+  state.put_shown([_shown(1, 'a')])
+  state.close()
+  with _database(path) as sql:
+    sql.execute('drop table inputs')
+    sql.execute("update facts set value = 3 where name = 'schema'")
+  state = state_file.StateFile(path, 'run')
+  state.put_shown([_shown(2, 'a')], [b'x'])
+  assert state.inputs(0, 9) == {2: b'x'}
+  assert len(state.shown(0, 9)) == 2
+  state.close()
+
+
+def test_what_is_known_of_users_goes_with_what_was_shown(path):
+  state = state_file.StateFile(path, 'run', kept=3)
+  state.use_basis('one')
+  state.put_shown([_shown(1, 'a'), _shown(2, 'b', 'v')], [b'u', b'v'])
+  state.put_shown([_shown(3, 'a')])  # nothing is known
+  state.put_shown([_shown(4, 'a')], [b'w'])
+  assert state.inputs(0, 99) == {2: b'v', 4: b'w'}
+  state.close()
+  state = state_file.StateFile(path, 'run', kept=3)
+  state.use_basis('one')
+  assert state.inputs(3, 4) == {4: b'w'}
+  state.put_interactions([PAIR('u', 'a', 1.0, 9.0)])
+  assert sorted(state.rewards('u', 'a')) == [(3, False), (4, True)]
+  assert state.rewards('v', 'b') == [(2, False)]
+  state.use_basis('two')  # other numbers, which mean something else
+  assert not state.inputs(0, 99) and len(state.shown(0, 99)) == 3
   state.close()
 
 
@@ -177,8 +211,8 @@ def test_a_file_without_slates_gets_a_table_for_them(path):
   state.put_items({'a': {'year': 2}})
   state.close()
   with _database(path) as sql:
-    sql.execute('drop table shown')
-    sql.execute('drop table impressions')
+    for table in ('shown', 'impressions', 'inputs'):
+      sql.execute(f'drop table {table}')
     sql.execute("update facts set value = 1 where name = 'schema'")
   state = state_file.StateFile(path, 'run')
   assert dict(state.items()) == {'a': {'year': 2}}
