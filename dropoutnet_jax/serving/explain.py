@@ -261,6 +261,8 @@ def _take_away(
   for row, name in enumerate(more, start=len(things)):
     if name == _FACTORS:
       changed.preference[row], changed.present[row] = 0, False
+      if changed.trust is not None:  # it is in what is gone
+        changed.trust[row] = 1
     elif name == _STATISTICS:
       assert changed.counts is not None
       changed.counts.shown[row], changed.counts.reacted[row] = 0, 0

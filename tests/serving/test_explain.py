@@ -173,6 +173,16 @@ def test_items_of_a_history_that_are_missed(model, monkeypatch):
   assert {*kept} == {f'i{n}' for n in order[:2]}
 
 
+def test_the_only_item_of_a_history_is_all_factors(model):
+  """Statistics stay in both cases, and count as they do without factors."""
+  told = {'n': ['i3']}
+  found = model.explain({'user_id': 'n', 'age': 30}, 'i5', told)
+  item = _loss(found, 'user', 'history', 'i3')
+  assert abs(item) > 1e-3
+  factors = _loss(found, 'user', 'preference', 'factors')
+  assert factors == pytest.approx(item, rel=1e-5)
+
+
 def test_of_a_forgotten_user_what_is_told_alone_counts(model):
   """As of a new row, though training knew her."""
   ranker = model.ranker

@@ -76,12 +76,9 @@ def candidates(
   first = np.asarray(starts) // GROUP
   group = np.concatenate([n + part[0] for n, part in zip(first, hits)])
   user = np.concatenate([part[1] for part in hits])
-  number, place, score = _scored(users, items, group, user, floor)
+  number, place, score = _scored(users, items, group, user, floor, allowed)
   row = group[number] * GROUP + place
   user = user[number]
-  if allowed is not None:
-    kept = allowed[row]
-    user, row, score = user[kept], row[kept], score[kept]
   order = np.argsort(row, kind='stable')
   return user[order], row[order], score[order], floor
 
@@ -179,13 +176,19 @@ def _scored(
     group: np.ndarray,
     user: np.ndarray,
     floor: np.ndarray,
+    allowed: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Rows of groups [H] of users [H] that are above their floors.
+
+  And the best of each group in any case: it was above by a sum in another
+  order, and where large terms cancel, what that changes has no bound. So each
+  user has as many rows as groups, however scores were rounded.
 
   Returns:
     For each of C rows: which of H, its place in the group, its score.
   """
   grouped = items.reshape(-1, GROUP, items.shape[1])
+  hidden = None if allowed is None else ~allowed.reshape(-1, GROUP)
   starts = range(0, len(group), _AT_ONCE)
   threads = workers.number(len(starts))
 
@@ -195,9 +198,11 @@ def _scored(
       part = slice(begin, begin + _AT_ONCE)
       rows, mine = grouped[group[part]], users[user[part]]
       score = np.matmul(rows, mine[:, :, None])[:, :, 0]
-      # A sum in another order may end a little lower.
       least = floor[user[part]] - _ROUNDING * np.abs(score).max(initial=0)
-      number, place = np.nonzero(score > least[:, None])
+      if hidden is not None:
+        score[hidden[group[part]]] = -np.inf
+      least = np.minimum(least, score.max(axis=1))[:, None]
+      number, place = np.nonzero((score >= least) & (score > -np.inf))
       found.append((number + begin, place, score[number, place]))
     return found
 

@@ -18,6 +18,8 @@ from dropoutnet_jax.serving.index import options as options_lib
 from dropoutnet_jax.serving.index import postings
 from dropoutnet_jax.serving.index import vectors
 
+_LIST = 39  # items of a list, at least: fewer say little of its centre (FAISS)
+_PROBES = 8  # lists that a query reads, at least
 _TRAINING = 64  # rows per list that centroids are fitted on, at most
 # Users times columns from which on FAISS multiplies matrices. Its own 128,000
 # has a thousand users of 128 columns scored one after the other, in ten times
@@ -89,7 +91,7 @@ class Nearest:
 
   def _probes(self) -> int:
     lists = self.dense.nlist
-    return min(self.options.probes or max(lists // 16, 1), lists)
+    return min(self.options.probes or max(lists // 16, _PROBES), lists)
 
   def extended(self, items: vectors.Vectors) -> 'Nearest':
     """One of all rows of items, whose first J are those it has."""
@@ -122,7 +124,8 @@ def make(
     dense = faiss.IndexHNSWFlat(width, options.links, metric)
     dense.hnsw.efConstruction = options.build_breadth
   else:
-    lists = options.lists or round(4 * len(items) ** 0.5)
+    few = min(round(4 * len(items) ** 0.5), len(items) // _LIST)
+    lists = options.lists or few
     lists = max(min(lists, len(items)), 1)
     dense = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, metric)
     dense.cp.min_points_per_centroid = 1  # without a word on standard error

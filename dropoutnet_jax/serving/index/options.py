@@ -16,8 +16,10 @@ class Options:
     candidates: that are scored exactly for each item asked for, from the dense
       and from the sparse part each.
     terms: of a query's sparse part that are looked up: the strongest.
-    lists: 'ivf': of items; by default 4 times the root of their number.
-    probes: 'ivf': lists that a query reads; by default a sixteenth of them.
+    lists: 'ivf': of items; by default 4 times the root of their number, of 39
+      items and more each.
+    probes: 'ivf': lists that a query reads; by default a sixteenth of them, and
+      8 at least.
     links: 'hnsw': of an item to others.
     build_breadth: 'hnsw': items looked at to find these links.
     search_breadth: 'hnsw': items that a query keeps in sight.

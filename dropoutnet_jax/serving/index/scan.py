@@ -48,7 +48,8 @@ def best(
 
   Returns:
     Rows int64 [N, k] and scores float32 [N, k], descending, equal ones in the
-    order of the rows; -1 and -inf fill up.
+    order of the rows; -1 and -inf fill up. Of more equal ones at the end of a
+    list than `_SLACK`, single precision says which are in it.
   """
   rows = np.full((len(users), k), -1, np.int64)
   score = np.full((len(users), k), -np.inf, np.float32)

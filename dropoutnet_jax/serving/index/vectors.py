@@ -11,6 +11,8 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving.index import protocol
 
+LARGEST = 1e15  # of any value: no sum of products of two overflows float32
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Vectors:
@@ -50,7 +52,7 @@ def of(embedding: protocol.Embedded, what: str) -> Vectors:
 
   Raises:
     UserError: if the parts have different numbers of rows, or a value is not
-      finite.
+      finite or above `LARGEST`.
   """
   dense = np.ascontiguousarray(np.asarray(embedding.dense, np.float32))
   if dense.ndim != 2:
@@ -71,9 +73,15 @@ def of(embedding: protocol.Embedded, what: str) -> Vectors:
   if sparse is not None and sparse.shape[0] > len(dense):
     sparse = scipy.sparse.csr_array(sparse[: len(dense)])  # padding
   values = () if sparse is None else (sparse.data,)
-  if not all(np.isfinite(part).all() for part in (dense, *values)):
+  if not all(are_fine(part.reshape(1, -1)).all() for part in (dense, *values)):
     raise errors.UserError(
-        f'Embeddings of {what} hold values that are not finite; scores with '
-        'them mean nothing.'
+        f'Embeddings of {what} hold values that are not finite, or beyond '
+        f'{LARGEST:.0e}; scores with them mean nothing.'
     )
   return Vectors(dense, sparse)
+
+
+def are_fine(values: np.ndarray) -> np.ndarray:
+  """bool [N], rows of [N, R] whose scores can be told apart."""
+  highest, lowest = values.max(axis=1, initial=0), values.min(axis=1, initial=0)
+  return (highest <= LARGEST) & (lowest >= -LARGEST)  # NaN is in both

@@ -8,6 +8,7 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax.model import embeddings
+from dropoutnet_jax.serving.index import vectors
 
 
 class Embedded(NamedTuple):
@@ -22,12 +23,13 @@ class Embedded(NamedTuple):
   sparse: scipy.sparse.csr_array | None
 
   def is_finite(self) -> np.ndarray:
-    """bool [N], rows without infinite numbers and NaN."""
-    fine = np.isfinite(self.dense).all(axis=1)
-    if self.sparse is not None and not np.isfinite(self.sparse.data).all():
-      bad = ~np.isfinite(self.sparse.data)
-      row = np.repeat(np.arange(len(fine)), np.diff(self.sparse.indptr))
-      fine[row[bad]] = False
+    """bool [N], rows without numbers that an index refuses."""
+    fine = vectors.are_fine(self.dense)
+    if self.sparse is not None:
+      bad = ~(np.abs(self.sparse.data) <= vectors.LARGEST)  # NaN too
+      if bad.any():
+        row = np.repeat(np.arange(len(fine)), np.diff(self.sparse.indptr))
+        fine[row[bad]] = False
     return fine
 
   def select(self, rows: Sequence[int] | np.ndarray) -> 'Embedded':

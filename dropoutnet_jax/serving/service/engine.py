@@ -113,20 +113,29 @@ class Engine:
     self.recommend([asks.Recommend([asks.User()], 1)])
 
   def _warm_preferences(self) -> None:
-    """Of histories; any number of rows of a turn may have one."""
+    """Of histories; any number of rows of a turn may have one.
+
+    And towers: of tables in which some rows were told of something, they make
+    two embeddings of each (model/trust.py), by another program.
+    """
     tables = self.ranker.row_tables
     sides = {'user': self.rows.items, 'item': self.rows.users}
     sizes = {rows_lib.padded_size(n) for n in range(1, limits.SIZES[-1] + 1)}
+    of_turns = {rows_lib.padded_size(size) for size in limits.SIZES}
     for side, other in sides.items():
       for size in sorted(sizes):
         met = (np.ones(size, np.float32), np.zeros(size, int))
         starts = np.arange(size + 1)
         shape = (size, len(other.row))
-        tables.preference(
+        told = tables.preference(
             side,
             scipy.sparse.csr_array((*met, starts), shape=shape),
             np.ones(size, bool),
         )
+        if size in of_turns:
+          blank = getattr(tables.tables, side).select(np.full(size, -1))
+          table = blank.with_told(np.arange(size), told)
+          self.ranker.embed_table(side, table)
 
   def recommend(self, requests: Sequence[asks.Recommend]) -> Answers:
     """Lists of all users; the requests agree in their candidates."""

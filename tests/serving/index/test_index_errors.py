@@ -44,6 +44,10 @@ def _build(ids=('a', 'b'), number=2):
             'not finite',
         ),
         (
+            lambda: _build().search(slow_index.embedding([[0, -2e15]]), 1),
+            'of the users hold values that are not finite, or beyond 1e.15',
+        ),
+        (
             lambda: _build().upsert(['c'], slow_index.embedding([1.0])),
             r'\[N, R',
         ),

@@ -110,6 +110,25 @@ def test_a_large_batch_does_not_look_at_all_blocks(monkeypatch):
   assert not seen
 
 
+def test_no_list_is_short_where_large_terms_cancel(monkeypatch):
+  """Scores of 1e-3 of terms of 1e3, which every order of a sum has anew."""
+  _use_maxima(monkeypatch)
+  rng = np.random.default_rng(0)
+  common = rng.normal(size=64)
+  across = rng.normal(size=(40, 64))
+  across -= np.outer(across @ common, common) / (common @ common)
+  items = 1e3 * common + 1e-4 * rng.normal(size=(5000, 64))
+  users = vectors.Vectors(across.astype(np.float32))
+  catalogue = vectors.Vectors(items.astype(np.float32))
+  for allowed in (None, rng.random(5000) < 0.6):
+    pairs = np.repeat(np.arange(40), 20)
+    banned = banned_lib.make_banned(rng.integers(0, 5000, len(pairs)), pairs)
+    rows, _ = scan.best(users, catalogue, 10, allowed, banned)
+    assert (rows >= 0).all()
+    if allowed is not None:
+      assert allowed[rows].all()
+
+
 def test_scores_that_rise_with_the_rows_are_kept_in_bounds(monkeypatch):
   """The worst order there is: every block beats all floors."""
   monkeypatch.setattr(kept, '_PENDING', 300)
