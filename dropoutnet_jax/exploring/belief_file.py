@@ -182,17 +182,26 @@ def write(workdir: str, found: Fitted) -> None:
   files.write_json(path, dataclasses.asdict(found))
 
 
-def read(workdir: str | None, step: int) -> Fitted | None:
-  """What the folder has of this checkpoint; None without, or if damaged."""
+def read(
+    workdir: str | None, step: int, rank: int | None = None
+) -> Fitted | None:
+  """What the folder has of this checkpoint; None without, or if damaged.
+
+  Args:
+    workdir: the folder; None where there is none.
+    step: of the checkpoint.
+    rank: R of its towers, which directions must have; None for any.
+  """
   if workdir is None:
     return None
   try:
     with open(os.path.join(workdir, FILE), encoding='utf-8') as file:
       found = Fitted(**json.load(file))
-    found.prior()
+    found_rank = len(found.prior().directions)
   except (OSError, ValueError, TypeError):
     return None
-  return found if found.step == step else None
+  is_fine = found.step == step and rank in (None, found_rank)
+  return found if is_fine else None
 
 
 def obtain(
@@ -200,6 +209,7 @@ def obtain(
     problem: problem_lib.Problem,
     scorer: model_scores.Scorer,
     step: int,
+    rank: int | None = None,
 ) -> Fitted:
   """That of the folder, or a new one, which is kept where it can be.
 
@@ -208,11 +218,12 @@ def obtain(
     problem: of the run.
     scorer: likewise.
     step: of the checkpoint.
+    rank: as in `read`.
 
   Raises:
     UserError: if scores are not finite.
   """
-  found = read(workdir, step)
+  found = read(workdir, step, rank)
   if found is None:
     found = make(problem, scorer, step)
     if workdir is not None:

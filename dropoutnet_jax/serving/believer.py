@@ -37,7 +37,11 @@ class Believer:
     """
     ranker = self._ranker
     return belief_file.obtain(
-        self._workdir, ranker.problem, ranker.scorer, ranker.step
+        self._workdir,
+        ranker.problem,
+        ranker.scorer,
+        ranker.step,
+        ranker.cfg.model.rank,
     )
 
   @functools.cached_property
@@ -49,7 +53,8 @@ class Believer:
     """Whether the prior is there without being made."""
     if 'fitted' in self.__dict__:
       return True
-    return belief_file.read(self._workdir, self._ranker.step) is not None
+    step, rank = self._ranker.step, self._ranker.cfg.model.rank
+    return belief_file.read(self._workdir, step, rank) is not None
 
   def inputs(self, users: rows_lib.Rows) -> np.ndarray:
     """What beliefs see of users [C]: float64 [C, q]."""

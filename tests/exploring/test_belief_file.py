@@ -96,6 +96,9 @@ def test_damaged_files_are_made_anew(tmp_path):
     path = tmp_path / belief_file.FILE
     path.write_text(json.dumps(dataclasses.asdict(kept) | damage))
     assert belief_file.read(str(tmp_path), 3) is None, damage
+  belief_file.write(str(tmp_path), kept)  # and of towers of another rank
+  assert belief_file.read(str(tmp_path), 3, 2) == kept
+  assert belief_file.read(str(tmp_path), 3, 3) is None
   path.write_text('{"step"')
   assert belief_file.read(str(tmp_path), 3) is None
   assert belief_file.read(None, 3) is None

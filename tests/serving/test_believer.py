@@ -191,8 +191,10 @@ def test_a_run_without_a_prior_gets_one(shop, tmp_path):
   assert ['kept no new items' in str(one.message) for one in said] == [True]
   kept = belief_file.read(str(tmp_path), shop.model.step)
   assert kept is not None and len(kept.directions) == shop.model.cfg.model.rank
-  of_other = dataclasses.replace(kept, step=kept.step + 1)
-  belief_file.write(str(tmp_path), of_other)
-  assert not explorer_lib.Explorer(
-      shop.model, str(tmp_path)
-  ).believer.is_fitted()
+  for other in (
+      dataclasses.replace(kept, step=kept.step + 1),
+      dataclasses.replace(kept, directions=[*kept.directions, [0.0] * 8]),
+  ):
+    belief_file.write(str(tmp_path), other)
+    explorer = explorer_lib.Explorer(shop.model, str(tmp_path))
+    assert not explorer.believer.is_fitted()
