@@ -91,9 +91,7 @@ def fit(
   make = lambda place: belief_lib.Prior(
       directions_, SHARES[place[0]], LEVELS[place[1]], link
   )
-  value = functools.cache(
-      lambda place: likelihood(make(place), inputs, pairs)
-  )
+  value = functools.cache(lambda place: likelihood(make(place), inputs, pairs))
   # From the middle of the grid on, to whichever neighbour is better.
   best: tuple[int, ...] = (len(SHARES) // 2, len(LEVELS) // 2)
   while True:
