@@ -9,8 +9,9 @@ embedding have the same score, wherever they lie.
 import numpy as np
 
 from dropoutnet_jax.serving.index import vectors
+from dropoutnet_jax.serving.index import workers
 
-_ENTRIES = 1 << 22  # of gathered items at a time: 32 MB in double precision
+_ENTRIES = 1 << 19  # of gathered items at a time: 4 MB in double precision
 
 
 def pair_scores(
@@ -26,16 +27,22 @@ def pair_scores(
   score = np.empty(rows.shape, np.float32)
   width = max(rows.shape[1] * items.dense.shape[1], 1)
   size = max(_ENTRIES // width, 1)
-  for begin in range(0, len(rows), size):
-    part = slice(begin, begin + size)
-    place = np.maximum(rows[part], 0)
-    gathered = items.dense[place].astype(np.float64)
-    user = users.dense[part].astype(np.float64)
-    total = np.matmul(gathered, user[:, :, None])[:, :, 0]
-    if users.sparse is not None and items.sparse is not None:
-      total += _sparse(users, items, begin, place)
-    # Adding 0 makes 0 of -0, which would come after it.
-    score[part] = np.where(rows[part] >= 0, total + 0.0, -np.inf)
+  starts = range(0, len(rows), size)
+  threads = workers.number(len(starts))
+
+  def work(thread: int) -> None:
+    for begin in starts[thread::threads]:
+      part = slice(begin, begin + size)
+      place = np.maximum(rows[part], 0)
+      gathered = items.dense[place].astype(np.float64)
+      user = users.dense[part].astype(np.float64)
+      total = np.matmul(gathered, user[:, :, None])[:, :, 0]
+      if users.sparse is not None and items.sparse is not None:
+        total += _sparse(users, items, begin, place)
+      # Adding 0 makes 0 of -0, which would come after it.
+      score[part] = np.where(rows[part] >= 0, total + 0.0, -np.inf)
+
+  workers.share(work, threads)
   return score
 
 
