@@ -47,7 +47,7 @@ class Told(NamedTuple):
   """What C rows were told of, after training.
 
   Attributes:
-    preference: float32 [C, P], scaled.
+    preference: float32 [C, P], scaled; zero where not present.
     present: bool [C], whether there is any.
     trust: float32 [C], weight of what a tower says of it, beside what it says
       without (model/trust.py).
@@ -178,8 +178,9 @@ class SideTable:
     mean = total + np.outer(usual, scaler.mean)
     number = np.where(count > 0, count + usual, 1)
     mean /= number[:, None]
+    value = np.asarray(scaler(mean.astype(np.float32)))
     return Told(
-        np.asarray(scaler(mean.astype(np.float32))),
+        np.where(count[:, None] > 0, value, np.float32(0)),
         count > 0,
         np.where(count > 0, count / number, 1).astype(np.float32),
     )
@@ -195,9 +196,8 @@ class SideTable:
         present=self.present.copy(),
         trust=trust.copy(),
     )
-    value = np.where(told.present[:, None], told.preference, 0)
-    table.preference[rows], table.present[rows] = value, told.present
-    table.trust[rows] = told.trust
+    table.preference[rows] = told.preference
+    table.present[rows], table.trust[rows] = told.present, told.trust
     return table
 
   def with_reactions(self, rows: np.ndarray, number: np.ndarray) -> 'SideTable':

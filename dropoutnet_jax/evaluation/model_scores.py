@@ -23,8 +23,6 @@ from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import split_methods
 from dropoutnet_jax.model import embeddings
-from dropoutnet_jax.model import objective
-from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.model import trust
@@ -41,18 +39,10 @@ def make_embed(
   def embed(
       variables: Any, side: tables_lib.SideTable, rows: jax.Array
   ) -> jax.Array:
-    own = objective.preference(side, rows)
     content = tower_inputs.content(side, rows)
 
     def in_state(state: int) -> jax.Array:
-      preference = tower_inputs.preference(
-          side,
-          rows,
-          own,
-          own,
-          jnp.full(rows.shape, state),
-          counted=statistics.whole(side, rows),
-      )
+      preference = trust.preference(side, rows, state)
       with jax.default_matmul_precision('highest'):
         embedding: Any = model.apply(
             variables, preference, content, method=method
@@ -209,11 +199,11 @@ class Scorer:
       trusted = np.ones(len(table.present), np.float32)
       if self.embedder.split is not None:
         trusted = parallel.put(trusted, table.present.sharding)
-    value = np.where(told.present[:, None], told.preference, 0.0)
+    set_rows = table_shards.with_rows
     table = table.replace(
-        preference=table_shards.with_rows(table.preference, rows, value),
-        present=table_shards.with_rows(table.present, rows, told.present),
-        trust=table_shards.with_rows(trusted, rows, told.trust),
+        preference=set_rows(table.preference, rows, told.preference),
+        present=set_rows(table.present, rows, told.present),
+        trust=set_rows(trusted, rows, told.trust),
     )
     tables = dataclasses.replace(self.tables, **{side: table})
     return dataclasses.replace(self, tables=tables)

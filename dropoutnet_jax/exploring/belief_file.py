@@ -14,13 +14,12 @@ import time
 
 import numpy as np
 
-from dropoutnet_jax import errors
-from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.exploring import belief as belief_lib
 from dropoutnet_jax.exploring import belief_fit
 from dropoutnet_jax.exploring import held_out
+from dropoutnet_jax.exploring import keeping
 from dropoutnet_jax.exploring import reward_model
 from dropoutnet_jax.model import embeddings
 
@@ -178,8 +177,7 @@ def _as_if_new(
 
 def write(workdir: str, found: Fitted) -> None:
   """Keeps it in the run folder; raises UserError where that can't be."""
-  path = os.path.join(workdir, FILE)
-  files.write_json(path, dataclasses.asdict(found))
+  keeping.write(workdir, FILE, found)
 
 
 def read(
@@ -223,13 +221,9 @@ def obtain(
   Raises:
     UserError: if scores are not finite.
   """
-  found = read(workdir, step, rank)
-  if found is None:
-    found = make(problem, scorer, step)
-    if workdir is not None:
-      try:
-        write(workdir, found)
-      except errors.UserError as error:  # a folder that is only read
-        note = f'{found.note} {error}'.strip()
-        found = dataclasses.replace(found, note=note)
-  return found
+  return keeping.obtain(
+      workdir,
+      FILE,
+      read(workdir, step, rank),
+      lambda: make(problem, scorer, step),
+  )

@@ -14,14 +14,13 @@ from typing import Any
 import numpy as np
 
 from dropoutnet_jax import config
-from dropoutnet_jax import errors
-from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.exploring import belief_file
 from dropoutnet_jax.exploring import calibration
 from dropoutnet_jax.exploring import held_out
+from dropoutnet_jax.exploring import keeping
 from dropoutnet_jax.exploring import uncertainty
 
 FILE = 'exploring.json'
@@ -155,8 +154,7 @@ def keep(
 
 def write(workdir: str, found: Calibration) -> None:
   """Keeps it in the run folder; raises UserError where that can't be."""
-  path = os.path.join(workdir, FILE)
-  files.write_json(path, dataclasses.asdict(found))
+  keeping.write(workdir, FILE, found)
 
 
 def read(workdir: str, step: int) -> Calibration | None:
@@ -189,13 +187,9 @@ def obtain(
   Raises:
     UserError: if the run was trained without input dropout.
   """
-  found = None if workdir is None else read(workdir, step)
-  if found is None:
-    found = make(cfg, problem, scorer, step)
-    if workdir is not None:
-      try:
-        write(workdir, found)
-      except errors.UserError as error:  # a folder that is only read
-        note = f'{found.note} {error}'.strip()
-        found = dataclasses.replace(found, note=note)
-  return found
+  return keeping.obtain(
+      workdir,
+      FILE,
+      None if workdir is None else read(workdir, step),
+      lambda: make(cfg, problem, scorer, step),
+  )

@@ -4,8 +4,7 @@
 Nothing is trained: what a new item is to the towers is the transform of
 Algorithm 1, the mean of the factors of those who clicked on it and of a few
 usual items (`features.history_smoothing`), trusted by and by; and likewise of a
-new user. Rows of
-the training stay as they are.
+new user. Rows of the training stay as they are.
 """
 
 import dataclasses

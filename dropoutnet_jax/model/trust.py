@@ -11,10 +11,29 @@ step from one to the other.
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
+from dropoutnet_jax.model import objective
+from dropoutnet_jax.model import statistics
+from dropoutnet_jax.model import tower_inputs
+
+
+def preference(
+    side: tables_lib.SideTable, rows: jax.Array, state: int
+) -> input_dropout.Preference:
+  """All preference that a tower sees of rows [B], in one state for all."""
+  own = objective.preference(side, rows)
+  return tower_inputs.preference(
+      side,
+      rows,
+      own,
+      own,
+      jnp.full(rows.shape, state),
+      counted=statistics.whole(side, rows),
+  )
 
 
 def blended(

@@ -70,6 +70,4 @@ def preference(
     used = np.unique(histories.indices)  # few, where few rows are asked about
     met = scipy.sparse.csr_array(histories[:, used])
     told = table.history_means(met, factors[used], new)
-  value = np.where(told.present[:, None], told.preference, 0)
-  whole = told._replace(preference=value.astype(np.float32))
-  return tables_lib.Told(*(part[:count] for part in whole))
+  return tables_lib.Told(*(part[:count] for part in told))

@@ -28,10 +28,9 @@ import numpy as np
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.data import tokens as tokens_lib
 from dropoutnet_jax.model import input_dropout
-from dropoutnet_jax.model import objective
-from dropoutnet_jax.model import statistics
 from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
+from dropoutnet_jax.model import trust
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
 _Arrays = dict[str, Any]
@@ -49,15 +48,7 @@ def inputs_of_rows(
     state: int = input_dropout.AS_IS,
 ) -> _Arrays:
   """The same of some rows, int [N], in a state of input dropout."""
-  own = objective.preference(table, rows)
-  preference = tower_inputs.preference(
-      table,
-      rows,
-      own,
-      own,
-      jnp.full(rows.shape, state),
-      counted=statistics.whole(table, rows),
-  )
+  preference = trust.preference(table, rows, state)
   content = tower_inputs.content(table, rows)
   found = {
       'content': content.dense,

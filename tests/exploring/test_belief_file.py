@@ -5,33 +5,18 @@ import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.exploring import belief_file
 from dropoutnet_jax.exploring import belief_fit
-from dropoutnet_jax.training import prepare
-from dropoutnet_jax.training import runtime as runtime_lib
-from tests import compilation
-from tests import tiny_run
 
 
-@pytest.fixture(scope='module', name='parts')
-def fixture_parts():
+@pytest.fixture(name='parts')
+def fixture_parts(validated):
   """Problem and scorer of a run whose scores of new items mean something."""
-  cfg = tiny_run.changed(
-      data={'cold_item_share': 0.3}, dropout={'user_transform_rate': 0.0}
-  )
-  with compilation.quick_compilation():
-    problem = prepare.prepare(cfg, None, None)
-    runtime = runtime_lib.build(cfg, problem, num_devices=1)
-    state = runtime.fresh_state()
-    rng = np.random.default_rng(0)
-    draw = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)
-    state = dataclasses.replace(state, params=jax.tree.map(draw, state.params))
-    yield problem, runtime.scorer(state)
+  return validated[1:]
 
 
 def _liked(asked, sign=1):

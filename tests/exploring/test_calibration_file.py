@@ -5,32 +5,17 @@ import dataclasses
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.exploring import calibration_file
-from dropoutnet_jax.training import prepare
-from dropoutnet_jax.training import runtime as runtime_lib
-from tests import compilation
-from tests import tiny_run
 
 
-@pytest.fixture(scope='module', name='parts')
-def fixture_parts():
-  """Configuration, problem and scorer of a run with new items to validate."""
-  cfg = tiny_run.changed(
-      data={'cold_item_share': 0.3}, dropout={'user_transform_rate': 0.0}
-  )
-  with compilation.quick_compilation():
-    problem = prepare.prepare(cfg, None, None)
-    runtime = runtime_lib.build(cfg, problem, num_devices=1)
-    state = runtime.fresh_state()
-    rng = np.random.default_rng(0)
-    draw = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)
-    state = dataclasses.replace(state, params=jax.tree.map(draw, state.params))
-    yield cfg, problem, runtime.scorer(state)
+@pytest.fixture(name='parts')
+def fixture_parts(validated):
+  """Configuration, problem and scorer."""
+  return validated
 
 
 def test_it_is_of_the_new_items_of_the_validation_split(parts, tmp_path):

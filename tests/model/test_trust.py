@@ -63,7 +63,7 @@ def test_a_row_moves_from_its_content_to_its_preference(is_unit):
 def test_told_rows_are_trusted_and_the_others_stay():
   table = _table(None)
   told = tables_lib.Told(
-      np.ones((2, 3), np.float32),
+      np.array([[1.0] * 3, [0.0] * 3], np.float32),
       np.array([True, False]),
       np.array([0.5, 1.0], np.float32),
   )

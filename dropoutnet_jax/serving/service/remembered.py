@@ -3,11 +3,10 @@
 
 Every place of every slate that the log has is an impression, without a click
 until an interaction of that user with that item comes; but not what users saw
-who have no id. Beliefs are a function
-of the log, so that they are there after a restart, as far back as it goes. What
-they see of users is kept beside it. Where it is not known, of places that were
-shown before the run had a prior or by another checkpoint, the level learns and
-no taste. For the model's thread.
+who have no id. Beliefs are a function of the log, so that they are there after
+a restart, as far back as it goes. What they see of users is kept beside it.
+Where it is not known, of places that were shown before the run had a prior or
+by another checkpoint, the level learns and no taste. For the model's thread.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
