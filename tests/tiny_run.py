@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import multiprocessing
 import os
 import pathlib
+import re
 import runpy
 import socket
 import sys
@@ -28,6 +29,13 @@ from tests import compilation
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 40
 _PATIENCE = 240.0  # seconds for anything that a process is waited for
+# Pieces of "[Gloo] Rank 1 is connected to 3 peer ranks. Expected number of
+# connected peer ranks is : 3": threads of one process print it piece by piece,
+# so that the pieces of two lines come in any order.
+_GLOO = re.compile(
+    r'\[Gloo\] Rank | is connected to | peer ranks\. '
+    r'|Expected number of connected peer ranks is : '
+)
 # All that run.py imports for the commands that tests start.
 _PRELOADED = (
     'absl.app',
@@ -89,6 +97,19 @@ def changed(**sections: Mapping[str, Any]) -> config.Config:
   return cfg
 
 
+def own_lines(output: str) -> list[str]:
+  """What our program has printed, without Gloo's account of its ranks.
+
+  Args:
+    output: all that a process has printed.
+
+  Returns:
+    Its lines; none that are empty or bare numbers.
+  """
+  lines = [_GLOO.sub('', line) for line in output.splitlines()]
+  return [line for line in lines if not re.fullmatch(r'[\d\s]*', line)]
+
+
 class Run:
   """One process of `python run.py ...` on the tiny experiment."""
 
@@ -98,6 +119,9 @@ class Run:
   def output(self) -> str:
     """All that the process has printed."""
     return self._log.read_text() if self._log.exists() else ''
+
+  def own_lines(self) -> list[str]:
+    return own_lines(self.output())
 
   def finish(self) -> int:
     """Waits for the end; returns the exit status."""
