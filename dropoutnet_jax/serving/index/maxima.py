@@ -23,7 +23,7 @@ _LONG = 4  # times as many, where there are: one call has less to begin
 LEAST = 1 << 16  # rows that are worth the compilation
 _BLOCK = 1 << 11  # rows of a product: what it gives stays in the cache
 GROUP = 16  # rows, and groups of a second level
-_AT_ONCE = 256  # groups scored again at a time: 2 MB of 128 columns
+_AT_ONCE = 96  # groups scored again at a time: 768 KB of 128 columns
 _ENOUGH = 8  # maxima per item asked for: few hide another item
 _MANY_TIMES = 8  # hits per item asked for: more of them are ties without end
 _ROUNDING = 1e-5  # of the largest score
@@ -70,7 +70,7 @@ def candidates(
 
   workers.share(work, workers.number(len(chunks)))
   floor = np.nextafter(_floor(levels, wanted), np.float32(-np.inf))
-  hits = [_above(maxima, second, floor) for maxima, second in levels]
+  hits = _hits(levels, floor)
   if sum(len(group) for group, _ in hits) > _MANY_TIMES * wanted * len(users):
     return None
   first = np.asarray(starts) // GROUP
@@ -118,26 +118,29 @@ def _group_maxima(
 
   def of_block(
       _: None, block: tuple[jax.Array, jax.Array | None]
-  ) -> tuple[None, tuple[jax.Array, jax.Array]]:
+  ) -> tuple[None, jax.Array]:
     rows, less = block
     score = embeddings.dense_scores(rows, users)
     if less is not None:
       score = score + less[:, None]
-    highest = _highest(score)
-    return None, (highest, _highest(highest))
+    return None, _highest(score)
 
   blocks = items.reshape(-1, size, items.shape[1])
   less = None if hidden is None else hidden.reshape(-1, size)
-  _, levels = jax.lax.scan(of_block, None, (blocks, less))
-  return jax.tree.map(lambda level: level.reshape(-1, len(users)), levels)
+  _, highest = jax.lax.scan(of_block, None, (blocks, less))
+  highest = highest.reshape(-1, len(users))
+  # Not within a block: XLA would go over all its scores once more for it.
+  return highest, _highest(highest)
 
 
 def _highest(score: jax.Array) -> jax.Array:
   """Of groups of rows: [B, N] to [B / G, N]."""
   grouped = score.reshape(-1, GROUP, score.shape[1])
   found = grouped[:, 0]
-  for place in range(1, GROUP):  # XLA's own reduction takes twice as long
-    found = jnp.maximum(found, grouped[:, place])
+  # XLA's own reduction takes twice as long, and its maximum looks for NaNs.
+  for place in range(1, GROUP):
+    other = grouped[:, place]
+    found = jnp.where(found >= other, found, other)
   return found
 
 
@@ -158,6 +161,21 @@ def _floor(levels: list[Any], wanted: int) -> np.ndarray:
   if place < 0:
     return np.full(whole.shape[1], -np.inf, np.float32)
   return np.partition(whole.T, place, axis=1)[:, place]
+
+
+def _hits(
+    levels: list[Any], floor: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Of each call groups and users, see `_above`; found in threads."""
+  threads = workers.number(len(levels))
+
+  def work(thread: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [_above(*level, floor) for level in levels[thread::threads]]
+
+  hits: list[Any] = [None] * len(levels)
+  for thread, part in enumerate(workers.share(work, threads)):
+    hits[thread::threads] = part
+  return hits
 
 
 def _above(
