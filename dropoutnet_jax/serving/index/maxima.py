@@ -170,7 +170,8 @@ def _hits(
   threads = workers.number(len(levels))
 
   def work(thread: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    return [_above(*level, floor) for level in levels[thread::threads]]
+    mine = levels[thread::threads]
+    return [_above(maxima, second, floor) for maxima, second in mine]
 
   hits: list[Any] = [None] * len(levels)
   for thread, part in enumerate(workers.share(work, threads)):
