@@ -150,24 +150,70 @@ def user_metrics(
   relevant = np.bincount(user, minlength=num_users)
   _check_users(user, greater, tied, relevant, np.asarray(num_candidates))
 
-  largest = max(cutoffs, default=0)
-  discount = 1.0 / np.log2(np.arange(largest) + 2.0)
-  dcg = np.concatenate([[0.0], np.cumsum(discount)])  # of the first n ranks
   metrics: dict[str, np.ndarray] = {}
   variants: dict[str, np.ndarray] = {}
   for cutoff in cutoffs:
-    inside = np.clip(cutoff - greater, 0, tied)  # ranks of the interval
-    hits = np.bincount(user, inside / tied, num_users)
+    hits = np.bincount(user, _hits(greater, tied, cutoff), num_users)
     metrics[f'recall@{cutoff}'] = hits / relevant
     variants |= {
         f'{name}@{cutoff}': MORE[name](hits, relevant, cutoff) for name in more
     }
   for cutoff in cutoffs:
-    first, last = (np.minimum(x, cutoff) for x in (greater, greater + tied))
-    gain = np.bincount(user, (dcg[last] - dcg[first]) / tied, num_users)
-    metrics[f'ndcg@{cutoff}'] = gain / dcg[np.minimum(relevant, cutoff)]
+    gain = np.bincount(user, _gains(greater, tied, cutoff), num_users)
+    metrics[f'ndcg@{cutoff}'] = gain / _ideal(relevant, cutoff)
   first = _first_pair_metrics(user, greater, tied, num_users, cutoffs)
   return metrics | first | variants
+
+
+def pair_metrics(
+    user_of_pair: np.ndarray,
+    greater: np.ndarray,
+    tied: np.ndarray,
+    cutoffs: Sequence[int],
+) -> dict[str, np.ndarray]:
+  """What each pair adds to its user's recall and NDCG.
+
+  Args:
+    user_of_pair: as for `user_metrics`, as the others.
+    greater: int [N].
+    tied: int [N].
+    cutoffs: the K.
+
+  Returns:
+    float64 [N] by name, 'recall@K' and 'ndcg@K' for each K, which sum to the
+    `user_metrics` of those names.
+  """
+  user = np.asarray(user_of_pair)
+  relevant = np.bincount(user)[user]
+  found = {}
+  for cutoff in cutoffs:
+    found[f'recall@{cutoff}'] = _hits(greater, tied, cutoff) / relevant
+    gain = _gains(greater, tied, cutoff)
+    found[f'ndcg@{cutoff}'] = gain / _ideal(relevant, cutoff)
+  return found
+
+
+def _hits(greater: np.ndarray, tied: np.ndarray, cutoff: int) -> np.ndarray:
+  """How probably each pair is among the first K: float64 [N]."""
+  return np.clip(cutoff - greater, 0, tied) / tied  # ranks of the interval
+
+
+def _gains(greater: np.ndarray, tied: np.ndarray, cutoff: int) -> np.ndarray:
+  """Expected discount of each pair, 0 beyond K: float64 [N]."""
+  first, last = (np.minimum(x, cutoff) for x in (greater, greater + tied))
+  dcg = _dcg(cutoff)
+  return (dcg[last] - dcg[first]) / tied
+
+
+def _ideal(relevant: np.ndarray, cutoff: int) -> np.ndarray:
+  """The DCG of so many pairs at the top of a list that ends at K."""
+  return _dcg(cutoff)[np.minimum(relevant, cutoff)]
+
+
+def _dcg(most: int) -> np.ndarray:
+  """Sums of the first 0, 1, ..., `most` discounts."""
+  discount = 1.0 / np.log2(np.arange(most) + 2.0)
+  return np.concatenate([[0.0], np.cumsum(discount)])
 
 
 def _check_users(

@@ -88,6 +88,14 @@ class Ranks:
         self.num_allowed[kept],
     )
 
+  def pair_metrics(
+      self, settings: config.EvaluationConfig
+  ) -> dict[str, np.ndarray]:
+    """What each pair adds to 'recall@20' and 'ndcg@20': float64 [N] each."""
+    return metrics.pair_metrics(
+        self.group, self.greater, self.tied, tuple(settings.cutoffs)
+    )
+
   def user_metrics(
       self, settings: config.EvaluationConfig
   ) -> dict[str, np.ndarray]:

@@ -144,11 +144,11 @@ class OfModel(NamedTuple):
 
   Attributes:
     plan: what is shown.
-    curve: {shown pairs: {method: {metric: float64 [U]}}}.
+    curve: {shown pairs: {method: where it ranks the hidden ones}}.
   """
 
   plan: WarmUp
-  curve: dict[int, dict[str, dict[str, np.ndarray]]]
+  curve: dict[int, dict[str, protocol.Ranks]]
 
 
 def measure(
@@ -168,7 +168,7 @@ def measure(
     found[side] = OfModel(
         drawn,
         {
-            count: _values(
+            count: _ranks(
                 make_methods(problem, scorer, cfg, drawn, count),
                 cfg,
                 drawn,
@@ -197,9 +197,9 @@ def evaluate(
     By side and number of shown pairs what a split has: counts and 'methods';
     with 'shown_mean', the pairs that were shown of each cold row, and
     'rows_with_fewer', the cold rows that did not have so many to show, and
-    'more': this point less the one before, by method and metric
-    (`bootstrap.differences`), so that harm by more history is seen to be none
-    or noise.
+    'more': this point less the one before, recall and NDCG by method
+    (`bootstrap.two_way`), so that harm by more history is seen to be none or
+    noise.
     'model' sees the mean of the shown partners' factors (the transform) and
     'model, folded in' the teacher's fold-in of them, both smoothed; 'teacher'
     is the fold-in. Features of a cold row stay unknown; where preference is
@@ -218,36 +218,56 @@ def _curve(
 ) -> dict[str, Any]:
   """One side's part of `evaluate`."""
   curve, warm_up = {}, of_model.plan
-  before: dict[str, dict[str, np.ndarray]] = {}
-  for count, values in of_model.curve.items():
+  before: dict[str, protocol.Ranks] = {}
+  for count, ranks in of_model.curve.items():
     shown = warm_up.shown(count).sum(axis=1)
     point: dict[str, Any] = protocol.describe_set(warm_up.held_out)
     point['shown_mean'] = round(float(np.mean(shown)), 3)
     point['rows_with_fewer'] = int(np.sum(shown < count))
     told = _told(baselines, warm_up, count)
-    values = values | _values(told, cfg, warm_up, count)
-    point['methods'] = {m: metrics.summary(one) for m, one in values.items()}
-    if cfg.evaluation.bootstrap and before:
-      pairs = {
-          f'{name}/{metric}': (value, before[name][metric])
-          for name, one in values.items()
-          if name in before
-          for metric, value in one.items()
-      }
-      point['more'] = bootstrap.nested(
-          bootstrap.differences(pairs, cfg.evaluation.bootstrap)
-      )
-    before, curve[str(count)] = values, point
+    ranks = ranks | _ranks(told, cfg, warm_up, count)
+    point['methods'] = {
+        name: metrics.summary(one.user_metrics(cfg.evaluation))
+        for name, one in ranks.items()
+    }
+    if cfg.evaluation.bootstrap and cfg.evaluation.cutoffs and before:
+      point['more'] = _more(ranks, before, cfg.evaluation)
+    before, curve[str(count)] = ranks, point
   return curve
 
 
-def _values(
+def _more(
+    ranks: Mapping[str, protocol.Ranks],
+    before: Mapping[str, protocol.Ranks],
+    settings: config.EvaluationConfig,
+) -> dict[str, dict[str, Any]]:
+  """What the pairs shown since the point before have changed.
+
+  Users and items are drawn again: the next new films are others, and on a
+  shelf of three hundred a single one that everybody wants decides the mean.
+  """
+  gaps: dict[str, np.ndarray] = {}
+  for name in [name for name in ranks if name in before]:
+    now, then = (of[name].pair_metrics(settings) for of in (ranks, before))
+    gaps |= {f'{name}/{metric}': now[metric] - then[metric] for metric in now}
+  pairs = next(iter(ranks.values()))  # of all methods and points
+  _, item = np.unique(pairs.item, return_inverse=True)
+  bounds = bootstrap.two_way(gaps, pairs.group, item, settings.bootstrap)
+  num_users = len(pairs.users)
+  flat = {}
+  for name, gap in gaps.items():
+    of_user = np.bincount(pairs.group, gap, num_users)
+    flat[name] = bootstrap.describe(of_user, bounds[name])
+  return bootstrap.nested(flat)
+
+
+def _ranks(
     methods: Mapping[str, protocol.Method],
     cfg: config.Config,
     warm_up: WarmUp,
     count: int,
-) -> dict[str, dict[str, np.ndarray]]:
-  """Metrics of each user by method, at one point."""
+) -> dict[str, protocol.Ranks]:
+  """Of the hidden pairs by method, at one point."""
   side, held_out = warm_up.side, warm_up.held_out
   return {
       name: protocol.rank(
@@ -256,7 +276,7 @@ def _values(
           warm_up.likes,
           cfg.evaluation,
           f'{name}, {count} interactions of each new {side} shown',
-      ).user_metrics(cfg.evaluation)
+      )
       for name, method in methods.items()
   }
 

@@ -225,12 +225,12 @@ def _harm(curve: Mapping[str, Any], metric: str, name: str) -> str:
   ]
   if not worse:
     return (
-        f' No method has a lower {name} at any point than at the one before '
-        '(95 % of bootstrap samples of users).'
+        f' No method has a lower {name} at any point than at the one before, '
+        'beyond noise (95 % of bootstrap samples of users and items).'
     )
   return (
       f' More history lowers the {name}, beyond noise (95 % of bootstrap '
-      f'samples of users), of {", ".join(worse)}.'
+      f'samples of users and items), of {", ".join(worse)}.'
   )
 
 

@@ -59,3 +59,50 @@ def test_a_difference_is_of_the_same_users():
   # Unpaired, the spread of the users would hide it.
   assert 0 < found['low'] < found['difference'] < found['high']
   assert found['high'] - found['low'] < 0.1
+
+
+def test_users_and_items_vary_as_much_as_both_do():
+  """Of one world with effects of users and of items, against many worlds."""
+  num_users, num_items = 80, 30
+  pair = np.arange(num_users * num_items)
+  user, item = np.divmod(pair, num_items)
+
+  def world(seed):
+    rng = np.random.default_rng(seed)
+    of_users, of_items = rng.normal(0, 1, num_users), rng.normal(
+        0, 1, num_items
+    )
+    return 0.2 * of_users[user] + 0.5 * of_items[item] + 0.1
+
+  means = [world(seed).sum() / num_users for seed in range(2000)]
+  # The mean over users of the sum over items.
+  assert np.mean(means) == pytest.approx(0.1 * num_items, abs=0.3)
+  widths, inside = [], 0
+  for seed in range(100):
+    found = bootstrap.two_way({'x': world(seed)}, user, item, 400, seed)['x']
+    widths.append(found[1] - found[0])
+    inside += found[0] <= 0.1 * num_items <= found[1]
+  assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(means), rel=0.15)
+  assert inside >= 87
+
+
+def test_one_item_that_all_want_is_no_certainty():
+  user = np.repeat(np.arange(200), 2)
+  item = np.tile([0, 1], 200)
+  values = {'lost': np.where(item == 0, -0.1, 0.01)}
+  of_user = np.bincount(user, values['lost'])
+  users_alone = bootstrap.intervals({'lost': of_user}, 200)['lost']
+  assert users_alone[1] < 0
+  low, high = bootstrap.two_way(values, user, item, 200)['lost']
+  assert low < of_user.mean() < 0 < high
+
+
+def test_blocks_of_draws_change_no_interval_of_pairs(monkeypatch):
+  rng = np.random.default_rng(3)
+  user, item = np.arange(60) % 20, np.arange(60) % 12
+  values = {'a': rng.normal(size=60)}
+  whole = bootstrap.two_way(values, user, item, 4000)['a']
+  monkeypatch.setattr(bootstrap, '_BLOCK', 60 * 7)
+  blocks = bootstrap.two_way(values, user, item, 4000)['a']
+  np.testing.assert_allclose(blocks, whole, atol=0.1 * (whole[1] - whole[0]))
+  assert bootstrap.two_way({}, user, item, 10) == {}

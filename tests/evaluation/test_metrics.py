@@ -232,6 +232,27 @@ def test_order_of_candidates_and_pairs_does_not_matter(seed, levels):
     np.testing.assert_allclose(found[name], values, atol=1e-12, err_msg=name)
 
 
+@settings(max_examples=30, deadline=None)
+@given(strategies.integers(0, 2**31), strategies.integers(1, 6))
+def test_pairs_add_up_to_their_users(seed, levels):
+  rng = np.random.default_rng(seed)
+  scores = rng.integers(0, levels, (5, 30)).astype(np.float32)
+  relevant = rng.random(scores.shape) < 0.3
+  relevant[:, 0] = True
+  row, column = np.nonzero(relevant)
+  ranks = metrics.rank_intervals(scores, row, column, None)
+  whole = metrics.user_metrics(
+      row, ranks.greater, ranks.tied, np.full(5, 30), (1, 3, 50)
+  )
+  parts = metrics.pair_metrics(row, ranks.greater, ranks.tied, (1, 3, 50))
+  assert set(parts) == {n for n in whole if n.startswith(('recall', 'ndcg'))}
+  for name, values in parts.items():
+    assert np.all(values >= 0)
+    np.testing.assert_allclose(
+        np.bincount(row, values), whole[name], atol=1e-12
+    )
+
+
 @pytest.mark.parametrize(
     'user, greater, tied, num_candidates, message',
     (
