@@ -71,8 +71,8 @@ class Joint(Generic[_Made]):
       *given: the same everywhere; a few numbers.
       own: what process 0 has; None on the others.
     """
-    self._number = next(_object_numbers)
-    if is_open():
+    self._number, self._is_everywhere = next(_object_numbers), is_open()
+    if self._is_everywhere:
       weakref.finalize(self, _forgotten.append, self._number)
       _tell(self._number, make, given)
     self._object = make(*given, own)
@@ -81,7 +81,8 @@ class Joint(Generic[_Made]):
       self, method: Callable[..., _Result], *given: Any, own: Any
   ) -> _Result:
     """What method(object, *given, own) returns here; arguments as above."""
-    if is_open():
+    if self._is_everywhere:
+      assert is_open(), 'nobody follows'
       _tell(self._number, method, given)
     return method(self._object, *given, own)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mesh and shardings; with `processes` and `table_shards` all that has devices.
+"""Mesh and shardings: with `processes`, `joint`, `table_shards` all of devices.
 
 Losses, batch norm and masks are written for the global batch; here is decided
 where its rows live. Parameters are replicated, the rows of a batch are split

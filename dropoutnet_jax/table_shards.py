@@ -169,7 +169,7 @@ def from_writer(
     parts = jax.make_array_from_single_device_arrays(
         nothing.shape, where, shards
     )
-    # Blocks that are under way would all be in memory.
+    # One by one: of many at once Gloo loses track, and all would be in memory.
     rows = jax.block_until_ready(_with_block(rows, parts, start, mesh))
   return rows
 
