@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mesh and shardings; with `processes` and `table_shards` all that has devices.
+"""Mesh and shardings: with `processes`, `joint`, `table_shards` all of devices.
 
 Losses, batch norm and masks are written for the global batch; here is decided
 where its rows live. Parameters are replicated, the rows of a batch are split
@@ -9,7 +9,6 @@ over the axis 'data', the rows of tables over the axis 'model'.
 from collections.abc import Callable
 import contextlib
 import dataclasses
-import itertools
 import math
 import os
 import tempfile
@@ -23,20 +22,16 @@ from jax.sharding import Mesh
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec
 import numpy as np
-from orbax.checkpoint import multihost
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import joint
 
 _Result = TypeVar('_Result')
-# Collectives on CPUs give up after 30 s; preparing a large data set takes
-# longer, so it is waited for at a barrier of the coordinator.
-_BARRIER_MS = 24 * 3600 * 1000
 _DETERMINISM = (
     'xla_gpu_deterministic_ops',
     'xla_gpu_exclude_nondeterministic_ops',
 )
-_barrier_numbers = itertools.count()
 
 
 def make_deterministic() -> None:
@@ -86,7 +81,8 @@ def on_writer(work: Callable[[], _Result]) -> _Result | None:
   Every process must call this, in the same order.
 
   Args:
-    work: reads and writes files, and computes on this process alone.
+    work: reads and writes files, and computes on this process alone, but for
+      what it has the others do too; see `joint.Joint`.
 
   Returns:
     What `work` returns; None on the processes that waited.
@@ -96,20 +92,11 @@ def on_writer(work: Callable[[], _Result]) -> _Result | None:
   """
   if jax.process_count() == 1:
     return work()
-  result, problem = None, None
   if is_writer():
-    try:
-      result = work()
-    except errors.UserError as error:
-      problem = error
-  key = f'dropoutnet_jax_{next(_barrier_numbers)}'
-  multihost.get_barrier_sync_fn()(key=key, timeout_ms=_BARRIER_MS)
-  failed = multihost_utils.broadcast_one_to_all(np.int32(problem is not None))
-  if problem is not None:
-    raise problem
-  if failed:
+    return joint.lead(work)
+  if joint.follow():
     raise errors.UserError('Process 0 has stopped; its message says why.')
-  return result
+  return None
 
 
 def from_writer(text: str | None) -> str:
@@ -192,6 +179,12 @@ def fitting(settings: config.MeshConfig) -> config.MeshConfig:
 def local_mesh() -> Mesh:
   """All devices of this process along 'data', for what it does alone."""
   return _mesh_of(jax.local_devices(), 1)
+
+
+def joint_mesh() -> Mesh:
+  """The same of all processes while they work together; see `joint.py`."""
+  devices = jax.devices() if joint.is_open() else jax.local_devices()
+  return _mesh_of(devices, 1)
 
 
 def _mesh_of(devices: list[jax.Device], model: int) -> Mesh:

@@ -136,6 +136,57 @@ def put_parts(
   return parallel.put(x, NamedSharding(mesh, spec))
 
 
+def from_writer(
+    x: np.ndarray | None, size: int, dtype: Any, mesh: parallel.Mesh
+) -> jax.Array:
+  """Puts an array of process 0 on the devices of all, a row on each.
+
+  Of several processes a block of each row at a time is on every device; all of
+  them must call this.
+
+  Args:
+    x: [devices, size]; the other processes have None.
+    size: of a row.
+    dtype: of x, the same everywhere.
+    mesh: of the devices, along 'data'.
+
+  Returns:
+    [devices, size], which lies as USERS.
+  """
+  if not mesh.is_multi_process:
+    assert x is not None
+    return put_parts(x, USERS, mesh)
+  block = min(_BLOCK, size)
+  where = NamedSharding(mesh, USERS)
+  rows = jnp.zeros((mesh.size, size), dtype, device=where)
+  nothing = jnp.zeros((mesh.size, mesh.size, block), dtype, device=where)
+  shards = [shard.data for shard in nothing.addressable_shards]
+  for begin in range(0, size, block):
+    start = min(begin, size - block)
+    if x is not None:
+      part = np.ascontiguousarray(x[None, :, start : start + block])
+      shards[0] = jax.device_put(part, shards[0].sharding)
+    parts = jax.make_array_from_single_device_arrays(
+        nothing.shape, where, shards
+    )
+    # One by one: of many at once Gloo loses track, and all would be in memory.
+    rows = jax.block_until_ready(_with_block(rows, parts, start, mesh))
+  return rows
+
+
+@functools.partial(jax.jit, static_argnames='mesh', donate_argnames='rows')
+def _with_block(
+    rows: jax.Array, parts: jax.Array, start: jax.Array, mesh: parallel.Mesh
+) -> jax.Array:
+  """Rows [D, n] with a block that one device has: parts [D, D, b], else 0."""
+
+  def own(rows: jax.Array, parts: jax.Array, start: jax.Array) -> jax.Array:
+    block = jax.lax.psum_scatter(parts[0], USER_AXIS, tiled=True)
+    return jax.lax.dynamic_update_slice_in_dim(rows, block, start, axis=1)
+
+  return on_parts(own, mesh, (USERS, USERS, WHOLE), USERS)(rows, parts, start)
+
+
 def laid_out(
     function: Callable[..., jax.Array],
     spec: PartitionSpec,

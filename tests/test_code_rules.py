@@ -43,6 +43,7 @@ LAYERS = (
     'data',
     'easyrec',
     'model',
+    'joint',
     'parallel',
     'table_shards',
     'ahead',
@@ -69,8 +70,9 @@ LAYERS = (
 )
 # Only parallel.py says which devices there are and how arrays lie on them,
 # table_shards.py what each does with its part of a table, processes.py joins
-# those of several hosts, and ahead.py names some that are not there.
-DEVICE_FILES = ('parallel', 'processes', 'table_shards', 'ahead')
+# those of several hosts, joint.py has them work together, and ahead.py names
+# some that are not there.
+DEVICE_FILES = ('parallel', 'processes', 'joint', 'table_shards', 'ahead')
 DEVICE_NAMES = {
     'AxisType',
     'Mesh',

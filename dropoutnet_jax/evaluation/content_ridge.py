@@ -172,9 +172,11 @@ def fit_each(
   _check(content, candidates, regularizations)
   rows = np.flatnonzero(np.diff(content.indptr))
   if len(rows) > solver.max_gram and solver.tolerance:
+    kept = content[rows]
+    system = split_ridge.System(kept)
     return [
         split_ridge.ConjugateRidge(
-            content[rows], rows, candidates, value, solver.tolerance
+            kept, rows, candidates, system, value, solver.tolerance
         )
         for value in regularizations
     ]

@@ -44,7 +44,7 @@ def test_it_solves_the_system(num_devices, regularization, monkeypatch):
   right = np.random.default_rng(1).normal(size=(ROWS, 3)).astype(np.float32)
   right[:, 1] = 0
   mesh = make_mesh(num_devices)
-  found = split_ridge.solve(content, right, regularization, 1e-6, mesh)
+  found = split_ridge.System(content, mesh).solve(right, regularization, 1e-6)
   gram = (content @ content.T).toarray().astype(np.float64)
   expected = np.linalg.solve(gram + regularization * np.eye(ROWS), right)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -88,12 +88,14 @@ def test_what_travels_is_columns_and_not_rows():
   mesh, sent = make_mesh(8), []
   for num_rows in (64, 640):
     content = content_of(num_rows, 0)
-    right = np.zeros((num_rows, 4), np.float32)
+    put = lambda x: table_shards.put_parts(x, table_shards.USERS, mesh)
+    nonzeros = split_ridge._nonzeros(content, num_rows // 8, 8)
     program = split_ridge._conjugate_gradients.lower(
-        split_ridge._pieces(content, num_rows // 8, 4, mesh),
-        table_shards.put_parts(right, table_shards.USERS, mesh),
+        tuple(put(x) for x in nonzeros),
+        put(np.zeros((8, num_rows // 8 * 4), np.float32)),
         np.float32(1),
         np.float32(1e-3),
+        4,
         COLUMNS,
         mesh,
     ).compile()
@@ -108,6 +110,7 @@ def test_who_does_not_get_there_is_told(monkeypatch):
   split_ridge._conjugate_gradients.clear_cache()
   monkeypatch.setattr(split_ridge, '_MOST_STEPS', 1)
   right = np.random.default_rng(1).normal(size=(ROWS, 2)).astype(np.float32)
+  system = split_ridge.System(content_of(ROWS, 0), make_mesh(1))
   with pytest.raises(errors.UserError, match='after 1 steps.*ridge_tolerance'):
-    split_ridge.solve(content_of(ROWS, 0), right, 1e-3, 1e-6, make_mesh(1))
+    system.solve(right, 1e-3, 1e-6)
   split_ridge._conjugate_gradients.clear_cache()

@@ -4,7 +4,7 @@
 Two processes of two devices each stream rows from where one process was
 stopped, and the other way round; and they train on labels with a sparse part.
 One device does the same. At last they embed a folder of files, each its share.
-`two_runs.py` is what the two do.
+`two_runs.py` is what the two do, and `stuck_ridge.py` what they cannot.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ import functools
 import json
 import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -22,12 +23,14 @@ import pytest
 from dropoutnet_jax import commands
 from dropoutnet_jax import serving_commands
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import content_ridge
 from dropoutnet_jax.training import checkpoints as checkpoints_lib
 from dropoutnet_jax.training import runtime as runtime_lib
 from dropoutnet_jax.training import state as state_lib
 from dropoutnet_jax.training import telemetry
 from tests import streamed_tables as toy
 from tests import tiny_run
+from tests.training import stuck_ridge
 from tests.training import two_runs
 
 CLOCK = ('seconds', 'examples_per_second', 'step_seconds')
@@ -164,12 +167,13 @@ def test_one_process_goes_on_with_the_stream_of_two(two, streamed):
 
 def test_each_reads_its_own_half_of_every_batch_once(two):
   for process in range(2):
-    sizes = json.loads((two / f'{process}.json').read_text())
-    assert sizes == [32] * 8  # of 64 rows in each step from 2 on
+    told = json.loads((two / f'{process}.json').read_text())
+    assert told['rows'] == [32] * 8  # of 64 rows in each step from 2 on
 
 
-def test_labels_and_a_sparse_part_come_to_the_same(two):
+def test_labels_and_a_sparse_part_come_to_the_same(two, monkeypatch):
   """Where neither process has a whole table of features or of scores."""
+  monkeypatch.setattr(content_ridge, 'Solver', two_runs.SOLVER)
   cfg, workdir = two_runs.labelled_config(two, model=1), two / 'alone'
   commands.train(cfg, str(workdir))
   found, expected = (
@@ -181,6 +185,44 @@ def test_labels_and_a_sparse_part_come_to_the_same(two):
   for part in ('tower', 'content_ridge', 'log_loss', 'warm_up', 'teacher'):
     assert part in names, part
   assert_same_run(found, expected)
+
+
+def test_content_ridge_is_solved_on_the_devices_of_both(two):
+  told = [json.loads((two / f'{n}.json').read_text()) for n in range(2)]
+  assert told[0]['solves'] == told[1]['solves']
+  assert len(told[0]['solves']) > 3  # of each lambda, and the chosen one
+  assert all(x == [0, 1] for x in told[0]['solves'])
+
+
+def test_both_leave_when_content_ridge_gets_nowhere(two, launcher, tmp_path):
+  workdir = shutil.copytree(two / two_runs.LABELLED, tmp_path / 'run')
+  address = f'127.0.0.1:{tiny_run.free_port()}'
+  script = pathlib.Path(stuck_ridge.__file__)
+  runs = [
+      launcher.start_script(
+          script,
+          workdir,
+          (
+              'evaluate',
+              f'--workdir={workdir}',
+              '--compile_cache=',
+              f'--coordinator={address}',
+              '--num_processes=2',
+              f'--process_id={n}',
+          ),
+          num_devices=2,
+      )
+      for n in range(2)
+  ]
+  for run in runs:
+    assert run.finish() == 2, run.output()
+    assert 'Traceback' not in run.output()
+  said = 'run.py: Content ridge by conjugate gradients is at a residual of'
+  assert said in runs[0].output()
+  assert 'after 1 steps' in runs[0].output()
+  assert runs[1].own_lines() == [
+      'run.py: Process 0 has stopped; its message says why.'
+  ]
 
 
 def test_they_embed_a_folder_of_files(two):

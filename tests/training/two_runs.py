@@ -4,10 +4,12 @@
   two_runs.py HOST:PORT PROCESS FOLDER
 
 Each has two devices, and each run is the whole command `train`; at last they
-embed the rows of a folder. How many rows of interactions were read at a time is
-in FOLDER: PROCESS.json.
+embed the rows of a folder. How many rows of interactions were read at a time,
+and which processes had devices in solving content ridge, is in FOLDER:
+PROCESS.json.
 """
 
+import functools
 import json
 import os
 import pathlib
@@ -18,9 +20,12 @@ from typing import Self
 from dropoutnet_jax import commands
 from dropoutnet_jax import config as config_lib
 from dropoutnet_jax import errors
+from dropoutnet_jax import joint
 from dropoutnet_jax import processes
 from dropoutnet_jax import serving_commands
 from dropoutnet_jax.data import row_file
+from dropoutnet_jax.evaluation import content_ridge
+from dropoutnet_jax.evaluation import split_ridge
 from dropoutnet_jax.training import signals
 from tests import streamed_tables as toy
 
@@ -28,6 +33,9 @@ from tests import streamed_tables as toy
 BEGUN_BY_ONE, BEGUN_BY_TWO = 'begun_by_one', 'begun_by_two'
 LABELLED = 'labelled'
 NEW_ITEMS, EMBEDDED = 'new_items', 'embedded'
+
+# Of any number of rows content ridge is by conjugate gradients.
+SOLVER = functools.partial(content_ridge.Solver, max_gram=1)
 
 
 def labelled_config(folder: pathlib.Path, model: int) -> config_lib.Config:
@@ -39,7 +47,10 @@ def labelled_config(folder: pathlib.Path, model: int) -> config_lib.Config:
       features={'preference': 'factors'},
       teacher={'rank': 4, 'num_iterations': 2},
       objective={'teacher': 1.0, 'mask_known': True},
-      evaluation={'baselines': config_lib.EvaluationConfig().baselines},
+      evaluation={
+          'baselines': config_lib.EvaluationConfig().baselines,
+          'ridge_tolerance': 1e-6,
+      },
   )
   cfg.features.item.append(config_lib.Feature(column='tags'))
   cfg.model.sparse.enabled = True
@@ -82,6 +93,21 @@ def count_rows() -> list[int]:
   return sizes
 
 
+def watch_solves() -> list[list[int]]:
+  """Processes of the devices that solve for content ridge from now on."""
+  found, solve = [], split_ridge._conjugate_gradients
+
+  def solve_and_tell(nonzeros, *given):
+    (here,) = {x.data.shape[0] for x in nonzeros[0].addressable_shards}
+    assert here == 1  # rows of one device
+    devices = nonzeros[0].sharding.device_set
+    found.append(sorted({device.process_index for device in devices}))
+    return solve(nonzeros, *given)
+
+  split_ridge._conjugate_gradients = solve_and_tell
+  return found
+
+
 def main() -> None:
   coordinator, process, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3]
   path = pathlib.Path(folder)
@@ -89,9 +115,13 @@ def main() -> None:
   cfg = toy.make_config(path)
   sizes = count_rows()
   commands.train(cfg, str(path / BEGUN_BY_ONE))
-  (path / f'{process}.json').write_text(json.dumps(sizes))
+  told = {'rows': list(sizes)}
   begin(cfg, path / BEGUN_BY_TWO, is_told=process == 1)
+  content_ridge.Solver = SOLVER  # type: ignore[misc, assignment]
+  told['solves'] = watch_solves()
   commands.train(labelled_config(path, model=2), str(path / LABELLED))
+  assert not joint._objects  # with the ridges their parts are gone
+  (path / f'{process}.json').write_text(json.dumps(told))
   serving_commands.embed(
       str(path / LABELLED), str(path / EMBEDDED), items=str(path / NEW_ITEMS)
   )
