@@ -7,11 +7,12 @@ and calls of its methods, such as content ridge on the devices of all. They hear
 of it after barriers of the coordinator, for which no process can be too late.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import contextvars
 import itertools
-import pickle
+import json
+import pkgutil
 from typing import Any, Generic, NamedTuple, TypeVar
 import weakref
 
@@ -27,6 +28,7 @@ _Result = TypeVar('_Result')
 # longer, so it is waited for at a barrier of the coordinator.
 _BARRIER_MS = 24 * 3600 * 1000
 _ORDER_BYTES = 1 << 12  # one size, so that one program sends all orders
+_MOST_FORGOTTEN = 100  # in one order, which they must fit into
 _barrier_numbers = itertools.count()
 _object_numbers = itertools.count()
 _objects: dict[int, Any] = {}  # what this process has made for process 0
@@ -40,15 +42,16 @@ class _Order(NamedTuple):
   Attributes:
     forgotten: numbers of objects that are no longer needed.
     number: of the object that is made or called.
-    function: makes it or is called with it; None where process 0 has finished.
-    given: further arguments.
+    function: 'module:name' of what makes it or is called with it; '' where
+      process 0 has finished.
+    given: further arguments, numbers.
     failed: whether process 0 has finished in vain.
   """
 
   forgotten: list[int]
   number: int = -1
-  function: Callable[..., Any] | None = None
-  given: tuple[Any, ...] = ()
+  function: str = ''
+  given: Sequence[Any] = ()
   failed: bool = False
 
 
@@ -111,12 +114,13 @@ def follow() -> bool:
       order = _heard()
       for number in order.forgotten:
         _objects.pop(number, None)
-      if order.function is None:
+      if not order.function:
         return order.failed
+      function = pkgutil.resolve_name(order.function)
       if order.number in _objects:
-        order.function(_objects[order.number], *order.given, None)
+        function(_objects[order.number], *order.given, None)
       else:
-        _objects[order.number] = order.function(*order.given, None)
+        _objects[order.number] = function(*order.given, None)
 
 
 @contextlib.contextmanager
@@ -135,14 +139,17 @@ def _tell(
     failed: bool = False,
 ) -> None:
   """Has the others do this, or go on where there is no function."""
-  forgotten = [_forgotten.pop() for _ in range(len(_forgotten))]
-  order = _Order(forgotten, number, function, given, failed)
-  data = np.frombuffer(pickle.dumps(order), np.uint8)
-  _passed_on(np.pad(data, (0, _ORDER_BYTES - len(data))))
+  few = min(len(_forgotten), _MOST_FORGOTTEN)
+  forgotten = [_forgotten.pop() for _ in range(few)]
+  name = f'{function.__module__}:{function.__qualname__}' if function else ''
+  text = json.dumps(_Order(forgotten, number, name, given, failed))
+  data = text.ljust(_ORDER_BYTES).encode()
+  _passed_on(np.frombuffer(data, np.uint8))
 
 
 def _heard() -> _Order:
-  return pickle.loads(_passed_on(np.zeros(_ORDER_BYTES, np.uint8)).tobytes())
+  data = _passed_on(np.zeros(_ORDER_BYTES, np.uint8))
+  return _Order(*json.loads(data.tobytes()))
 
 
 def _passed_on(data: np.ndarray) -> np.ndarray:
