@@ -23,6 +23,19 @@ class Banned:
     mine = (self.user >= begin) & (self.user < end)
     return Banned(self.row[mine], self.user[mine] - begin)
 
+  def of(self, users: np.ndarray) -> 'Banned':
+    """The pairs of ascending users [C], who count from 0 then."""
+    place = np.searchsorted(users, self.user)
+    there = users[np.minimum(place, len(users) - 1)] == self.user
+    return Banned(self.row[there], place[there])
+
+  def count(self, num_users: int, allowed: np.ndarray | None) -> np.ndarray:
+    """How many of the allowed rows, bool [J], each user must not get."""
+    pairs = np.unique(np.stack([self.user, self.row]), axis=1)
+    if allowed is not None:
+      pairs = pairs[:, allowed[pairs[1]]]
+    return np.bincount(pairs[0], minlength=num_users)
+
   def of_rows(self, begin: int, end: int) -> 'Banned':
     """The pairs of items [begin, end), which count from 0 then."""
     part = slice(*np.searchsorted(self.row, [begin, end]))

@@ -91,15 +91,22 @@ def of_run(
   """
   options = options or options_lib.Options()
   rows = model.items() if rows is None else rows
-  queries = None
-  if kind != 'exact' and options.recall_queries:
-    users = model.users()
-    number = min(options.recall_queries, len(users))
-    rng = np.random.default_rng(0)
-    sample = np.sort(rng.choice(len(users), number, replace=False))
-    queries = model.embed_users(users.select(sample))
+  queries = some_users(kind, model, options)
   embedding = model.embed_items(rows)
   return build(kind, rows.ids, embedding, options, queries=queries)
+
+
+def some_users(
+    kind: str, model: Ranker, options: options_lib.Options
+) -> embeddings.Embedding | None:
+  """Users of a run on whom recall is measured; None where it is not."""
+  if kind == 'exact' or not options.recall_queries:
+    return None
+  users = model.users()
+  number = min(options.recall_queries, len(users))
+  rng = np.random.default_rng(0)
+  sample = np.sort(rng.choice(len(users), number, replace=False))
+  return model.embed_users(users.select(sample))
 
 
 def load(folder: str) -> item_index.ItemIndex:

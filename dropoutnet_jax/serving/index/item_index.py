@@ -297,7 +297,10 @@ def _search_nearest(
     allowed: np.ndarray | None,
     banned: banned_lib.Banned | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Candidates of the approximate index, and all rows that it has not."""
+  """Candidates of the approximate index, and all rows that it has not.
+
+  All rows for users of whom these leave too few.
+  """
   covered = len(nearest)
   inside = None if allowed is None else allowed[:covered]
   if inside is not None and inside.all():
@@ -317,7 +320,18 @@ def _search_nearest(
   if banned is not None:
     rows = np.where(banned.holds(rows, len(items)), -1, rows)
   score = pair_scores.pair_scores(users, items, rows)
-  return pair_scores.best(rows, score, k)
+  rows, score = pair_scores.best(rows, score, k)
+  # Few candidates are left where most are banned or not allowed, or k is large.
+  most = len(items) if allowed is None else int(np.count_nonzero(allowed))
+  taken = 0 if banned is None else banned.count(len(users), allowed)
+  wanted = np.minimum(k, most - taken)
+  short = np.flatnonzero((rows >= 0).sum(axis=1) < wanted)
+  if len(short):
+    pairs = None if banned is None else banned.of(short)
+    rows[short], score[short] = scan.best(
+        users.select(short), items, k, allowed, pairs
+    )
+  return rows, score
 
 
 def _banned(

@@ -25,7 +25,7 @@ _BLOCK = 1 << 11  # rows of a product: what it gives stays in the cache
 GROUP = 16  # rows, and groups of a second level
 _AT_ONCE = 96  # groups scored again at a time: 768 KB of 128 columns
 _ENOUGH = 8  # maxima per item asked for: few hide another item
-_MANY_TIMES = 8  # hits per item asked for: more of them are ties without end
+_MANY_TIMES = 4  # groups, and rows, per item asked for: more of them are ties
 _ROUNDING = 1e-5  # of the largest score
 _ALIGNED = 64  # bytes, where XLA reads NumPy's memory in place
 
@@ -71,12 +71,16 @@ def candidates(
   workers.share(work, workers.number(len(chunks)))
   floor = np.nextafter(_floor(levels, wanted), np.float32(-np.inf))
   hits = _hits(levels, floor)
-  if sum(len(group) for group, _ in hits) > _MANY_TIMES * wanted * len(users):
+  most = _MANY_TIMES * wanted * len(users)
+  if sum(len(group) for group, _ in hits) > most:
     return None
   first = np.asarray(starts) // GROUP
   group = np.concatenate([n + part[0] for n, part in zip(first, hits)])
   user = np.concatenate([part[1] for part in hits])
-  number, place, score = _scored(users, items, group, user, floor, allowed)
+  scored = _scored(users, items, group, user, floor, allowed, most)
+  if scored is None:
+    return None
+  number, place, score = scored
   row = group[number] * GROUP + place
   user = user[number]
   order = np.argsort(row, kind='stable')
@@ -147,10 +151,12 @@ def _highest(score: jax.Array) -> jax.Array:
 def _floor(levels: list[Any], wanted: int) -> np.ndarray:
   """float32 [N], at most the `wanted`-th highest of all maxima.
 
-  It is that of the second level where these are enough, and of the highest of
-  several of these where they are many: each is the score of an item of its own.
+  It is that of the second level where these are many, and of the highest of
+  several of these where they are very many: each is the score of an item of its
+  own.
   """
-  is_enough = sum(len(second) for _, second in levels) >= wanted
+  number = sum(len(second) for _, second in levels)
+  is_enough = number >= _ENOUGH * wanted
   whole = np.concatenate([part[int(is_enough)] for part in levels])
   fold = len(whole) // (_ENOUGH * wanted)
   if fold > 1:
@@ -196,7 +202,8 @@ def _scored(
     user: np.ndarray,
     floor: np.ndarray,
     allowed: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    most: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
   """Rows of groups [H] of users [H] that are above their floors.
 
   And the best of each group in any case: it was above by a sum in another
@@ -204,16 +211,20 @@ def _scored(
   user has as many rows as groups, however scores were rounded.
 
   Returns:
-    For each of C rows: which of H, its place in the group, its score.
+    For each of C rows: which of H, its place in the group, its score. None
+    where a thread has more than its share of `most`.
   """
   grouped = items.reshape(-1, GROUP, items.shape[1])
   hidden = None if allowed is None else ~allowed.reshape(-1, GROUP)
   starts = range(0, len(group), _AT_ONCE)
   threads = workers.number(len(starts))
 
-  def work(thread: int) -> list[tuple[np.ndarray, ...]]:
+  def work(thread: int) -> list[tuple[np.ndarray, ...]] | None:
     found: list[tuple[np.ndarray, ...]] = []
+    left = most // threads
     for begin in starts[thread::threads]:
+      if left < 0:
+        return None
       part = slice(begin, begin + _AT_ONCE)
       rows, mine = grouped[group[part]], users[user[part]]
       score = np.matmul(rows, mine[:, :, None])[:, :, 0]
@@ -223,9 +234,14 @@ def _scored(
       least = np.minimum(least, score.max(axis=1))[:, None]
       number, place = np.nonzero((score >= least) & (score > -np.inf))
       found.append((number + begin, place, score[number, place]))
+      left -= len(number)
     return found
 
-  parts = [part for found in workers.share(work, threads) for part in found]
+  parts: list[tuple[np.ndarray, ...]] = []
+  for found in workers.share(work, threads):
+    if found is None:
+      return None
+    parts += found
   empty = (
       np.empty(0, np.int64),
       np.empty(0, np.int64),

@@ -3,7 +3,9 @@
 
 Items are scored in blocks small enough for the cache, of which little is looked
 at twice, see `kept`. What is left is a little more than k, and scored again in
-double precision, so that rounding within a block decides nothing.
+double precision, so that rounding within a block decides nothing: but for the
+end of a list where more items than that are closer than single precision can
+tell, as where large terms cancel.
 
 These products are those of NumPy's BLAS, to which SciPy adds the sparse ones;
 for a single user they run at four times the rate of XLA's. A large batch over a

@@ -23,7 +23,7 @@ from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import explorer as explorer_lib
 from dropoutnet_jax.serving.index import factory
-from dropoutnet_jax.serving.index import options
+from dropoutnet_jax.serving.index import options as options_lib
 from dropoutnet_jax.serving.service import app as app_lib
 from dropoutnet_jax.serving.service import catalogue
 from dropoutnet_jax.serving.service import core
@@ -77,7 +77,7 @@ class Settings:
     for name in ('host', 'state', 'api_key'):
       if getattr(self, name) == '':
         raise errors.UserError(f'--{name} is empty; leave it out, or fill it.')
-    options.check_kind(self.index)
+    options_lib.check_kind(self.index)
     if self.keep_shown < 1:
       raise errors.UserError(
           f'--keep_shown={self.keep_shown}: at least 1 place is kept.'
@@ -121,13 +121,14 @@ def run(
     path = settings.state or os.path.join(workdir, exported.STATE)
     state = state_file.StateFile(path, identity(ranker), settings.keep_shown)
     try:
-      build = _builder(settings.index)
-      engine = engine_lib.Engine(ranker, state, build)
+      engine = engine_lib.Engine(
+          ranker, state, _builder(settings.index, ranker)
+      )
       _tell(workdir, path, engine, say)
       explorer = explorer_lib.Explorer(ranker, workdir)
       service = core.Service(
           engine,
-          stories_lib.Stories(engine, build),
+          stories_lib.Stories(engine, _builder(settings.index)),
           showing_lib.Showing(engine, state, explorer),
           model_thread.ModelThread(),
       )
@@ -181,6 +182,14 @@ def _tell(
       f'{len(memory.deleted):,} deleted, {memory.interactions:,} '
       'interaction(s).'
   )
+  for part, index in engine.catalogue.parts.items():
+    recall = getattr(index, 'recall', None)
+    if recall is not None:
+      say(
+          f'The index of {part} items ({index.kind}) finds '
+          f'{100 * recall.value:.1f} % of the best {recall.k} of '
+          f'{recall.queries} {recall.of}.'
+      )
 
 
 class _Server(uvicorn.Server):
@@ -271,6 +280,12 @@ def _serve(
   raise errors.Interrupted(number or signal.SIGTERM)
 
 
-def _builder(kind: str) -> catalogue.Build:
-  """Makes indexes of one kind."""
-  return lambda ids, embedding: factory.build(kind, ids, embedding)
+def _builder(
+    kind: str, ranker: recommender_lib.Ranker | None = None
+) -> catalogue.Build:
+  """Makes indexes of one kind; with a run recall is that of its users."""
+  options = options_lib.Options()
+  users = None if ranker is None else factory.some_users(kind, ranker, options)
+  return lambda ids, embedding: factory.build(
+      kind, ids, embedding, options, queries=users
+  )

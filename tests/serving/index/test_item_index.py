@@ -215,6 +215,32 @@ def test_recall_is_measured():
 
 
 @pytest.mark.parametrize('other', APPROXIMATE)
+def test_lists_are_full_where_there_are_items(other):
+  """However many are asked for, banned, or not allowed."""
+  pytest.importorskip('faiss', reason="FAISS is the extra 'ann'")
+  rng = np.random.default_rng(1)
+  embedded = lambda number: slow_index.embedding(rng.normal(size=(number, 8)))
+  first, more, users = embedded(800), embedded(100), embedded(3)
+  settings = options_lib.Options(probes=1, search_breadth=1, fresh=200)
+  index = factory.build(other, range(800), first, settings)
+  exact = factory.build('exact', range(800), first)
+  for one in (index, exact):
+    one.upsert(range(800, 900), more)
+  for k in (20, 700, 1000):
+    lists = index.search(users, k).lists()
+    assert [len(one) for one in lists] == [min(k, 900)] * 3
+  best = exact.search(users, 900).ids.tolist()
+  banned = [best[0][:600] + best[0][:1], [], best[2][:50]]
+  half = range(0, 900, 2)
+  for k in (100, 900):
+    found = index.search(users, k, exclude=banned, allow=half).lists()
+    for mine, less in zip(found, banned):
+      left = set(half) - set(less)
+      assert len(mine) == min(k, len(left))
+      assert {name for name, _ in mine} <= left
+
+
+@pytest.mark.parametrize('other', APPROXIMATE)
 def test_exact_and_approximate_agree_on_scores(other):
   pytest.importorskip('faiss', reason="FAISS is the extra 'ann'")
   rng = np.random.default_rng(0)

@@ -13,7 +13,9 @@ import time
 import pytest
 
 from dropoutnet_jax.serving import recommender
+from dropoutnet_jax.serving.service import engine as engine_lib
 from dropoutnet_jax.serving.service import server as server_lib
+from dropoutnet_jax.serving.service import state_file
 from tests import command_line
 from tests.serving.service import kills
 from tests.serving.service import processes
@@ -125,6 +127,25 @@ def _check_what_it_said(lines, port):
   where = f'Listening on http://127.0.0.1:{port}; compiling.'
   assert third.startswith(where)
   assert last.startswith('Ready after ')
+
+
+def test_it_says_what_an_approximate_index_finds(shop, tmp_path):
+  """Measured on users of the run, for each part of the catalogue."""
+  pytest.importorskip('faiss', reason="FAISS is the extra 'ann'")
+  build = server_lib._builder('ivf', shop.model)
+  state = state_file.StateFile(str(tmp_path / 'state.sqlite'), 'shop')
+  said = []
+  try:
+    engine = engine_lib.Engine(shop.model, state, build)
+    server_lib._tell('run', 'state', engine, said.append)
+  finally:
+    state.close()
+  for part, line in zip(('known', 'new'), said[2:], strict=True):
+    recall = engine.catalogue.parts[part].recall
+    assert recall.of == 'users'
+    assert line.startswith(f'The index of {part} items (ivf) finds ')
+    assert f'of the best {recall.k} of {recall.queries} users.' in line
+    assert 0 < recall.value <= 1
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
