@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every request passes before the service sees it.
 
-Its key, its size, and the headers of its answer; each is counted. The size of a
-body that does not say how large it is, is watched by the application itself.
+Its key, its size, how long its body takes, and the headers of its answer; each
+is counted. The size of a body that does not say how large it is, is watched by
+the application itself.
 """
 
+import asyncio
 import hmac
 import time
 
+import fastapi
 from starlette import datastructures
 from starlette import types
 
@@ -68,7 +71,7 @@ class Guard:
       if refusal is not None:
         await refusal.answer()(scope, receive, send_on)
       else:
-        await self._app(scope, receive, send_on)
+        await self._app(scope, _in_time(receive), send_on)
     finally:
       self._number -= 1
       route = scope.get('route')
@@ -109,6 +112,30 @@ class Guard:
     if int(length[:20]) > self._most:
       return too_large(self._most)
     return None
+
+
+def _in_time(receive: types.Receive) -> types.Receive:
+  """Ends the wait for a body: who sends half of one has a place of all."""
+  end = asyncio.get_running_loop().time() + limits.BODY_SECONDS
+  is_whole = False
+
+  async def receive_on() -> types.Message:
+    nonlocal is_whole
+    if is_whole:  # and whoever waits now wants to hear of the end
+      return await receive()
+    try:
+      async with asyncio.timeout_at(end):
+        message = await receive()
+    except TimeoutError:
+      raise fastapi.HTTPException(
+          408,
+          f'The body did not come within {limits.BODY_SECONDS:g} s.',
+          {'Connection': 'close'},
+      ) from None
+    is_whole = not message.get('more_body', False)
+    return message
+
+  return receive_on
 
 
 def too_large(most: int) -> refusals.Refusal:

@@ -6,6 +6,7 @@ these; README and BUILD.md name them.
 """
 
 BODY_BYTES = 1 << 20  # of a request
+BODY_SECONDS = 30.0  # from its head to the end of its body
 BATCH = 256  # users, items or interactions of a request
 K = 1000  # items of a list
 LISTED = 20_000  # items of all lists of a request

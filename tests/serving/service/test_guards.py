@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The key, the size, the queue's bound and the headers of all answers."""
 
+import asyncio
+import json
 import threading
 
 import pytest
@@ -73,6 +75,37 @@ def test_a_wrong_length_is_refused(fresh):
         '/recommend', content=b'{}', headers={'Content-Length': length}
     )
     assert answer.status_code in (400, 413)
+
+
+@pytest.mark.parametrize('parts', [0, 1, 5])
+def test_a_body_that_does_not_come_is_waited_for_so_long(
+    fresh, monkeypatch, parts
+):
+  """Not for its whole length each part that does."""
+  monkeypatch.setattr(limits, 'BODY_SECONDS', 0.2)
+  sent, left = [], iter(range(parts))
+
+  async def receive():
+    await asyncio.sleep(60 if next(left, None) is None else 0.05)
+    return {'type': 'http.request', 'body': b' ', 'more_body': True}
+
+  async def send(message):
+    sent.append(message)
+
+  scope = {
+      'type': 'http',
+      'method': 'POST',
+      'path': '/recommend',
+      'headers': [(b'content-type', b'application/json')],
+      'query_string': b'',
+  }
+  asyncio.run(fresh.client.app(scope, receive, send))
+  head, body = sent
+  assert head['status'] == 408 and (b'connection', b'close') in head['headers']
+  assert (
+      'did not come within 0.2 s'
+      in json.loads(body['body'])['error']['message']
+  )
 
 
 def test_beyond_the_queue_comes_503_at_once(start, tmp_path):
