@@ -58,12 +58,17 @@ def of_features(
     features: Iterable[config.Feature], entities: schema.Entities
 ) -> dict[str, ColumnType]:
   """The types of all columns that features read, by name."""
-  names = [name for feature in features for name in _mentioned(feature)]
   return {
       name: of_column(entities.columns[name])
-      for name in dict.fromkeys(names)
+      for name in mentioned(features)
       if name in entities.columns
   }
+
+
+def mentioned(features: Iterable[config.Feature]) -> list[str]:
+  """Distinct names that features give; not all of them need be columns."""
+  names = [name for feature in features for name in _mentioned(feature)]
+  return list(dict.fromkeys(names))
 
 
 def _mentioned(feature: config.Feature) -> list[str]:

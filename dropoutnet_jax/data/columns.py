@@ -15,6 +15,7 @@ import pyarrow as pa
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import arrow_values
+from dropoutnet_jax.data import bad_values
 from dropoutnet_jax.data import crosses
 from dropoutnet_jax.data import expression_parser
 from dropoutnet_jax.data import expressions
@@ -39,10 +40,19 @@ _LISTED_IN = {
     'lookup': 'tag_columns',
     'dense': 'vector_columns',
 }
-# Whole float32 numbers from here on have neighbours that they cannot be told
-# apart from.
-_FLOAT_LIMIT = 2**24
-_HEAVIEST = 1e30  # weight of a tag with an embedding, far from infinity
+
+
+def check(
+    entities: schema.Entities, feature: config.Feature, field: str
+) -> None:
+  """Raises what `read` would raise, and makes nothing of the columns."""
+  if feature.kind == 'cross':
+    place = f'{field}.columns'
+    for name in feature.columns:
+      _check_whole(entities, name, place)
+      check(entities, config.Feature(name, 'category'), place)
+  else:
+    _checked(entities, feature, field)
 
 
 def read(
@@ -65,25 +75,35 @@ def read(
     or categories [N] of str, None where missing.
 
   Raises:
-    UserError: there is no such column, its content does not fit the kind, a
-      value cannot be used (infinite, too small for its logarithm, a category
-      that is neither a string nor a whole number), or an expression is none.
+    BadValueError: a value cannot be used: infinite, too small for its
+      logarithm, a category that is neither a string nor a whole number.
+    UserError: there is no such column, its content does not fit the kind, or an
+      expression is none.
   """
   if feature.kind == 'cross':
     return _read_cross(entities, feature, field, rows)
-  if feature.kind in ('lookup', 'expression'):
-    if feature.kind == 'lookup':
-      number = _look_up(entities, feature, field)
-    else:
-      number = _evaluate(entities, feature, field).value
-    _check_values(entities, number, feature, field)
-    return number if rows is None else number[rows]
-  column = _find(entities, feature.column, field)
-  _check_kind(entities, column, feature.column, feature.kind, field)
-  _check_values(entities, column, feature, field)
+  column = _checked(entities, feature, field)
   if rows is not None:
     column = schema.take(column, rows)
+  if feature.kind in ('lookup', 'expression'):
+    return column
   return _convert(column, feature, field)
+
+
+def _checked(
+    entities: schema.Entities, feature: config.Feature, field: str
+) -> schema.Column:
+  """The column of a feature that is no cross; numbers are made already."""
+  column: schema.Column
+  if feature.kind == 'lookup':
+    column = _look_up(entities, feature, field)
+  elif feature.kind == 'expression':
+    column = _evaluate(entities, feature, field).value
+  else:
+    column = _find(entities, feature.column, field)
+    _check_kind(entities, column, feature.column, feature.kind, field)
+  _check_values(entities, column, feature, field)
+  return column
 
 
 def _convert(
@@ -253,12 +273,14 @@ def _check_values(
     field: str,
 ) -> None:
   """Refuses values that the feature cannot use."""
-  bad, rule = _find_bad_rows(column, feature)
+  bad, rule = bad_values.find_rows(column, feature)
   if len(bad):
-    raise errors.UserError(
+    raise bad_values.BadValueError(
         f'{field}: column {feature.name!r} has {rule} in {len(bad):,} rows, '
         f'like that of id {entities.ids[bad[0]]}. Mend or remove it; it may be '
-        'missing.'
+        'missing.',
+        feature.column,
+        rule,
     )
 
 
@@ -277,47 +299,6 @@ def _content(column: schema.Column) -> str:
   return 'values of an unknown type'
 
 
-def _find_bad_rows(
-    column: schema.Column, feature: config.Feature
-) -> tuple[np.ndarray, str]:
-  """Rows with a value that the feature cannot use, and what is wrong there."""
-  if isinstance(column, schema.Tags):
-    bad = ~np.isfinite(column.matrix.data)
-    if feature.counts == 'log':
-      bad |= column.matrix.data < 0
-    rule = 'a weight that is infinite, NaN, or < 0 in a log'
-    if feature.embedding and feature.kind in ('tags', 'text'):
-      weight = column.matrix.data
-      bad |= (weight < 0) | (weight > _HEAVIEST)
-      rule = f'a weight that is NaN, < 0 or above {_HEAVIEST:g}'
-    entry = np.flatnonzero(bad)
-    row = np.searchsorted(column.matrix.indptr, entry, side='right') - 1
-    return np.unique(row), rule
-  if isinstance(column, schema.Sequences):
-    return _find_bad_values(column)
-  if column.dtype.kind in 'OU':
-    good: tuple[type, ...] = (str, type(None))
-    rule = 'a text that is no string'
-    if feature.kind == 'category':
-      good += (numbers.Integral,)
-      rule = 'a category that is neither a string nor a whole number'
-    bad = np.array([not isinstance(value, good) for value in column], bool)
-    return np.flatnonzero(bad), rule
-  if feature.kind == 'category':
-    if column.dtype.kind != 'f':
-      return np.zeros(0, np.int64), ''
-    whole = (np.abs(column) < _FLOAT_LIMIT) & (column == np.round(column))
-    bad = ~(whole | np.isnan(column))
-    return np.flatnonzero(bad), 'a category that is no whole number below 2**24'
-  rule = 'a number that is infinite or beyond float32'
-  bad = np.abs(column) > np.finfo(np.float32).max
-  if feature.transform == 'log1p' and not bad.any():
-    rule = "a number <= -1, which transform='log1p' has no logarithm for,"
-    bad = column <= -1
-  bad = bad if bad.ndim == 1 else bad.any(axis=1)
-  return np.flatnonzero(bad), rule
-
-
 def _check_whole(entities: schema.Entities, name: str, field: str) -> None:
   """Refuses a column of fractions as a part of a cross, with advice."""
   column = _find(entities, name, field)
@@ -327,22 +308,14 @@ def _check_whole(entities: schema.Entities, name: str, field: str) -> None:
     return
   bad = np.flatnonzero(np.isfinite(column) & (column != np.round(column)))
   if len(bad):
-    raise errors.UserError(
+    raise bad_values.BadValueError(
         f'{field}: column {name!r} has fractions in {len(bad):,} rows, like '
         f'{column[bad[0]]} of id {entities.ids[bad[0]]}; a cross joins strings '
         'and whole numbers. Round them in the table, or make a column there '
-        'that says which range they are in.'
+        'that says which range they are in.',
+        name,
+        'a fraction where a cross joins strings and whole numbers',
     )
-
-
-def _find_bad_values(column: schema.Sequences) -> tuple[np.ndarray, str]:
-  """Rows of sequences with a value that is no string, and the rule."""
-  rule = 'a value that is neither a string nor a whole number'
-  if column.values.dtype.kind in 'iuU':
-    return np.zeros(0, np.int64), rule
-  good = (str, numbers.Integral)
-  bad = np.array([not isinstance(value, good) for value in column.values], bool)
-  return np.unique(column.rows()[bad]), rule
 
 
 def _as_strings(column: np.ndarray) -> np.ndarray:

@@ -35,6 +35,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import column_types
+from dropoutnet_jax.data import columns as columns_lib
 from dropoutnet_jax.data import encoder_files
 from dropoutnet_jax.data import encoders
 from dropoutnet_jax.data import fitted_feature
@@ -148,6 +149,32 @@ class Encoder:
         tokens,
         np.any(known, axis=0),
     )
+
+  def select(self, numbers: Sequence[int]) -> 'Encoder':
+    """Some of the features by their places, with the columns they read."""
+    kept = tuple(self.features[number] for number in numbers)
+    names = column_types.mentioned([one.feature for one in kept])
+    return dataclasses.replace(
+        self,
+        features=kept,
+        columns={
+            name: self.columns[name] for name in names if name in self.columns
+        },
+    )
+
+  def check(self, entities: schema.Entities) -> None:
+    """Raises what `transform` would raise for a value, and encodes nothing.
+
+    Args:
+      entities: with all columns that the features read.
+
+    Raises:
+      BadValueError: a feature cannot use a value (bad_values.py).
+    """
+    entities = entities.with_id_name(self.id_name)
+    for fitted in self.features:
+      field = f'config.features.{self.side}[{fitted.number}]'
+      columns_lib.check(entities, fitted.feature, field)
 
   def save(self, folder: str, side: str) -> None:
     """Writes features_{side}.npz and this side's part of features.json.

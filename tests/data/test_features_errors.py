@@ -162,7 +162,12 @@ def with_weight(value):
         (
             Feature('year', 'category'),
             {'year': np.array([np.inf, 2, 3])},
-            'no whole number below 2**24 in 1 rows, like that of id 11',
+            'no whole number below 2**53 in 1 rows, like that of id 11',
+        ),
+        (
+            Feature('year', 'category'),
+            {'year': np.array([2.0**53, 2.0**52, 2.0**24])},
+            'no whole number below 2**53 in 1 rows, like that of id 11',
         ),
         (
             Feature('country', 'text'),

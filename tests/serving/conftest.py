@@ -88,6 +88,33 @@ def get_config(folder: pathlib.Path) -> config.Config:
   )
 
 
+def get_ruled_config(folder: pathlib.Path) -> config.Config:
+  """The shop's, with features that cannot use every value."""
+  feature = config.Feature
+  cfg = get_config(folder)
+  cfg.name = 'ruled'
+  cfg.data.tables.tag_columns = ('tags', 'colours', 'prices')
+  cfg.data.tables.tag_weight_separator = ':'
+  cfg.features.user += [
+      feature('income', 'numeric', transform='log1p'),
+      feature('zip', 'category', sparse=False),
+      feature('zip in region', 'cross', columns=('zip', 'region')),
+      feature('zip', 'numeric'),
+  ]
+  cfg.features.item += [
+      feature('colours', counts='log', rank=2),
+      feature('prices', embedding=2, idf='none', sparse=False),
+      feature('prices', 'lookup', key='main'),
+      feature(
+          'worth',
+          'expression',
+          expression='price / weight',
+          transform='log1p',
+      ),
+  ]
+  return cfg
+
+
 def write_csv(path: pathlib.Path, rows: list[tuple]) -> pathlib.Path:
   with open(path, 'w', newline='', encoding='utf-8') as file:
     csv.writer(file).writerows(rows)
@@ -125,6 +152,35 @@ def write_shop(folder: pathlib.Path) -> None:
   }
   for name, rows in tables.items():
     write_csv(folder / name, rows)
+
+
+def write_ruled_shop(folder: pathlib.Path) -> None:
+  """The shop, with the columns that `get_ruled_config` reads besides."""
+  write_shop(folder)
+  rng = np.random.default_rng(1)
+  weighted = lambda names: '|'.join(f'{x}:{rng.integers(1, 9)}' for x in names)
+  more = {
+      'users.csv': (
+          ('income', 'zip'),
+          lambda: (rng.integers(0, 9000), rng.integers(10, 13)),
+      ),
+      'items.csv': (
+          ('colours', 'prices', 'main', 'price', 'weight'),
+          lambda: (
+              weighted(rng.choice(['red', 'green', 'blue'], 2, False)),
+              weighted(['online', 'outlet']),
+              rng.choice(['online', 'outlet']),
+              f'{rng.uniform(1, 9):.2f}',
+              rng.integers(1, 9),
+          ),
+      ),
+  }
+  for name, (header, draw) in more.items():
+    with open(folder / name, newline='', encoding='utf-8') as file:
+      head, *rows = csv.reader(file)
+    write_csv(
+        folder / name, [(*head, *header), *((*row, *draw()) for row in rows)]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,6 +256,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
   write_shop(folder)
   with compilation.quick_compilation():
     make_run(get_config(folder), str(folder / 'run'))
+    return Shop(folder, recommender_lib.load(str(folder / 'run')))
+
+
+@pytest.fixture(scope='session')
+def ruled_shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
+  """A shop with rules of values; for tests of what is refused."""
+  folder = tmp_path_factory.mktemp('ruled')
+  write_ruled_shop(folder)
+  with compilation.quick_compilation():
+    make_run(get_ruled_config(folder), str(folder / 'run'))
     return Shop(folder, recommender_lib.load(str(folder / 'run')))
 
 

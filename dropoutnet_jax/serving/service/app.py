@@ -108,7 +108,7 @@ def _add_errors(app: fastapi.FastAPI, body_bytes: int) -> None:
     if error.status_code == 413:
       return guards.too_large(body_bytes).answer()
     message = {
-        400: 'The body cannot be read as JSON in UTF-8.',
+        400: _why_unread(error.__cause__),
         404: f'There is nothing at {ascii(request.url.path)[:200]}; GET /docs '
         'lists what there is.',
         405: f'{request.url.path} does not take {request.method}.',
@@ -126,6 +126,16 @@ def _add_errors(app: fastapi.FastAPI, body_bytes: int) -> None:
         'This should not have happened; the log of the service says more.',
         status=500,
     ).answer()
+
+
+def _why_unread(error: BaseException | None) -> str:
+  """Of a body that looks like JSON to begin with."""
+  if isinstance(error, RecursionError):
+    return 'The body cannot be read: its lists and objects are too deep.'
+  is_text = not isinstance(error, UnicodeError)
+  if isinstance(error, ValueError) and is_text:  # of int, about digits
+    return 'The body cannot be read: it holds a number of too many digits.'
+  return 'The body cannot be read as JSON in UTF-8.'
 
 
 def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
@@ -165,7 +175,7 @@ def _add_paths(app: fastapi.FastAPI, service: core.Service) -> None:
     """
     part = showing_lib.LogPart(after, limit)
     text = await service.ask('shown', showing.log, part, 1)
-    return fastapi.Response(text, media_type='application/x-ndjson')
+    return fastapi.Response(text, media_type=openapi.LINES)
 
   @app.post('/embed', response_model=wire.Embeddings)
   async def embed(body: wire.Embed) -> fastapi.Response:

@@ -72,6 +72,8 @@ class Service:
     future = self.thread.submit(kind, handle, request, size)
     try:
       return await asyncio.wrap_future(future)
+    except errors.UserError as error:  # something in the request, then
+      raise refusals.Refusal(f'{error}') from error
     except OSError as error:  # the disk is full, or worse
       _LOG.error('%s', error)
       raise refusals.Refusal(

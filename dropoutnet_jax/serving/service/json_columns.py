@@ -27,6 +27,7 @@ from dropoutnet_jax.serving.service import refusals
 Types = Mapping[str, column_types.ColumnType]
 _LARGEST = float(np.finfo(np.float32).max)
 _WHOLE = 2**63
+_EXACT = 2**53  # whole float64 numbers below it are what was written
 _ARROW: dict[str, pa.DataType] = {
     'strings': pa.string(),
     'tags': pa.map_(pa.string(), pa.float64()),
@@ -50,7 +51,7 @@ def check(content: Mapping[str, Any], types: Types) -> dict[str, Any]:
     if name not in types:
       known = f'there are {", ".join(types)}' if types else 'there are none'
       raise refusals.Refusal(
-          f'Column {_shown(name)} is not read by this run; {known}.'
+          f'Column {shown(name)} is not read by this run; {known}.'
           + errors.did_you_mean(name, types),
           code='unknown_column',
           where=name if name.isidentifier() else '',
@@ -65,7 +66,7 @@ def _check_value(name: str, value: Any, kind: column_types.ColumnType) -> Any:
 
   def refuse(wanted: str) -> refusals.Refusal:
     return refusals.Refusal(
-        f'{name} is {_shown(value)}, but it takes {wanted}.',
+        f'{name} is {shown(value)}, but it takes {wanted}.',
         code='bad_value',
         where=name,
     )
@@ -122,7 +123,8 @@ def _is_text(value: Any) -> bool:
   return not any('\ud800' <= letter <= '\udfff' for letter in value)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+  """A value for a message, cut where it is long."""
   text = ascii(value)
   return text if len(text) <= _SHOWN else f'{text[:_SHOWN]} ...'
 
@@ -163,6 +165,7 @@ def _to_column(
   if kind.kind == 'tags':
     values = [_weighted(value) for value in values]
   elif kind.kind == 'number':
+    values = [_as_whole(value) for value in values]
     whole = all(value is None or isinstance(value, int) for value in values)
     arrow = pa.int64() if whole else pa.float64()
   elif kind.kind == 'sequences':
@@ -181,6 +184,12 @@ def _to_column(
   if read is None:
     raise refusals.Refusal(f'{name}: {why}.', code='bad_value', where=name)
   return read
+
+
+def _as_whole(number: Any) -> Any:
+  """30.0 as 30, so that it does not make a column less precise."""
+  is_whole = isinstance(number, float) and number.is_integer()
+  return int(number) if is_whole and abs(number) < _EXACT else number
 
 
 def _weighted(tags: Any) -> list[tuple[str, float]] | None:

@@ -18,6 +18,8 @@ DESCRIPTION = (
     'their content, for mere histories; of known items and of those that came '
     'a second ago.'
 )
+_JSON = 'application/json'
+LINES = 'application/x-ndjson'
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {'model': wire.Error, 'description': what}
     for status, what in (
@@ -29,6 +31,18 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         (503, 'Starting, stopping or busy: see Retry-After'),
     )
 }
+
+
+def _mend_media_types(paths: dict[str, Any]) -> None:
+  """Answers that are text; their refusals are JSON like all others."""
+  for path, kind in (('/shown', LINES), ('/metrics', 'text/plain')):
+    for status, answer in paths[path]['get']['responses'].items():
+      content = answer.get('content', {})
+      schema = content.pop('text/plain', None) or content.pop(_JSON, None)
+      if status == '200':
+        answer['content'] = {kind: {'schema': {'type': 'string'}}}
+      elif schema is not None:
+        answer['content'] = {_JSON: schema}
 
 
 def describe(
@@ -45,6 +59,7 @@ def describe(
     schemas[name] |= {'title': name, 'description': what}
   for unused in ('HTTPValidationError', 'ValidationError'):
     schemas.pop(unused, None)
+  _mend_media_types(tree['paths'])
   ready = tree['paths']['/health']['get']['responses']
   ready['503'] = dict(ready['200'], description='Starting or stopping')
   if has_key:

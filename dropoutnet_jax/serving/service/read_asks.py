@@ -15,6 +15,7 @@ from dropoutnet_jax.serving.service import json_columns
 from dropoutnet_jax.serving.service import limits
 from dropoutnet_jax.serving.service import refusals
 from dropoutnet_jax.serving.service import row_maker
+from dropoutnet_jax.serving.service import value_rules
 from dropoutnet_jax.serving.service import wire
 
 
@@ -24,6 +25,10 @@ class Reader:
   def __init__(self, rows: row_maker.RowMaker):
     self._users, self._items = rows.users, rows.items
     self._types = rows.types
+    self._rules = {
+        side: value_rules.ValueRules(encoder)
+        for side, encoder in rows.encoders.items()
+    }
 
   def recommend(self, body: wire.Recommend) -> asks.Recommend:
     """Raises Refusal for what is wrong with a request, as all of these do."""
@@ -49,8 +54,10 @@ class Reader:
           f'{passed:,} rows; at most {limits.PASSED:,} come at once.',
           where='policy.passes',
       )
+    users = self._each('users', body.users, self.user)
+    self._check_rules('user', users)
     return asks.Recommend(
-        self._each('users', body.users, self.user),
+        users,
         body.k,
         body.candidates,
         body.exclude_seen,
@@ -63,17 +70,22 @@ class Reader:
     if (body.users is None) == (body.items is None):
       raise refusals.Refusal('Give users or items, and not both.')
     if body.users is not None:
-      return asks.Embed('user', self._each('users', body.users, self.user))
-    return asks.Embed('item', self._each('items', body.items or (), self.item))
+      ask = asks.Embed('user', self._each('users', body.users, self.user))
+    else:
+      items = self._each('items', body.items or (), self.item)
+      ask = asks.Embed('item', items)
+    self._check_rules(ask.side, ask.rows)
+    return ask
 
   def items(self, body: wire.PutItems) -> list[asks.PutItem]:
     """Items with their content; each once."""
 
     def read(item: wire.NewItem) -> asks.PutItem:
-      content = self.content('item', item.content)
+      content = self._content('item', item.content)
       return asks.PutItem(self._items.read(item.id, 'id'), content)
 
     items = self._each('items', body.items, read)
+    self._check_rules('item', items)
     self._check_distinct([item.id for item in items])
     return items
 
@@ -93,7 +105,7 @@ class Reader:
     """One user."""
     return asks.User(
         None if user.id is None else self._users.read(user.id, 'id'),
-        self.content('user', user.content),
+        self._content('user', user.content),
         [
             self._items.read(item, f'history[{place}]')
             for place, item in enumerate(user.history)
@@ -106,13 +118,21 @@ class Reader:
       raise refusals.Refusal('An item needs an id, or content.', where='id')
     return asks.Item(
         None if item.id is None else self._items.read(item.id, 'id'),
-        self.content('item', item.content),
+        self._content('item', item.content),
     )
 
-  def content(
+  def content(self, side: str, content: wire.ItemContent) -> Any:
+    """Content of a request that has no more of it."""
+    found = self._content(side, content)
+    bad = self._rules[side].check([found])
+    if bad is not None:
+      raise bad[1].within('content')
+    return found
+
+  def _content(
       self, side: str, content: wire.UserContent | wire.ItemContent | None
   ) -> Any:
-    """Content of one row, or None where there is none."""
+    """Content of one row, or None where there is none; not yet all checked."""
     if content is None:
       return None
     try:
@@ -129,6 +149,13 @@ class Reader:
       except refusals.Refusal as refusal:
         raise refusal.within(f'{name}[{place}]') from refusal
     return found
+
+  def _check_rules(self, side: str, rows: Sequence[Any]) -> None:
+    """All rows at once: tables are made of them, which takes time."""
+    bad = self._rules[side].check([row.content for row in rows])
+    if bad is not None:
+      place, refusal = bad
+      raise refusal.within(f'{side}s[{place}].content')
 
   def _check_distinct(self, names: Sequence[ids_lib.Id]) -> None:
     place_of: dict[ids_lib.Id, int] = {}

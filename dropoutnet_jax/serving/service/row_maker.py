@@ -30,7 +30,8 @@ class RowMaker:
   Attributes:
     users: ids of the run's users.
     items: ids of the run's items.
-    types: of the columns of content, by side.
+    encoders: of content, by side.
+    types: of the columns that they read, by side.
     memory: what was told since.
   """
 
@@ -38,8 +39,9 @@ class RowMaker:
     self.users = ids_lib.Ids('user', ranker.problem.user.ids)
     self.items = memory.items
     self.memory = memory
+    self.encoders = ranker.encoders
     self.types: Mapping[str, json_columns.Types] = {
-        side: encoder.columns for side, encoder in ranker.encoders.items()
+        side: encoder.columns for side, encoder in self.encoders.items()
     }
     self._item_ids = ranker.problem.item.ids.tolist()
     self._likes = ranker.likes

@@ -66,7 +66,7 @@ def fixture_start(shop) -> Iterator[Start]:
       engine = engine_lib.Engine(model or shop.model, state, _build)
       stories = stories_lib.Stories(engine, _build)
       showing = showing_lib.Showing(
-          engine, state, explorer.Explorer(shop.model)
+          engine, state, explorer.Explorer(engine.ranker)
       )
       service = core.Service(engine, stories, showing, thread)
       service.start().result()
@@ -79,6 +79,14 @@ def fixture_start(shop) -> Iterator[Start]:
   with pytest.MonkeyPatch.context() as patch, compilation.quick_compilation():
     patch.setattr(limits, 'SIZES', (8,))  # each is compiled for
     yield start
+
+
+@pytest.fixture(scope='module', name='ruled')
+def fixture_ruled(start, ruled_shop, tmp_path_factory) -> Iterator[Running]:
+  """One on the shop with rules of values."""
+  path = tmp_path_factory.mktemp('ruled') / 'state.sqlite'
+  with start(path, model=ruled_shop.model) as running:
+    yield running
 
 
 @pytest.fixture(scope='module', name='fresh')

@@ -26,14 +26,42 @@ _ANY = st.recursive(
     max_leaves=6,
 )
 _ID = st.sampled_from(['u1', 'i1', 'i2', 'other', 7]) | _ANY
-_CONTENT = st.dictionaries(
-    st.sampled_from(['region', 'age', 'about', 'visits', 'tags', 'image', 'x']),
-    st.sampled_from(
-        ['north', 31, 1e30, ['word1'], [1, 2, 3], {'word1': -1e38}, [], {}]
-    )
-    | _ANY,
-    max_size=4,
+_OF_USERS = {
+    'region': 'strings',
+    'age': 'number',
+    'about': 'strings',
+    'visits': 'sequences',
+    'income': 'number',
+    'zip': 'number',
+}
+_OF_ITEMS = {
+    'tags': 'tags',
+    'image': 'vectors',
+    'colours': 'tags',
+    'prices': 'tags',
+    'main': 'strings',
+    'price': 'number',
+    'weight': 'number',
+}
+_VALUE = st.sampled_from(
+    ['north', 31, 1e30, ['word1'], [1, 2, 3], {'word1': -1e38}, [], {}]
 )
+_CONTENT = st.dictionaries(
+    st.sampled_from([*_OF_USERS, *_OF_ITEMS, 'x']), _VALUE | _ANY, max_size=4
+)
+# Nothing but what openapi.json allows, so that the rules of features are met.
+_NUMBER = st.sampled_from([-3, -1, 0, 11, 11.5, 2**40, 1e20, -3e38, 3e38])
+_WEIGHTS = st.dictionaries(
+    st.sampled_from(['red', ' red', 'online', 'word1']), _NUMBER, max_size=3
+)
+_TEXT = st.sampled_from(['north', 'online', ''])
+_OF_KIND = {
+    'number': _NUMBER,
+    'strings': _TEXT,
+    'tags': _WEIGHTS | st.lists(_TEXT, max_size=2),
+    'vectors': st.lists(_NUMBER, min_size=3, max_size=3),
+    'sequences': st.lists(_TEXT, max_size=2),
+}
 _USER = st.fixed_dictionaries(
     {}, optional={'id': _ID, 'content': _CONTENT, 'history': st.lists(_ID)}
 )
@@ -68,9 +96,25 @@ BODIES = {
 
 
 @pytest.fixture(scope='module', name='running')
-def fixture_running(start, tmp_path_factory):
-  with start(tmp_path_factory.mktemp('fuzz') / 'state.sqlite') as running:
+def fixture_running(start, ruled_shop, tmp_path_factory):
+  path = tmp_path_factory.mktemp('fuzz') / 'state.sqlite'
+  with start(path, model=ruled_shop.model) as running:
     yield running
+
+
+def _send(running, path, body):
+  """The status of an answer that has the right shape."""
+  answer = running.client.post(
+      path,
+      content=json.dumps(body),
+      headers={'Content-Type': 'application/json'},
+  )
+  assert answer.status_code < 500, answer.text
+  found = answer.json()
+  if answer.status_code != 200:
+    assert found['error'].keys() == {'code', 'message', 'where'}
+    assert found['error']['message']
+  return answer.status_code
 
 
 @pytest.mark.parametrize('path', BODIES)
@@ -78,19 +122,47 @@ def test_any_body(running, path):
   @hypothesis.settings(max_examples=60)
   @hypothesis.given(st.one_of(BODIES[path], _ANY))
   def check(body):
-    answer = running.client.post(
-        path,
-        content=json.dumps(body),
-        headers={'Content-Type': 'application/json'},
-    )
-    assert answer.status_code < 500, answer.text
-    found = answer.json()
-    if answer.status_code != 200:
-      assert found['error'].keys() == {'code', 'message', 'where'}
-      assert found['error']['message']
+    _send(running, path, body)
 
   check()
   assert running.lists({})[0]  # it goes on, whatever was put
+
+
+def _content(kinds):
+  return st.fixed_dictionaries(
+      {}, optional={name: _OF_KIND[kind] for name, kind in kinds.items()}
+  )
+
+
+def test_the_columns_are_those_of_the_run(running):
+  types = running.service.engine.rows.types
+  for side, kinds in (('user', _OF_USERS), ('item', _OF_ITEMS)):
+    assert {name: kind.kind for name, kind in types[side].items()} == kinds
+
+
+@pytest.mark.parametrize(
+    'path, kinds, make',
+    [
+        ('/items', _OF_ITEMS, lambda x: {'items': [{'id': 'x', 'content': x}]}),
+        (
+            '/embed',
+            _OF_ITEMS,
+            lambda x: {'items': [{'id': 'i1'}, {'content': x}]},
+        ),
+        ('/page/audience', _OF_ITEMS, lambda x: {'content': x, 'k': 2}),
+        ('/recommend', _OF_USERS, lambda x: {'users': [{}, {'content': x}]}),
+    ],
+)
+def test_any_content_of_the_right_types(running, path, kinds, make):
+  statuses = set()
+
+  @hypothesis.settings(max_examples=60)
+  @hypothesis.given(_content(kinds))
+  def check(content):
+    statuses.add(_send(running, path, make(content)))
+
+  check()
+  assert statuses == {200, 422}
 
 
 def test_any_path(running):

@@ -83,6 +83,7 @@ def test_whole_numbers_stay_apart_and_missing_ones_are_missing():
       read(1, None, 2.5), np.float32([1, np.nan, 2.5])
   )
   assert read(None, None) is None
+  assert read(2**53, 30.0, None)[:2].tolist() == [2**53, 30]
 
 
 def test_sequences_of_two_kinds_are_strings():

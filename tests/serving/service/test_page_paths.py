@@ -181,3 +181,14 @@ def test_docs_have_every_path_and_the_columns_of_the_run(fresh):
   columns = tree['components']['schemas']['ItemContent']['properties']
   assert set(columns) == {'tags', 'image'}
   assert 'visits' in text
+
+
+@pytest.mark.parametrize('path', ['/shown', '/metrics', '/health'])
+def test_media_types_are_those_of_openapi(fresh, path):
+  tree = fresh.client.get('/openapi.json').json()
+  responses = tree['paths'][path]['get']['responses']
+  for status, asked in ((200, path), (422, '/shown?limit=0')):
+    answer = fresh.client.get(asked)
+    assert answer.status_code == status
+    (documented,) = responses[str(status)]['content']
+    assert answer.headers['content-type'].split(';')[0] == documented
