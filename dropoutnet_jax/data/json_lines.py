@@ -15,13 +15,14 @@ import itertools
 import re
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
 _LONGEST = 1 << 26  # bytes of a line
 _AT_ONCE = 8  # blocks
 _DEEPEST = 100  # objects and lists within each other
-_FIRST = re.compile(rb'[ \t\r]*(?:\{|$)')  # of a line
+_BLANK = b' \t\r'
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ROW = re.compile(r'^(?:JSON parse error: )?(.*) in row (\d+)$', re.DOTALL)
 _OPEN, _CLOSE = b'{[', b'}]'
@@ -107,7 +108,7 @@ def _read(opened: Callable[[], Any], num_bytes: int) -> Iterator[_Block]:
       if len(rest) > _LONGEST:
         number = first + lines.count(b'\n') + len(newline)
         raise LineError(number, f'the line is longer than {_LONGEST:,} bytes')
-      if lines.strip():
+      if lines.strip(_BLANK + b'\n'):
         _check(first, lines)
         yield _Block(first, lines + newline)
       first += lines.count(b'\n') + len(newline)
@@ -117,16 +118,25 @@ def _read(opened: Callable[[], Any], num_bytes: int) -> Iterator[_Block]:
 
 def _check(first: int, lines: bytes) -> None:
   """Raises LineError unless each line begins an object, not nested deeply."""
-  for number, line in enumerate(lines.split(b'\n'), first):
-    if not _FIRST.match(line):
-      is_list = line.lstrip().startswith(b'[')
-      kind = 'an array' if is_list else 'a value'
+  signs = np.frombuffer(lines + b'\n', np.uint8)
+  ends = np.flatnonzero(signs == ord(b'\n'))
+  begins = np.concatenate([[0], ends[:-1] + 1])
+  # Of most lines it is enough to see the first sign, and how many open
+  # something: fewer than may be within each other.
+  for number in np.flatnonzero(signs[begins] != ord(b'{')).tolist():
+    line = lines[begins[number] : ends[number]].strip(_BLANK)
+    if line and not line.startswith(b'{'):
+      kind = 'an array' if line.startswith(b'[') else 'a value'
       raise LineError(
-          number, f'{kind} where an object belongs; write one per line'
+          first + number, f'{kind} where an object belongs; write one per line'
       )
-    if line.count(b'{') + line.count(b'[') > _DEEPEST and _is_deep(line):
+  opening = np.flatnonzero((signs == ord(b'{')) | (signs == ord(b'[')))
+  count = np.diff(np.searchsorted(opening, ends), prepend=0)
+  for number in np.flatnonzero(count > _DEEPEST).tolist():
+    if _is_deep(lines[begins[number] : ends[number]]):
       raise LineError(
-          number, f'lists or objects are nested more than {_DEEPEST} times'
+          first + number,
+          f'lists or objects are nested more than {_DEEPEST} times',
       )
 
 
@@ -172,7 +182,7 @@ def _parse(block: _Block, schema: pa.Schema | None = None) -> pa.Table:
 def _line_of(block: _Block, row: int) -> int:
   """The line of a row, counted from 0; each has one, but for empty lines."""
   lines = enumerate(block.data.split(b'\n'), block.first)
-  rows = (number for number, line in lines if line.strip())
+  rows = (number for number, line in lines if line.strip(_BLANK))
   return next(itertools.islice(rows, row, None), block.first)
 
 
