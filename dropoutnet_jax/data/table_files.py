@@ -243,8 +243,14 @@ def explained(
   """Errors of libraries, of which each has its own kinds, as UserError."""
   try:
     yield
-  except (errors.UserError, MemoryError):
+  except errors.UserError:
     raise
+  except MemoryError as error:  # lengths in a damaged file may be anything
+    raise errors.UserError(
+        f'{shown} cannot be read: it asks for more memory than there is. '
+        'Unless it is that large, it is damaged; write it anew, or name '
+        f'another file in {field}.'
+    ) from error
   except Exception as error:
     told = explain(error) or f' cannot be read: {errors.cause(error)}'
     raise errors.UserError(

@@ -16,11 +16,11 @@ from typing import Any, Protocol
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import ipc
-from pyarrow import json as arrow_json
 from pyarrow import parquet
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import arrow_values
+from dropoutnet_jax.data import json_lines
 from dropoutnet_jax.data import text
 
 _BLOCK = 1 << 24  # bytes; the longest record that can be read
@@ -165,24 +165,22 @@ class _JsonLines(_SelfDescribed):
     self._table: pa.Table | None = None
 
   def names(self) -> list[str]:
-    with self._opened() as file:
-      options = arrow_json.ReadOptions(block_size=_BLOCK)
-      self._table = arrow_json.read_json(file, options)
+    self._table = json_lines.table(self._opened, _BLOCK)
     return self._table.column_names
 
   def read(
       self, names: Sequence[str], wanted: Sequence[str] | None
   ) -> pa.Table:
     assert self._table is not None, 'names() comes first'
-    table = self._table.select(list(names) if wanted is None else list(wanted))
-    table.validate(full=True)  # strings are UTF-8
-    return table
+    return self._table.select(list(names) if wanted is None else list(wanted))
 
   def explain(self, error: Exception) -> str:
-    return (
-        _find_bad_line(self._opened, _check_object)
-        or f': {errors.cause(error)}'
-    )
+    told = f': {errors.cause(error)}'
+    if isinstance(error, json_lines.LineError):
+      told = f':{error.line}{told}'
+      if not isinstance(error, json_lines.ParseError):
+        return told
+    return _find_bad_line(self._opened, _check_object) or told
 
 
 def _check_object(line: str) -> None:
@@ -208,8 +206,8 @@ def _find_bad_line(
       except UnicodeDecodeError as error:
         byte = f'0x{line[error.start]:02x}'
         return f':{number}: byte {byte} is not UTF-8; save the file as UTF-8'
-      except ValueError as error:
-        return f':{number}: {error}'
+      except (ValueError, RecursionError) as error:
+        return f':{number}: {errors.cause(error)}'
   return ''
 
 

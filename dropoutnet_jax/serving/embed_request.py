@@ -6,11 +6,12 @@ import os
 import re
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.serving import embedding_files
 from dropoutnet_jax.serving import list_files
 from dropoutnet_jax.training import run_folder
 
 SIDES = ('user', 'item')
-_ENDING = '.parquet'
+_IN_FOLDER = '.parquet'  # unless the name of the folder says the format
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Request:
   """What is asked for; the fields are the flags of that name.
 
   Attributes:
-    output: a .parquet file, or a folder that gets one.
+    output: a file, whose name says the format, or a folder that gets one:
+      Parquet, unless its own name ends as that of a file, 'e.csv/'.
     side: 'user' or 'item'; None takes that of the file.
     users: file of users; None asks for all of the run.
     items: file of items, likewise.
@@ -89,37 +91,37 @@ class Request:
 
   def _path(self, output: str, side: str, process: tuple[int, int]) -> str:
     """The file: the output itself, or one in the folder that it is."""
-    ending = os.path.splitext(output)[1].lower()
-    if ending == _ENDING and not os.path.isdir(output):
+    ending = embedding_files.ending_of(output)
+    is_folder = output.endswith(os.sep) or os.path.isdir(output) or not ending
+    if not is_folder:
+      embedding_files.check_ending(output)
       if process[1] > 1:
         raise errors.UserError(
             f'--output={output}: {process[1]} processes write a file each; '
-            'name a folder.'
+            f'name a folder, {output}{os.sep} or another.'
         )
       return output
-    is_folder = output.endswith(os.sep) or os.path.isdir(output) or not ending
-    if not is_folder:
-      raise errors.UserError(
-          f'--output={output}: embeddings are written as Parquet; let the name '
-          f'end in {_ENDING}, or name a folder.'
-      )
-    name = _part_name(side, *process)
+    if ending not in embedding_files.ENDINGS:
+      ending = _IN_FOLDER
+    name = _part_name(side, *process, ending)
     return os.path.join(output.rstrip(os.sep) or os.sep, name)
 
 
-def _part_name(side: str, number: int, count: int) -> str:
+def _part_name(side: str, number: int, count: int, ending: str) -> str:
   """Name of a file in a folder; sorted by name they are in order."""
   part = '' if count == 1 else f'-{number:05d}-of-{count:05d}'
-  return f'{side}s{part}{_ENDING}'
+  return f'{side}s{part}{ending}'
 
 
 def _check_parts(path: str, side: str, count: int) -> None:
   """Raises UserError where rows of another start would lie beside the file."""
   folder, name = os.path.split(path)
-  if count == 1 and name != _part_name(side, 0, 1) or not os.path.isdir(folder):
+  ending = os.path.splitext(name)[1]
+  is_file = count == 1 and name != _part_name(side, 0, 1, ending)
+  if is_file or not os.path.isdir(folder):
     return
-  pattern = rf'{side}s(-\d+-of-\d+)?{re.escape(_ENDING)}'
-  own = {_part_name(side, number, count) for number in range(count)}
+  pattern = rf'{side}s(-\d+-of-\d+)?{re.escape(ending)}'
+  own = {_part_name(side, number, count, ending) for number in range(count)}
   others = [
       other
       for other in sorted(os.listdir(folder))

@@ -8,18 +8,17 @@ have different columns.
 """
 
 from collections.abc import Callable, Iterator
-import io
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 from pyarrow import ipc
-from pyarrow import json as arrow_json
 from pyarrow import parquet
 
 from dropoutnet_jax import config_data
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import json_lines
 from dropoutnet_jax.data import table_files
 from dropoutnet_jax.data import table_formats
 
@@ -110,7 +109,7 @@ def _read_file(
     names = [] if kind == 'json' else reader.names()
   is_text = kind in ('csv', 'tsv')
   if kind == 'json':
-    parts = _json(opened)
+    parts = json_lines.blocks(opened, _BYTES)
   else:
     table_files.check_columns(shown, names, source, reader.hint(names))
     if is_text:
@@ -171,24 +170,6 @@ def _delimited(
     )
     for batch in reader:
       yield pa.Table.from_batches([batch])
-
-
-def _json(opened: _Opened) -> Iterator[pa.Table]:
-  """Whole lines, as many as fit."""
-  with opened() as file:
-    rest = b''
-    while True:
-      data = file.read(_BYTES)
-      lines, newline, rest = (rest + data).rpartition(b'\n')
-      if not data:
-        lines, rest = rest, b''
-      if (lines + newline).strip():
-        options = arrow_json.ReadOptions(block_size=len(lines) + 1)
-        table = arrow_json.read_json(io.BytesIO(lines + newline), options)
-        table.validate(full=True)  # strings are UTF-8
-        yield table
-      if not data:
-        return
 
 
 def _parquet(

@@ -227,11 +227,12 @@ def test_a_file_system_that_fails(tmp_path, monkeypatch):
     _read('s3://bucket/a.csv')
 
 
-def test_memory_errors_are_no_fault_of_the_file(tmp_path, monkeypatch):
+def test_a_file_for_which_memory_is_too_small(tmp_path, monkeypatch):
   def fail(*args, **kwargs):
     raise MemoryError
 
   _write(tmp_path / 'a.csv', ROWS)
   monkeypatch.setattr(arrow_csv, 'read_csv', fail)
-  with pytest.raises(MemoryError):
+  message = 'a.csv cannot be read: it asks for more memory than there is. Unle'
+  with pytest.raises(errors.UserError, match=message):
     _read('a.csv', tmp_path)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python run.py embed`: embeddings in blocks, or one message and no file."""
 
+import csv
 import json
 from typing import NamedTuple
 
@@ -235,7 +236,7 @@ def test_no_part_is_there_where_another_process_fails(shop, here, monkeypatch):
     [
         (
             '--output=e.parquet --side=item',
-            '--output=e.parquet: 3 processes write a file each; name a folder.',
+            '--output=e.parquet: 3 processes write a file each; name a fold',
         ),
         (
             '--output=new --items=i.csv',
@@ -268,6 +269,72 @@ def test_mistakes_of_several(shop, here, monkeypatch, flags, message):
   ended = _embed(*flags.split())
   command_line.check(ended, 2, message)
   assert command_line.snapshot(here) == before
+
+
+def _read_text(path):
+  """Rows of JSON lines, or of a delimited file whose lists are JSON."""
+  with open(path, encoding='utf-8', newline='') as file:
+    if path.endswith(('.json', '.jsonl')):
+      return [json.loads(line) for line in file]
+    separator = '\t' if path.endswith('.tsv') else ','
+    rows = list(csv.DictReader(file, delimiter=separator))
+  return [
+      {
+          name: text if name == 'item_id' else json.loads(text)
+          for name, text in row.items()
+      }
+      for row in rows
+  ]
+
+
+@pytest.mark.parametrize('ending', ['csv', 'tsv', 'json', 'jsonl', 'arrow'])
+def test_formats_hold_the_same_numbers(shop, here, monkeypatch, ending):
+  """Bit by bit, and the same rows with ids that need quotes."""
+  monkeypatch.setattr(row_sources, 'BLOCK', 16)
+  ids = ['a,"b"', 'c\td', 'é', "['", '1']
+  rows = [{**row, 'item_id': x} for x, row in zip(ids, _ROWS)] + _ROWS[5:]
+  rows.append({'item_id': 'bare', 'tags': [], 'image': None})
+  parquet.write_table(pa.Table.from_pylist(rows), 'items.parquet')
+  name = f'e.{ending}'
+  for output in ('e.parquet', name):
+    ended = _embed('--items=items.parquet', f'--output={output}')
+    assert (ended.status, ended.err) == (0, ''), ended.err
+  assert ended.out.splitlines()[-1] == f'Written to {name}'
+  expected = parquet.read_table('e.parquet')
+  assert expected.column('sparse_indices')[-1].as_py() == []
+  if ending == 'arrow':
+    with ipc.open_file(name) as reader:
+      found = reader.read_all()
+    assert found.schema.metadata == expected.schema.metadata
+  else:
+    found = pa.Table.from_pylist(_read_text(name), expected.schema)
+  assert found == expected
+  assert sorted(path.name for path in here.glob('*e.*')) == sorted(
+      ['e.parquet', name]
+  )
+
+
+@pytest.mark.parametrize('ending', ['csv', 'jsonl'])
+def test_parts_of_other_formats(shop, here, monkeypatch, ending):
+  """The folder's name says the format; its parts read back as one table."""
+  assert _embed(f'--output=one.{ending}', '--side=item').status == 0
+  for number in range(2):
+    _as_process(monkeypatch, number, 2)
+    ended = _embed(f'--output=out.{ending}/', '--side=item')
+    assert (ended.status, ended.err) == (0, ''), ended.err
+  names = [f'out.{ending}/items-0000{n}-of-00002.{ending}' for n in range(2)]
+  assert sorted(str(p) for p in (here / f'out.{ending}').iterdir()) == [
+      str(here / name) for name in names
+  ]
+  parts = [row for name in names for row in _read_text(name)]
+  one = _read_text(f'one.{ending}')
+  for row, other in zip(parts, one, strict=True):
+    assert row.keys() == other.keys() and row['item_id'] == other['item_id']
+    for key in row.keys() - {'item_id'}:
+      np.testing.assert_allclose(row[key], other[key], rtol=1e-5, atol=1e-6)
+  ended = _embed(f'--output=out.{ending}', '--side=user')
+  assert ended.status == 0, ended.err
+  assert (here / f'out.{ending}/users-00001-of-00002.{ending}').exists()
 
 
 class Case(NamedTuple):
@@ -305,8 +372,8 @@ CASES = [
     Case('empty', f'{_RUN} --side=', '--side is empty; give it a value.'),
     Case(
         'a format',
-        '--workdir=run --output=e.csv --side=user',
-        '--output=e.csv: embeddings are written as Parquet; let the name end i',
+        '--workdir=run --output=e.jsom --side=user',
+        '--output=e.jsom: its name does not say the format; let it end in one ',
     ),
     Case(
         'no folder',
