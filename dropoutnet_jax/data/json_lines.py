@@ -25,7 +25,7 @@ _DEEPEST = 100  # objects and lists within each other
 _BLANK = b' \t\r'
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ROW = re.compile(r'^(?:JSON parse error: )?(.*) in row (\d+)$', re.DOTALL)
-_OPEN, _CLOSE = b'{[', b'}]'
+_OPEN, _CLOSE = ord('{'), ord('}')  # and lists, as `_fold` has them
 
 
 class LineError(ValueError):
@@ -41,7 +41,7 @@ class LineError(ValueError):
 
 
 class ParseError(LineError):
-  """What pyarrow has told of a line, in its own words."""
+  """Of a line that is no JSON, in words that are not exact."""
 
 
 class _Block(NamedTuple):
@@ -117,12 +117,14 @@ def _read(opened: Callable[[], Any], num_bytes: int) -> Iterator[_Block]:
 
 
 def _check(first: int, lines: bytes) -> None:
-  """Raises LineError unless each line begins an object, not nested deeply."""
+  """Raises LineError unless each line has objects, not nested deeply.
+
+  An object that goes on on the next line is refused: many could be nested.
+  """
   signs = np.frombuffer(lines + b'\n', np.uint8)
   ends = np.flatnonzero(signs == ord(b'\n'))
   begins = np.concatenate([[0], ends[:-1] + 1])
-  # Of most lines it is enough to see the first sign, and how many open
-  # something: fewer than may be within each other.
+  # Of most lines it is enough to see the first sign and to count brackets.
   for number in np.flatnonzero(signs[begins] != ord(b'{')).tolist():
     line = lines[begins[number] : ends[number]].strip(_BLANK)
     if line and not line.startswith(b'{'):
@@ -130,23 +132,33 @@ def _check(first: int, lines: bytes) -> None:
       raise LineError(
           first + number, f'{kind} where an object belongs; write one per line'
       )
-  opening = np.flatnonzero((signs == ord(b'{')) | (signs == ord(b'[')))
-  count = np.diff(np.searchsorted(opening, ends), prepend=0)
-  for number in np.flatnonzero(count > _DEEPEST).tolist():
-    if _is_deep(lines[begins[number] : ends[number]]):
+  folded = _fold(signs)
+  num_open, num_closed = (
+      np.diff(np.searchsorted(np.flatnonzero(folded == mark), ends), prepend=0)
+      for mark in (_OPEN, _CLOSE)
+  )
+  is_odd = (num_open > _DEEPEST) | (num_open != num_closed)
+  for number in np.flatnonzero(is_odd).tolist():
+    most, last = _depth(lines[begins[number] : ends[number]])
+    if most > _DEEPEST:
       raise LineError(
           first + number,
           f'lists or objects are nested more than {_DEEPEST} times',
       )
+    if last:
+      raise ParseError(first + number, 'the object does not end on its line')
 
 
-def _is_deep(line: bytes) -> bool:
-  depth = 0
-  for mark in re.findall(rb'[][{}]', _STRING.sub(b'', line)):
-    depth += 1 if mark in _OPEN else -1
-    if depth > _DEEPEST:
-      return True
-  return False
+def _fold(signs: np.ndarray) -> np.ndarray:
+  """Square brackets as braces: they differ in this bit alone."""
+  return signs | np.uint8(ord('{') ^ ord('['))
+
+
+def _depth(line: bytes) -> tuple[int, int]:
+  """How deeply values are within each other at most, and at the end."""
+  folded = _fold(np.frombuffer(_STRING.sub(b'', line), np.uint8))
+  depth = np.cumsum((folded == _OPEN).astype(np.int64) - (folded == _CLOSE))
+  return int(depth.max(initial=0)), int(depth[-1]) if len(depth) else 0
 
 
 def _parse_all(

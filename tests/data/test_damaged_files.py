@@ -144,6 +144,11 @@ def test_deep_and_long_lines(monkeypatch):
     with pytest.raises(json_lines.LineError, match='more than 100 t') as caught:
       _read(b'{"b": 1}\n\n{"a": ' + deep + b'}', 16)
     assert caught.value.line == 3
+  # Nested from line to line; each begins as an object does.
+  over = b'{"a": [\n' * 50_000 + b'{}, ' + b'{}' + b']}' * 50_000 + b'\n'
+  with pytest.raises(json_lines.LineError, match='does not end') as caught:
+    _read(over, 1 << 20)
+  assert caught.value.line == 1
   monkeypatch.setattr(json_lines, '_LONGEST', 100)
   with pytest.raises(json_lines.LineError, match='longer than 100 b') as caught:
     _read(b'{}\n' + flat, 16)

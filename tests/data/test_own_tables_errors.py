@@ -189,7 +189,7 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
             )
         },
         {'interactions': 'pairs.jsonl'},
-        ['Column(/user_id) changed from number to string in row 1'],
+        ['pairs.jsonl:2: Column(/user_id) changed from number to string.'],
     ),
     'files of two formats': (
         {'0.csv': GOOD, '1.parquet': {'user_id': ['a'], 'item_id': [1]}},
