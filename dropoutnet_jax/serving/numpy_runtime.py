@@ -9,8 +9,8 @@ A copy of this file lies in every export, and needs nothing else of the package:
   scores = model.score(someone, model.items)  # [1, I]
 
 `model.users` and `model.items` are the embeddings of the run. Others come from
-raw rows (dicts, which `numpy_encoders.py` and `numpy_values.py` beside this file
-read), from encoded arrays as the manifest names them, and from histories: of a
+raw rows (dicts, read by `numpy_encoders.py` and `numpy_values.py` beside this
+file), from encoded arrays as the manifest names them, and from histories: of a
 user ids of items, of an item ids of users, of the run.
 """
 
@@ -190,9 +190,8 @@ class Model:
   def _encoders(self) -> Any:
     """The files beside this one, which raw rows alone need."""
     tables = self.manifest['config']['data']['tables']
-    names = ('list_separator', 'tag_weight_separator')
-    read, separators = _beside('numpy_values').read, [tables[x] for x in names]
-    read = functools.partial(read, separators=separators)
+    marks = tables['list_separator'], tables['tag_weight_separator']
+    read = functools.partial(_beside('numpy_values').read, separators=marks)
     return _beside('numpy_encoders').load(self._folder, read)
 
   @functools.cached_property

@@ -2,10 +2,10 @@
 """Raw values of rows, read and refused as the package reads and refuses them.
 
 A copy of this file lies in every export, beside `numpy_runtime.py` and
-`numpy_encoders.py`, which call it; it needs NumPy and SciPy alone. What a column
-held in training decides: a string is split into tags where the column holds
-tags, and is one category where it holds strings. Unlike a table of the package,
-one row may have a string and the next a list.
+`numpy_encoders.py`, which call it; it needs NumPy and SciPy alone. What a
+column held in training decides: a string is split into tags where the column
+holds tags, and is one category where it holds strings. Unlike a table of the
+package, one row may have a string and the next a list.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -126,7 +126,7 @@ VALUES: dict[str, Any] = {
     'matrix': np.ones((1, 3)),
     'number in an array': np.array(2.5),
     'string in an array': np.array('a'),
-    'moment of NumPy': np.datetime64('1970-01-04T12:00'),
+    'moment of NumPy': np.datetime64('1970-01-04T12:00:00'),
     'range': range(3),
     'bytes in a list': [b'a'],
     # What is neither.
