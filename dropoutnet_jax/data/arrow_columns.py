@@ -236,8 +236,10 @@ def _read_weights(column: pa.ChunkedArray) -> tuple[schema.Column | None, str]:
     names = pa.array(repeated, pa.string())
     rows = np.tile(np.arange(num_rows), len(fields))
     parts = [pc.struct_field(array, [n]) for n in range(len(fields))]
-    numeric = lambda kind: pa.types.is_integer(kind) or pa.types.is_floating(
-        kind
+    numeric = lambda kind: (  # null where no row has a weight of that name
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_null(kind)
     )
     if not parts or not all(numeric(part.type) for part in parts):
       return (

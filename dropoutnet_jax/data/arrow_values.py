@@ -154,7 +154,10 @@ def to_numbers(column: pa.ChunkedArray) -> np.ndarray:
   codes, values = _unfold(column)
   kind = values.type
   if codes is not None and is_string(kind):
-    good = pc.or_(are_numbers(values), pc.is_in(values, pa.array(_MISSING)))
+    is_missing = pc.is_in(values, pa.array(_MISSING))
+    if pc.all(is_missing).as_py():
+      return np.full(len(codes), np.nan)
+    good = pc.or_(are_numbers(values), is_missing)
     row, shown = Encoded(codes, values).find(pc.invert(good))
     raise ColumnError(f'{shown} is not a number', row)
   if not (

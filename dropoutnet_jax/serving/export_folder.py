@@ -36,7 +36,7 @@ SIDES = exported.SIDES
 _OTHER = {'user': 'item', 'item': 'user'}
 _BLOCK = 16384  # rows that are embedded at a time
 # Files that lie beside this one.
-_RUNTIME = ('numpy_runtime.py', 'numpy_encoders.py')
+_RUNTIME = ('numpy_runtime.py', 'numpy_encoders.py', 'numpy_values.py')
 
 
 def check_model(model: recommender_lib.Ranker) -> None:

@@ -2,33 +2,35 @@
 """Raw rows of users and items as what the towers of an export read.
 
 A copy of this file lies in every export, beside `numpy_runtime.py`, which calls
-it; it needs NumPy, SciPy and nothing else of the package. A row is a dict: of
-strings or whole numbers for categories, numbers, lists of numbers for vectors,
-strings for texts, lists of strings for sequences, and lists or dicts of weights
-for tags. What training did not know is ignored, what a row lacks is missing.
+it, and `numpy_values.py`, which reads the values; it needs NumPy, SciPy and
+nothing else of the package. A row is a dict: of strings or whole numbers for
+categories, numbers, lists of numbers for vectors, strings for texts, lists of
+strings for sequences, and lists or dicts of weights for tags. Where the package
+takes a string for a list, or a date for a number, so does this. What training
+did not know is ignored, what a row lacks is missing.
 
 Features of kind cross, lookup and expression, tags in pieces and tags without
-names are left to the package; the manifest says which side has some. Numbers
-that are dates and values that training would refuse are not looked for.
+names are left to the package; the manifest says which side has some.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import hashlib
 import json
 import os
 import re
 from typing import Any
-import unicodedata
 
 import numpy as np
 import scipy.sparse
 
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 _WHOLE = re.compile(r'\d{1,18}', re.ASCII)
 _CLIP = 5.0  # standard deviations
 _SMALLEST = 1e-5  # standardised columns; what is set to 0
 _NOISE = 1e-4  # of a reduced row
+_IDS = {'kind': 'strings', 'width': 1}  # whose column training does not keep
 Row = Mapping[str, Any]
+# `numpy_values.read`, with the separators of the run.
+Read = Callable[[Mapping[str, Any], Mapping[str, Any], Any], Any]
 
 
 def refusals(features: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -51,15 +53,16 @@ def refusals(features: Sequence[Mapping[str, Any]]) -> list[str]:
   return found
 
 
-def load(folder: str) -> 'Encoders':
-  """The encoders of the folder of an export."""
-  return Encoders(folder)
+def load(folder: str, read: Read) -> 'Encoders':
+  """The encoders of the folder of an export, and what reads raw values."""
+  return Encoders(folder, read)
 
 
 class Encoders:
   """Fitted encoders of both sides, content alone."""
 
-  def __init__(self, folder: str):
+  def __init__(self, folder: str, read: Read):
+    self._read = read
     with open(os.path.join(folder, 'features.json'), encoding='utf-8') as file:
       sides = json.load(file)['sides']
     self._sides = {side: sides[side] for side in ('user', 'item')}
@@ -80,7 +83,8 @@ class Encoders:
     """Inputs of the tower [N, ...], and sparse content csr_array [N, T].
 
     Raises:
-      ValueError: the side has a feature that only the package can read.
+      ValueError: the side has a feature that only the package can read, or a
+        row has a value that the package refuses.
     """
     about = self._sides[side]
     bad = refusals(about['features'])
@@ -94,7 +98,7 @@ class Encoders:
     sparse, ids, weights = [], [], []
     for fitted, parts in zip(about['features'], self._parts[side]):
       feature = fitted['feature']
-      values = [_value(feature, row.get(feature['column'])) for row in rows]
+      values = self._values(side, feature, rows)
       if fitted['type']:
         encode = _ENCODERS[fitted['type']]
         block, own = encode(feature, parts['encoder'], values)
@@ -120,6 +124,22 @@ class Encoders:
     whole = scipy.sparse.hstack([empty, *sparse], format='csr')
     return inputs, _unit_rows(scipy.sparse.csr_array(whole, dtype=np.float32))
 
+  def _values(
+      self, side: str, feature: Mapping[str, Any], rows: Sequence[Row]
+  ) -> list[Any]:
+    """What the rows have for a feature."""
+    column = self._sides[side]['columns'].get(feature['column'], _IDS)
+    found = []
+    for number, row in enumerate(rows):
+      if not isinstance(row, Mapping):
+        raise ValueError(f'Row {number} is no dict of columns: {row!r:.60}')
+      try:
+        value = row.get(feature['column'])
+        found.append(self._read(feature, column, value))
+      except ValueError as error:
+        raise ValueError(f'Row {number}, {error}') from None
+    return found
+
 
 def _unpack(
     described: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
@@ -136,38 +156,6 @@ def _unpack(
     if names is not None:
       fields['number'] = {name: n for n, name in enumerate(names)}
   return fields
-
-
-def _value(feature: Mapping[str, Any], value: Any) -> Any:
-  """A raw value as its kind has it; None or empty where it is missing."""
-  kind = feature['kind']
-  is_missing = value is None or (isinstance(value, float) and np.isnan(value))
-  if kind == 'category':
-    if is_missing or isinstance(value, str):
-      return None if is_missing else value
-    return str(int(value))
-  if kind == 'numeric' or kind == 'dense':
-    return None if is_missing else np.asarray(value, np.float64).reshape(-1)
-  if is_missing:
-    return {} if kind != 'sequence' else []
-  if kind == 'text':
-    composed = unicodedata.normalize('NFC', value.replace('\u2019', "'"))
-    value = _WORD.findall(composed.lower())
-  if kind == 'sequence':
-    names = [str(one).strip() for one in value if one is not None]
-    return [name for name in names if name]
-  pairs = value.items() if isinstance(value, Mapping) else zip(value, _ones())
-  weights: dict[str, float] = {}
-  for name, weight in pairs:
-    name = str(name).strip()
-    if name and weight:
-      weights[name] = weights.get(name, 0.0) + float(weight)
-  return weights
-
-
-def _ones() -> Any:
-  while True:
-    yield 1.0
 
 
 def _hash(value: str, buckets: int) -> int:

@@ -9,9 +9,9 @@ A copy of this file lies in every export, and needs nothing else of the package:
   scores = model.score(someone, model.items)  # [1, I]
 
 `model.users` and `model.items` are the embeddings of the run. Others come from
-raw rows (dicts, which `numpy_encoders.py` beside this file reads), from encoded
-arrays as the manifest names them, and from histories: of a user ids of items,
-of an item ids of users, of the run.
+raw rows (dicts, read by `numpy_encoders.py` and `numpy_values.py` beside this
+file), from encoded arrays as the manifest names them, and from histories: of a
+user ids of items, of an item ids of users, of the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,6 +51,16 @@ class Embeddings(NamedTuple):
 def load(folder: str) -> 'Model':
   """The model of the folder of an export."""
   return Model(folder)
+
+
+@functools.cache
+def _beside(name: str) -> Any:
+  """The module of a file in the folder of this one, wherever that is."""
+  path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f'{name}.py')
+  spec: Any = importlib.util.spec_from_file_location(name, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
 
 
 def read_safetensors(path: str) -> Arrays:
@@ -118,7 +128,12 @@ class Model:
         known. What is missing is left out.
       histories: ids of the other side that each has met, of which those of the
         run count, as those of a new row; None for none.
+
+    Raises:
+      ValueError: there is no such side, or a value that the package refuses.
     """
+    if side not in _OTHER:
+      raise ValueError(f"There is no side {side!r}, only 'user' and 'item'.")
     number = len(histories or ()) if rows is None else len(rows)
     if histories is not None and len(histories) != number:
       raise ValueError(f'{number} rows, but {len(histories)} histories.')
@@ -173,14 +188,11 @@ class Model:
 
   @functools.cached_property
   def _encoders(self) -> Any:
-    """The file beside this one, which raw rows alone need."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    path = os.path.join(folder, 'numpy_encoders.py')
-    spec = importlib.util.spec_from_file_location('numpy_encoders', path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.load(self._folder)
+    """The files beside this one, which raw rows alone need."""
+    tables = self.manifest['config']['data']['tables']
+    marks = tables['list_separator'], tables['tag_weight_separator']
+    read = functools.partial(_beside('numpy_values').read, separators=marks)
+    return _beside('numpy_encoders').load(self._folder, read)
 
   @functools.cached_property
   def _item_dense(self) -> np.ndarray:
@@ -214,17 +226,7 @@ class Model:
   def history(self, side: str, histories: Sequence[Sequence[Any]]) -> Any:
     """Histories as csr_array [N, M] of 1s; ids that nobody knows are none."""
     number_of = self._numbers[_OTHER[side]]
-    pairs = {
-        (row, number_of[one])
-        for row, met in enumerate(histories)
-        for one in met
-        if one in number_of
-    }
-    row, column = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
-    return scipy.sparse.csr_array(
-        (np.ones(len(row), np.float32), (row, column)),
-        shape=(len(histories), len(number_of)),
-    )
+    return _beside('numpy_values').history(histories, number_of)
 
   def told(self, side: str, inputs: Arrays, met: Any) -> Arrays:
     """Inputs of rows that met others of the run [N, M], and no one else.

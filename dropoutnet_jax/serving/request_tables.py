@@ -29,6 +29,8 @@ from dropoutnet_jax.data import table_files
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import rows as rows_lib
 
+_SHAPES = {'number': 'single numbers', 'vectors': 'lists of numbers'}
+
 
 def settings(
     model: recommender_lib.Ranker, side: str
@@ -186,12 +188,21 @@ def _read_column(
 ) -> schema.Column | None:
   """A column of the type that it had in training; None if it has no value."""
   column = table.data.column(name)
-  if column.null_count == len(column):
+  if column.null_count == len(column) or _is_empty(column.type, kind):
     return None
   try:
     # What was a string in training is no number because three rows look so.
     is_text = table.is_text and kind.kind != 'strings'
-    read, _ = arrow_columns.to_column(column, name, how, is_text)
+    read, why = arrow_columns.to_column(column, name, how, is_text)
+    if read is None:
+      raise arrow_values.ColumnError(why)
+    if kind.kind == 'strings' and arrow_values.is_clock(column.type):
+      raise arrow_values.ColumnError('dates, where training had strings')
+    found = column_types.of_column(read).kind
+    if {found, kind.kind} == {'number', 'vectors'}:
+      raise arrow_values.ColumnError(
+          f'{_SHAPES[found]}, where training had {_SHAPES[kind.kind]}'
+      )
     if (
         kind.kind == 'number'
         and isinstance(read, np.ndarray)
@@ -204,6 +215,16 @@ def _read_column(
         f'{place}: {name}: {error}. Correct it, or leave it empty.'
     ) from error
   return read
+
+
+def _is_empty(kind: pa.DataType, wanted: column_types.ColumnType) -> bool:
+  """Whether no list or dict of such a column can hold anything."""
+  if pa.types.is_struct(kind):
+    return wanted.kind == 'tags' and not kind.num_fields
+  lists = (pa.ListType, pa.LargeListType, pa.FixedSizeListType)
+  if not isinstance(kind, lists) or not pa.types.is_null(kind.value_type):
+    return False
+  return wanted.kind in ('tags', 'sequences', 'vectors')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -51,7 +51,7 @@ def test_it_says_what_it_wrote(shop, exported):
       f'NumPy differ from the model by {largest:.1e} of the largest score at '
       'most.'
   )
-  assert lines[1].startswith('17 files, 0.2 MB, of the model after step 2.')
+  assert lines[1].startswith('18 files, 0.2 MB, of the model after step 2.')
   assert lines[2] == 'Written to out/'
   modes = {path.stat().st_mode for path in exported.iterdir()}
   assert len(modes) == 1, 'whoever reads one file reads all'

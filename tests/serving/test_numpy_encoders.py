@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Raw rows on NumPy alone are encoded as the package encodes them."""
 
+import functools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.serving import numpy_encoders
+from dropoutnet_jax.serving import numpy_values
 
 _SETTINGS = config.TablesConfig(
     tag_columns=('tags',),
@@ -59,6 +62,11 @@ def _entities(rows):
     chunked = pa.chunked_array([column])
     columns[name], _ = arrow_columns.to_column(chunked, name, _SETTINGS, False)
   return schema.Entities(np.arange(len(rows)), columns, 'item_id')
+
+
+def _load(folder):
+  read = functools.partial(numpy_values.read, separators=('|', ''))
+  return numpy_encoders.load(str(folder), read)
 
 
 _FEATURE = config.Feature
@@ -118,7 +126,7 @@ def test_rows_are_encoded_as_by_the_package(tmp_path, name, scaling):
   rows = _rows(1, 30) + [{}]
   entities = column_types.fill(_entities(rows), fitted.columns)
   content = fitted.transform(entities)
-  inputs, sparse = numpy_encoders.load(str(tmp_path)).encode('item', rows)
+  inputs, sparse = _load(tmp_path).encode('item', rows)
   assert content.known[:-1].mean() > 0.5  # else nothing is compared
   size = max(content.dense.shape[1], 1) ** 0.5 if scaling == 'row' else 1.0
   np.testing.assert_allclose(
@@ -141,7 +149,7 @@ def test_one_row_alone_is_what_it_is_among_others(tmp_path):
   fitted = features.fit(FEATURES['tags'], 'row', training, np.arange(60))
   for side in ('user', 'item'):
     fitted.save(str(tmp_path), side)
-  encoders, rows = numpy_encoders.load(str(tmp_path)), _rows(1, 9)
+  encoders, rows = _load(tmp_path), _rows(1, 9)
   whole, _ = encoders.encode('item', rows)
   for number, row in enumerate(rows):
     alone, _ = encoders.encode('item', [row])
@@ -165,7 +173,7 @@ def test_what_only_the_package_reads_is_refused(tmp_path, feature, why):
   fitted = features.fit([feature], 'row', training, np.arange(60))
   for side in ('user', 'item'):
     fitted.save(str(tmp_path), side)
-  encoders = numpy_encoders.load(str(tmp_path))
+  encoders = _load(tmp_path)
   with pytest.raises(
       ValueError, match='features that this file cannot read:'
   ) as e:
@@ -178,6 +186,6 @@ def test_another_width_is_refused(tmp_path):
   fitted = features.fit(FEATURES['vectors'], 'row', training, np.arange(60))
   for side in ('user', 'item'):
     fitted.save(str(tmp_path), side)
-  encoders = numpy_encoders.load(str(tmp_path))
-  with pytest.raises(ValueError, match='vector has 2 numbers, not 3'):
+  encoders = _load(tmp_path)
+  with pytest.raises(ValueError, match='Row 0, vector: 2 numbers, not 3'):
     encoders.encode('item', [{'vector': [1.0, 2.0]}])

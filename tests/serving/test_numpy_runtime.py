@@ -91,6 +91,28 @@ def test_ids_that_nobody_knows_are_no_history(model):
   assert model.history('user', []).shape == (0, 3)
 
 
+@pytest.mark.parametrize(
+    'histories, message',
+    [
+        (['a'], "History 0 is 'a', which is no list"),
+        ('abc', "History 0 is 'a', which is no list"),
+        ([[], b'a'], "History 1 is b'a', which is no list"),
+        ([None], 'History 0 is None, which is no list'),
+        ([['a', None]], 'History 0 has None, which is no id'),
+        ([[1.5]], r'History 0 has 1\.5, which is no id'),
+        ([[['a']]], r"History 0 has \['a'\], which is no id"),
+    ],
+)
+def test_what_is_no_list_of_ids_is_no_history(model, histories, message):
+  with pytest.raises(ValueError, match=message):
+    model.history('user', histories)
+
+
+def test_there_are_two_sides(model):
+  with pytest.raises(ValueError, match="There is no side 'x'"):
+    model.embed('x', [{}])
+
+
 def test_rows_and_histories_go_together(model):
   model.manifest = json.loads('{"sides": {}}')
   with pytest.raises(ValueError, match='1 rows, but 2 histories'):
