@@ -74,16 +74,16 @@ def test_users_and_items_vary_as_much_as_both_do():
     )
     return 0.2 * of_users[user] + 0.5 * of_items[item] + 0.1
 
-  means = [world(seed).sum() / num_users for seed in range(2000)]
+  means = [world(seed).sum() / num_users for seed in range(1000)]
   # The mean over users of the sum over items.
   assert np.mean(means) == pytest.approx(0.1 * num_items, abs=0.3)
   widths, inside = [], 0
-  for seed in range(100):
-    found = bootstrap.two_way({'x': world(seed)}, user, item, 400, seed)['x']
+  for seed in range(60):
+    found = bootstrap.two_way({'x': world(seed)}, user, item, 200, seed)['x']
     widths.append(found[1] - found[0])
     inside += found[0] <= 0.1 * num_items <= found[1]
   assert np.mean(widths) == pytest.approx(2 * 1.96 * np.std(means), rel=0.15)
-  assert inside >= 87
+  assert inside >= 50
 
 
 def test_one_item_that_all_want_is_no_certainty():

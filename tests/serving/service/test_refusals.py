@@ -386,9 +386,15 @@ def test_values_that_the_features_can_use(ruled):
 
 def test_what_the_model_finds_out_is_refused_alone(ruled):
   # Past the checks, in one turn with others.
-  service, is_free = ruled.service, threading.Event()
-  service.thread.submit('wait', lambda x: [is_free.wait(9)] * len(x), None)
-  put = service.engine.put_items
+  service, put = ruled.service, ruled.service.engine.put_items
+  is_busy, is_free = threading.Event(), threading.Event()
+
+  def wait(requests):
+    is_busy.set()
+    return [is_free.wait(60)] * len(requests)
+
+  service.thread.submit('wait', wait, None)
+  assert is_busy.wait(60)  # and waits in the queue no more
 
   async def ask_all():
     asked = [
