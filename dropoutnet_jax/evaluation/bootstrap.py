@@ -8,7 +8,7 @@ compared was done to items, as in the warm-up curve of new ones, all users see
 the same few, and these are drawn again as well.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,8 +39,12 @@ def intervals(
   means = [
       count @ columns / num_users for count in draws(num_users, num_draws, seed)
   ]
-  low, high = bounds(np.concatenate(means)).tolist()
-  return {name: [low[n], high[n]] for n, name in enumerate(values)}
+  return _by_name(values, np.concatenate(means))
+
+
+def _by_name(names: Iterable[str], means: np.ndarray) -> dict[str, list[float]]:
+  """[low, high] of the columns of means [D, names]."""
+  return dict(zip(names, bounds(means).T.tolist(), strict=True))
 
 
 def draws(
@@ -127,8 +131,7 @@ def two_way(
     number = min(size, num_draws - begin)
     users, items = (rng.multinomial(len(p), p, number) for p in shares)
     sums.append((users[:, user] * items[:, item]) @ columns)
-  low, high = bounds(np.concatenate(sums) / num_users).tolist()
-  return {name: [low[n], high[n]] for n, name in enumerate(values)}
+  return _by_name(values, np.concatenate(sums) / num_users)
 
 
 def nested(flat: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

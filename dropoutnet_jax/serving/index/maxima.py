@@ -70,7 +70,7 @@ def candidates(
 
   workers.share(work, workers.number(len(chunks)))
   floor = np.nextafter(_floor(levels, wanted), np.float32(-np.inf))
-  hits = _hits(levels, floor)
+  hits = workers.each(lambda level: _above(level[0], level[1], floor), levels)
   most = _MANY_TIMES * wanted * len(users)
   if sum(len(group) for group, _ in hits) > most:
     return None
@@ -167,22 +167,6 @@ def _floor(levels: list[Any], wanted: int) -> np.ndarray:
   if place < 0:
     return np.full(whole.shape[1], -np.inf, np.float32)
   return np.partition(whole.T, place, axis=1)[:, place]
-
-
-def _hits(
-    levels: list[Any], floor: np.ndarray
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Of each call groups and users, see `_above`; found in threads."""
-  threads = workers.number(len(levels))
-
-  def work(thread: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    mine = levels[thread::threads]
-    return [_above(maxima, second, floor) for maxima, second in mine]
-
-  hits: list[Any] = [None] * len(levels)
-  for thread, part in enumerate(workers.share(work, threads)):
-    hits[thread::threads] = part
-  return hits
 
 
 def _above(

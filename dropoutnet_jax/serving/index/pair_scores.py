@@ -27,22 +27,19 @@ def pair_scores(
   score = np.empty(rows.shape, np.float32)
   width = max(rows.shape[1] * items.dense.shape[1], 1)
   size = max(_ENTRIES // width, 1)
-  starts = range(0, len(rows), size)
-  threads = workers.number(len(starts))
 
-  def work(thread: int) -> None:
-    for begin in starts[thread::threads]:
-      part = slice(begin, begin + size)
-      place = np.maximum(rows[part], 0)
-      gathered = items.dense[place].astype(np.float64)
-      user = users.dense[part].astype(np.float64)
-      total = np.matmul(gathered, user[:, :, None])[:, :, 0]
-      if users.sparse is not None and items.sparse is not None:
-        total += _sparse(users, items, begin, place)
-      # Adding 0 makes 0 of -0, which would come after it.
-      score[part] = np.where(rows[part] >= 0, total + 0.0, -np.inf)
+  def work(begin: int) -> None:
+    part = slice(begin, begin + size)
+    place = np.maximum(rows[part], 0)
+    gathered = items.dense[place].astype(np.float64)
+    user = users.dense[part].astype(np.float64)
+    total = np.matmul(gathered, user[:, :, None])[:, :, 0]
+    if users.sparse is not None and items.sparse is not None:
+      total += _sparse(users, items, begin, place)
+    # Adding 0 makes 0 of -0, which would come after it.
+    score[part] = np.where(rows[part] >= 0, total + 0.0, -np.inf)
 
-  workers.share(work, threads)
+  workers.each(work, range(0, len(rows), size))
   return score
 
 

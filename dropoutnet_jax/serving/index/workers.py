@@ -7,7 +7,7 @@ ten times and more. So each thread has blocks of its own, and BLAS one thread
 while any search is on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import contextlib
 import functools
@@ -68,3 +68,13 @@ def share(work: Callable[[int], Any], threads: int) -> list[Any]:
     # The caller works too: a full pool delays it, and never stops it.
     first = work(0)
     return [first, *(future.result() for future in rest)]
+
+
+def each(work: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+  """What work(part) returns for each part, in their order; in threads."""
+  threads = number(len(parts))
+  shares = share(lambda n: [work(one) for one in parts[n::threads]], threads)
+  found: list[Any] = [None] * len(parts)
+  for n, some in enumerate(shares):
+    found[n::threads] = some
+  return found
