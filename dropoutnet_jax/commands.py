@@ -24,6 +24,7 @@ from dropoutnet_jax.data import sources
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.exploring import calibration_file
 from dropoutnet_jax.exploring import masks
@@ -198,12 +199,12 @@ def build(
     return runtime_lib.build(cfg, problem)
 
   def fit() -> None:
-    if not sparse_part.exists(workdir):
+    if not sparse_file.exists(workdir):
       part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
-      sparse_part.save(part, workdir)
+      sparse_file.save(part, workdir)
 
   parallel.on_writer(fit)
-  return runtime_lib.build(cfg, problem, sparse_part.load(workdir))
+  return runtime_lib.build(cfg, problem, sparse_file.load(workdir))
 
 
 def evaluate(workdir: str, against: str | None = None) -> dict[str, Any]:
@@ -377,9 +378,9 @@ def describe(
     problem = prepare.prepare(cfg, data_dir, None)
   part = None
   if cfg.model.sparse.enabled:
-    kept = workdir is not None and sparse_part.exists(workdir)
+    kept = workdir is not None and sparse_file.exists(workdir)
     part = (
-        sparse_part.load(str(workdir))
+        sparse_file.load(str(workdir))
         if kept
         else sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
     )

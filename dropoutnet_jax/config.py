@@ -146,6 +146,7 @@ class Config:
           'so that nothing is held out and nothing could be evaluated; raise '
           'one of them.'
       )
+    self._check_sparse_part()
     self._check_pairing()
     self._check_features()
     self._check_statistics()
@@ -177,8 +178,17 @@ class Config:
         self.objective.teacher
         or self.features.preference == 'factors'
         or {'teacher', 'linear_content'} & set(self.evaluation.baselines)
-        or (self.model.sparse.enabled and self.model.sparse.landmarks)
+        or self.model.sparse.needs_teacher
     )
+
+  def _check_sparse_part(self) -> None:
+    sparse, source = self.model.sparse, self.teacher.source
+    if sparse.enabled and sparse.teacher_weight and source != 'als':
+      raise errors.UserError(
+          f'config.model.sparse.teacher_weight is {sparse.teacher_weight}, but '
+          f'config.teacher.source is {source!r}: new rows are folded into '
+          "factors of ALS alone. Set the weight to 0, or the source to 'als'."
+      )
 
   def _check_features(self) -> None:
     """What other sections want of the features."""

@@ -38,12 +38,20 @@ class SparseConfig:
   # power of their share; 0 makes all of length 1.
   length_power: float = 0.0
   tower_weight: float = 0.35  # of the towers' dot product beside it
+  # Likewise of the teacher's, where there are likes: of new items and users as
+  # soon as some are told (evaluation/teacher_part.py); 0 is none.
+  teacher_weight: float = 0.0
   # Items as landmarks of a second kernel, the squared cosine of the teacher's
   # factors as content predicts them (evaluation/second_kernel.py); 0 is none.
   landmarks: int = 0
   second_width: int = 800  # features that are kept of it: dense columns
   second_weight: float = 0.5  # of that kernel beside the content's
   factor_regularization: float = 2.0  # lambda of the predictions
+
+  @property
+  def needs_teacher(self) -> bool:
+    """Whether it is made of the teacher's factors, too."""
+    return self.enabled and bool(self.landmarks or self.teacher_weight)
 
   def validate(self) -> None:
     checks.check_at_least(
@@ -57,6 +65,7 @@ class SparseConfig:
     checks.check_at_least('model.sparse.history_size', self.history_size, 1)
     checks.check_at_least('model.sparse.history_weight', self.history_weight, 0)
     checks.check_at_least('model.sparse.tower_weight', self.tower_weight, 0)
+    checks.check_at_least('model.sparse.teacher_weight', self.teacher_weight, 0)
     checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
     checks.check_at_least('model.sparse.second_width', self.second_width, 1)
     power = self.length_power

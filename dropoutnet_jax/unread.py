@@ -6,6 +6,7 @@ margin and forgets the loss wants to hear of it.
 """
 
 from collections.abc import Callable
+import dataclasses
 from typing import NamedTuple
 
 from dropoutnet_jax import config as config_lib
@@ -28,6 +29,12 @@ class Reader(NamedTuple):
   reads: Callable[[config_lib.Config], bool]
 
 
+_SECOND_KERNEL = ('second_width', 'second_weight', 'factor_regularization')
+_SPARSE = tuple(
+    field.name
+    for field in dataclasses.fields(config_lib.SparseConfig)
+    if field.name not in ('enabled', *_SECOND_KERNEL)
+)
 _Test = Callable[[config_lib.Config], bool]
 
 
@@ -166,28 +173,12 @@ READERS = (
         lambda cfg: cfg.features.preference != 'none',
     ),
     Reader(
-        _in(
-            'model.sparse',
-            'regularization',
-            'correction_rank',
-            'smoothing',
-            'smoothing_l2',
-            'history_size',
-            'history_weight',
-            'tower_weight',
-            'length_power',
-            'landmarks',
-        ),
+        _in('model.sparse', *_SPARSE),
         'model.sparse.enabled',
         lambda cfg: cfg.model.sparse.enabled,
     ),
     Reader(
-        _in(
-            'model.sparse',
-            'second_width',
-            'second_weight',
-            'factor_regularization',
-        ),
+        _in('model.sparse', *_SECOND_KERNEL),
         'model.sparse.landmarks',
         lambda cfg: cfg.model.sparse.enabled and cfg.model.sparse.landmarks > 0,
     ),

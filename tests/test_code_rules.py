@@ -50,6 +50,7 @@ LAYERS = (
     'normal_equations',
     'split_als',
     'teacher',
+    'fold_in',
     'evaluation',
     'training',
     'exploring',

@@ -14,6 +14,7 @@ import pytest
 from dropoutnet_jax import experiment
 from dropoutnet_jax import report
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import run_folder
@@ -340,7 +341,7 @@ def test_description_of_the_sparse_part(papers, tmp_path, monkeypatch, kept):
     with run_folder.open_folder('run', cfg):
       problem_lib.save(problem, 'run')
     part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
-    sparse_part.save(part, 'run')
+    sparse_file.save(part, 'run')
     monkeypatch.setattr(sparse_part, 'fit', lambda *_: fitted.append(1))
   else:
     command = ['describe', '--config=papers.py', '--data_dir=data']

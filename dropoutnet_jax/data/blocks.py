@@ -46,6 +46,17 @@ def take_rows(
   )
 
 
+def with_empty_rows(
+    matrix: scipy.sparse.csr_array, num_rows: int
+) -> scipy.sparse.csr_array:
+  """csr_array [N, M] filled up to [num_rows, M]."""
+  more = np.repeat(matrix.indptr[-1:], num_rows - matrix.shape[0])
+  return scipy.sparse.csr_array(
+      (matrix.data, matrix.indices, np.append(matrix.indptr, more)),
+      shape=(num_rows, matrix.shape[1]),
+  )
+
+
 def unit_rows(matrix: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
   """Rows scaled to norm 1, float32; empty rows stay empty."""
   row = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))

@@ -239,6 +239,18 @@ class Scorer:
     part = self.sparse.with_histories(rows, histories, self.content)
     return dataclasses.replace(self, sparse=part)
 
+  def with_item_likes(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array
+  ) -> 'Scorer':
+    """The same model where items [C] have these likes [C, U].
+
+    They count in the teacher's columns alone, as `with_histories`.
+    """
+    if self.sparse is None or self.sparse.teacher is None:
+      return self
+    part = self.sparse.with_item_likes(rows, likes)
+    return dataclasses.replace(self, sparse=part)
+
   def all_embeddings(self) -> dict[str, np.ndarray]:
     """Dense embeddings of all users and all items: float32 [N, R] each."""
     return {

@@ -6,14 +6,15 @@ content, both whole. Their dot product, minus a dense one of rank k (Woodbury),
 is content ridge; the towers' dense part is added to it:
 
   score = (sparse dot + second dot - correction dot) / divisor
-          + tower_weight * tower dot,
+          + teacher_weight * teacher dot + tower_weight * tower dot,
 
 one bilinear form. With `history_weight` the items of the run are columns of the
 sparse dot too, after those of the content: so many times the weight that the
 user's history gives to the item itself is added, which for an item that is not
 in the training rows is nothing. The second dot, where there are landmarks, is
-that of `second_kernel.py`. The history counts as preference: a user without one
-has an empty sparse part, and the towers alone speak for her.
+that of `second_kernel.py`, and the teacher's, where it has a weight, that of
+`teacher_part.py`. The history counts as preference: a user without one has an
+empty sparse part, and the towers alone speak for her.
 
 Content has rows of norm 1, times (entries / their mean)^length_power: what many
 tags describe is known better and liked more (after pivoted length
@@ -24,7 +25,6 @@ part; the others still have a dense one, so that cutting costs next to nothing.
 """
 
 import dataclasses
-import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,16 +33,15 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
-from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import content_lengths
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import second_kernel
+from dropoutnet_jax.evaluation import teacher_part
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
 
-FILE = 'sparse_part.npz'
 # Users whose dense histories exist at a time, and their entries.
 _MAX_CHUNK = 512
 _CHUNK_ENTRIES = 2**24
@@ -62,6 +61,7 @@ class SparsePart:
     lengths: of items by the number of their entries.
     second: the second kernel, or None: F is 0.
     history_weight: of what the history says of an item itself.
+    teacher: the teacher beside it all, or None: P is 0.
   """
 
   history: scipy.sparse.csr_array
@@ -70,6 +70,13 @@ class SparsePart:
   lengths: content_lengths.Lengths
   second: second_kernel.SecondKernel | None = None
   history_weight: float = 0.0
+  teacher: teacher_part.TeacherPart | None = None
+
+  def with_teacher(
+      self, cfg: config.Config, problem: problem_lib.Problem
+  ) -> 'SparsePart':
+    """The same with the teacher of the run, whose factors are the problem's."""
+    return dataclasses.replace(self, teacher=teacher_part.make(cfg, problem))
 
   def item_dense(self, content: scipy.sparse.csr_array) -> np.ndarray:
     """The items' side of `user_dense`, of any items: float32 [J, F + k]."""
@@ -114,7 +121,7 @@ class SparsePart:
     """What users [C] have beside the tower's output, on the host.
 
     Returns:
-      Dense float32 [C, F + k] and csr_array float32 [C, T]; all scales are
+      Dense float32 [C, F + k + P] and csr_array float32 [C, T]; all scales are
       here, but for that of the tower.
     """
     divisor = np.float32(self.correction.divisor)
@@ -123,13 +130,17 @@ class SparsePart:
     profile.data /= divisor  # SciPy's own division sorts the columns first
     if self.history_weight:
       profile = scipy.sparse.hstack([profile, history], format='csr')
-    return -self.user_dense[rows] / divisor, profile
+    dense = -self.user_dense[rows] / divisor
+    if self.teacher is not None:
+      dense = np.hstack([dense, self.teacher.user_columns(rows)])
+    return dense, profile
 
   def embed_items(
       self,
       rows: np.ndarray,
       content: scipy.sparse.csr_array,
       tower: np.ndarray,
+      likes: scipy.sparse.csr_array | None = None,
   ) -> embeddings.Embedding:
     """Joins any items, old or new, with the tower's output [J, R].
 
@@ -137,14 +148,18 @@ class SparsePart:
       rows: int [J]; -1 for new items.
       content: csr_array float32 [J, T].
       tower: float32 [J, R].
+      likes: as of `teacher_part.TeacherPart.item_columns`.
     """
-    dense, sparse = self.item_rows(rows, content)
+    dense, sparse = self.item_rows(rows, content, likes)
     return embeddings.Embedding(
         jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(sparse)
     )
 
   def item_rows(
-      self, rows: np.ndarray, content: scipy.sparse.csr_array
+      self,
+      rows: np.ndarray,
+      content: scipy.sparse.csr_array,
+      likes: scipy.sparse.csr_array | None = None,
   ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
     """What items [J] have beside the tower's output, as `user_rows`."""
     length = self.lengths.of(content)
@@ -158,7 +173,10 @@ class SparsePart:
           shape=(len(rows), self.history.shape[1]),
       )
       sparse = scipy.sparse.hstack([sparse, own], format='csr')
-    return self.item_dense(content), sparse
+    dense = self.item_dense(content)
+    if self.teacher is not None:
+      dense = np.hstack([dense, self.teacher.item_columns(rows, likes)])
+    return dense, sparse
 
   def with_histories(
       self,
@@ -186,7 +204,15 @@ class SparsePart:
         self,
         history=scipy.sparse.csr_array(history, dtype=np.float32),
         user_dense=user_dense,
+        teacher=self.teacher and self.teacher.with_users(rows, histories),
     )
+
+  def with_item_likes(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array
+  ) -> 'SparsePart':
+    """The same where items [C] have these likes [C, U], and no other ones."""
+    teacher = self.teacher and self.teacher.with_items(rows, likes)
+    return dataclasses.replace(self, teacher=teacher)
 
   def select(self, rows: np.ndarray) -> 'SparsePart':
     """The part of users [C] alone; a row of -1 is one without a history."""
@@ -195,20 +221,23 @@ class SparsePart:
         self,
         history=blocks.take_rows(self.history, rows),
         user_dense=user_dense.astype(np.float32),
+        teacher=self.teacher and self.teacher.select(rows),
     )
 
   def with_more(
       self,
       histories: scipy.sparse.csr_array,
+      whole: scipy.sparse.csr_array,
       content: scipy.sparse.csr_array,
   ) -> 'SparsePart':
     """The part of users who have more than it was fitted on: [U, I].
 
-    Both sides of the part are linear in the history; so what comes on top is
-    added, unsmoothed.
+    Both sides of the ridge are linear in the history; so what comes on top is
+    added, unsmoothed. The teacher folds in the whole.
 
     Args:
       histories: csr_array float32 [U, I], over all items.
+      whole: likewise, of users with more, and all that they have.
       content: csr_array float32 [I, T] of all items.
     """
     used = np.unique(histories.indices)
@@ -218,6 +247,7 @@ class SparsePart:
         self,
         history=scipy.sparse.csr_array(self.history + lengthened),
         user_dense=self.user_dense + more,
+        teacher=self.teacher and self.teacher.with_more(whole),
     )
 
 
@@ -340,47 +370,3 @@ def _user_dense(
   dense = woodbury.user_dense(histories, item)
   dense[:, :width] *= -1
   return dense
-
-
-def save(part: SparsePart, workdir: str) -> None:
-  """Keeps the part in a run folder, in one file."""
-  arrays = files.sparse_arrays('history', part.history)
-  arrays['user_dense'] = part.user_dense
-  arrays['weights'] = part.correction.weights
-  arrays['divisor'] = np.asarray(part.correction.divisor)
-  arrays['lengths'] = np.asarray([part.lengths.mean, part.lengths.power])
-  arrays['history_weight'] = np.asarray(part.history_weight)
-  if part.second is not None:
-    for field in dataclasses.fields(part.second):
-      arrays[f'second/{field.name}'] = getattr(part.second, field.name)
-  files.save_arrays(os.path.join(workdir, FILE), arrays)
-
-
-def exists(workdir: str) -> bool:
-  """Whether the run folder holds a fitted part."""
-  return os.path.exists(os.path.join(workdir, FILE))
-
-
-def load(workdir: str) -> SparsePart:
-  """Reads what `save` kept.
-
-  Raises:
-    UserError: if the file is missing or damaged.
-  """
-  arrays = files.load_arrays(os.path.join(workdir, FILE))
-  second = None
-  if 'second/root' in arrays:
-    second = second_kernel.SecondKernel(
-        *(
-            arrays[f'second/{field.name}']
-            for field in dataclasses.fields(second_kernel.SecondKernel)
-        )
-    )
-  return SparsePart(
-      files.sparse_from_arrays('history', arrays),
-      arrays['user_dense'],
-      woodbury.Correction(arrays['weights'], float(arrays['divisor'])),
-      content_lengths.Lengths(*arrays['lengths'].tolist()),
-      second,
-      float(arrays['history_weight']),
-  )

@@ -310,6 +310,8 @@ def make_methods(
   told = scorer.with_reactions(side, rows, shown.sum(axis=1))
   if side == 'user':
     told = told.with_histories(rows, shown)
+  else:
+    told = told.with_item_likes(rows, shown)
   if cfg.features.preference != 'none':
     met = _factors(problem, scorer, cfg, other)
     told = told.with_told(side, rows, table.history_means(shown, met))

@@ -10,7 +10,7 @@ deviations are taken times a scale, which `calibration` fits to held-out items.
 With a sparse part entries of the items' sparse content are masked like dense
 ones, and single items of the users' histories like interactions: what is kept
 of a history is divided by the share that is kept. The correction follows, on
-both sides.
+both sides. The teacher's columns are not masked.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
@@ -64,12 +65,14 @@ class Items(NamedTuple):
     met: int [J], interactions of each.
     row: int [J], their rows in the run; -1 for new ones.
     sparse: csr_array float32 [J, T], their sparse content.
+    likes: as of `teacher_part.TeacherPart.item_columns`.
   """
 
   table: tables_lib.SideTable
   met: np.ndarray
   row: np.ndarray
   sparse: scipy.sparse.csr_array
+  likes: scipy.sparse.csr_array | None = None
 
 
 class Uncertainty:
@@ -221,7 +224,10 @@ class Uncertainty:
     masked = masks.sparse_content(rng, items.sparse, items.met)
     masked.resize((len(tower), masked.shape[1]))
     row = np.append(items.row, np.full(missing, -1))
-    return part.embed_items(row, masked, tower)
+    likes = items.likes
+    if likes is not None:
+      likes = blocks.with_empty_rows(likes, len(tower))
+    return part.embed_items(row, masked, tower, likes)
 
 
 def make_embed(

@@ -4,7 +4,8 @@
 The sparse part is linear, so what is said of it is exact. Its dot product is a
 sum over the tags of the item, and a sum over the items of the user's history,
 of which the item itself may be one; so is the correction, but for what the
-smoothing of a training history leaves outside of the items that are kept.
+smoothing of a training history leaves outside of the items that are kept; and
+so is the teacher's, but for what its last half-step would have changed.
 
 A tower is not linear. Of it is said by how much its score falls if one thing is
 taken away: a feature of either side, all preference, or one item of the
@@ -22,11 +23,13 @@ from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import teacher_part
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving import told_preference
 
 _MOST = 200  # items of a history that are taken away one by one
+_ALONE = np.array([0])  # the place of the one user of a part
 _FACTORS, _FEATURES, _STATISTICS = 'factors', 'features', 'statistics'
 # Of the dense content and of tokens, of one feature.
 _Columns = tuple[slice, slice]
@@ -72,10 +75,11 @@ class Explanation:
     item: the id.
     score: the whole.
     parts: what it is the sum of: 'towers'; with a sparse part 'tags' and
-      'correction' too, and what the history says of the item 'itself'.
+      'correction' too, what the history says of the item 'itself', and the
+      'teacher'.
     tags: (name, value) of what item and history share; they sum to 'tags'.
     history: of the sparse part; they sum to all of it but for 'rest'.
-    rest: of the correction, of no single item.
+    rest: of the correction and the teacher, of no single item.
     without: of the towers; they do not add up.
   """
 
@@ -115,16 +119,23 @@ def explain(
   tags: list[tuple[str, float]] = []
   history: list[Share] = []
   if part is not None:
-    found = _explain_sparse(model, part, int(item.row[0]), known.sparse)
+    row = item.preference_row()
+    found = _explain_sparse(model, part, int(row[0]), known.sparse)
     parts |= {'tags': found.dot, 'correction': found.correction}
     if part.history_weight:
       parts['itself'] = found.itself
+    shares = dict(found.history)
+    if part.teacher is not None:
+      of_item = part.teacher.item_columns(row, known.whole)[0]
+      parts['teacher'] = float(part.teacher.user_columns(_ALONE)[0] @ of_item)
+      for n, value in _teacher_shares(part.teacher, met, of_item):
+        shares[n] = shares.get(n, 0.0) + value
     names = model.encoders['item'].sparse_names
     tags = [(names[n], value) for n, value in found.tags]
     tags.sort(key=lambda tag: -abs(tag[1]))
     ids, real = model.problem.item.ids, {*met.indices.tolist()}
     history = _sorted(
-        Share(ids[n].item(), value, n in real) for n, value in found.history
+        Share(ids[n].item(), value, n in real) for n, value in shares.items()
     )
   rest = sum(parts.values()) - parts['towers']
   return Explanation(
@@ -210,6 +221,18 @@ def _explain_sparse(
       list(zip(own.indices.tolist(), by_tag.tolist())),
       list(zip(items.tolist(), by_item.tolist())),
   )
+
+
+def _teacher_shares(
+    teacher: teacher_part.TeacherPart,
+    met: scipy.sparse.csr_array,
+    of_item: np.ndarray,
+) -> list[tuple[int, float]]:
+  """What items of a history [1, I] add to the score of one with factors [P]."""
+  if not met.nnz:
+    return []
+  shares = teacher.weight * teacher.fold_users.shares(met, of_item)
+  return list(zip(met.indices.tolist(), shares.tolist()))
 
 
 def _without(

@@ -356,7 +356,9 @@ class Explorer:
   def _items(self, items: rows_lib.Rows) -> uncertainty.Items:
     known = self.ranker.row_tables.read('item', items)
     count = self._count(1, items, known.more)
-    return uncertainty.Items(known.table, count, items.row, known.sparse)
+    return uncertainty.Items(
+        known.table, count, items.preference_row(), known.sparse, known.whole
+    )
 
   def _count(
       self,

@@ -36,7 +36,10 @@ SIDES = exported.SIDES
 _OTHER = {'user': 'item', 'item': 'user'}
 _BLOCK = 16384  # rows that are embedded at a time
 # Files that lie beside this one.
-_RUNTIME = ('numpy_runtime.py', 'numpy_encoders.py', 'numpy_values.py')
+_RUNTIME = tuple(
+    f'numpy_{name}.py'
+    for name in ('runtime', 'encoders', 'values', 'histories')
+)
 
 
 def check_model(model: recommender_lib.Ranker) -> None:
@@ -189,6 +192,9 @@ def write_rest(model: recommender_lib.Ranker, run: str, folder: str) -> None:
     if part.second is not None:
       for name, value in vars(part.second).items():
         arrays[f'second/{name}'] = value
+    if part.teacher is not None:
+      arrays['teacher/user'] = part.teacher.fold_items.factors
+      arrays['teacher/item'] = part.teacher.fold_users.factors
   save(os.path.join(folder, 'model.safetensors'), arrays)
   here = pathlib.Path(__file__).parent
   for source in (
@@ -203,13 +209,16 @@ def describe(
 ) -> dict[str, Any]:
   """What the manifest says of the model: all that the runtime reads of it."""
   cfg, part = model.cfg, model.scorer.sparse
-  fold_in = sparse = None
-  if told_preference.can_fold_in(cfg):
-    fold_in = {
-        'confidence': cfg.teacher.confidence,
-        'regularization': cfg.teacher.regularization,
-    }
+  fold_in = {
+      'confidence': cfg.teacher.confidence,
+      'regularization': cfg.teacher.regularization,
+  }
+  sparse = None
   if part is not None:
+    teacher = part.teacher and {
+        'weight': part.teacher.weight,
+        'fold_in': fold_in,
+    }
     sparse = {
         'divisor': float(part.correction.divisor),
         'tower_weight': model.scorer.tower_weight,
@@ -217,6 +226,7 @@ def describe(
         'length_power': part.lengths.power,
         'own_columns': part.history.shape[1] if part.history_weight else 0,
         'second_width': 0 if part.second is None else part.second.width,
+        'teacher': teacher,
     }
   with open(os.path.join(run, 'features.json'), encoding='utf-8') as file:
     fitted = json.load(file)['sides']
@@ -237,7 +247,7 @@ def describe(
     }
   return {
       'preference': cfg.features.preference,
-      'fold_in': fold_in,
+      'fold_in': fold_in if told_preference.can_fold_in(cfg) else None,
       'sparse': sparse,
       'sides': sides,
   }

@@ -32,13 +32,14 @@ from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.model import trust
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.training import resident
 
-FORMAT = 4
+FORMAT = 5
 MANIFEST = 'manifest.json'
 STATE = 'service.sqlite'  # of a service, where it is told no other place
 WEIGHTS = 'towers.safetensors'
@@ -100,7 +101,7 @@ def write(
       dataclasses.replace(problem, labelled=labelled, truth=None), folder
   )
   if part is not None:
-    sparse_part.save(part, folder)
+    sparse_file.save(part, folder)
 
 
 def checksums(folder: str) -> dict[str, dict[str, int]]:
@@ -122,7 +123,7 @@ def read(folder: str) -> Parts:
     cfg.validate()
     needed = [*map(tower_file, SIDES), WEIGHTS, problem_lib.FILE, *ENCODERS]
     if cfg.model.sparse.enabled:
-      needed.append(sparse_part.FILE)
+      needed.append(sparse_file.FILE)
     _check_files(folder, {name: manifest['files'][name] for name in needed})
     return _read(folder, manifest, cfg)
   except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -136,7 +137,9 @@ def _read(folder: str, manifest: dict[str, Any], cfg: config.Config) -> Parts:
   # Whatever it was trained on, it is served on one device.
   cfg = dataclasses.replace(cfg, mesh=config.MeshConfig())
   problem = problem_lib.load(folder)
-  part = sparse_part.load(folder) if cfg.model.sparse.enabled else None
+  part = None
+  if cfg.model.sparse.enabled:
+    part = sparse_file.load(folder).with_teacher(cfg, problem)
   mesh = parallel.make_mesh(cfg.mesh, 1)
   tables = parallel.place_tables(resident.make_tables(cfg, problem), mesh)
   weights = _read_weights(os.path.join(folder, WEIGHTS))

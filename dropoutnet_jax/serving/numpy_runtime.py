@@ -10,8 +10,9 @@ A copy of this file lies in every export, and needs nothing else of the package:
 
 `model.users` and `model.items` are the embeddings of the run. Others come from
 raw rows (dicts, read by `numpy_encoders.py` and `numpy_values.py` beside this
-file), from encoded arrays as the manifest names them, and from histories: of a
-user ids of items, of an item ids of users, of the run.
+file), from encoded arrays as the manifest names them, and from histories (worth
+what `numpy_histories.py` says): of a user ids of items, of an item ids of
+users, of the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,6 @@ import scipy.sparse
 _TYPES = {'BOOL': np.bool_, 'U8': np.uint8, 'I32': np.int32, 'I64': np.int64}
 _TYPES |= {'F32': np.float32, 'F64': np.float64}
 _CLIP = 5.0  # standard deviations
-_MOST = 2**30  # of a count
 _GELU = (8 / np.pi) ** 0.5
 _SELU = (1.0507009873554805, 1.6732632423543772)
 _OTHER = {'user': 'item', 'item': 'user'}
@@ -158,26 +158,41 @@ class Model:
       side: 'user' or 'item'.
       inputs: arrays [N, ...], as manifest['sides'][side]['inputs'] names them.
       sparse: of items, csr_array [N, T]: sparse content, rows of norm 1 or 0.
-      met: of users, csr_array [N, I] of 1s: the items of their histories.
+      met: csr_array [N, M] of 1s: of users the items of their histories, of
+        items the users who met them; None for nothing.
     """
     tower, about = self.tower(side, inputs), self.manifest['sparse']
     if not about:
       return Embeddings(None, tower, None)
+    number = self.manifest['sides'][_OTHER[side]]['rows']
+    if met is None:
+      met = scipy.sparse.csr_array((len(tower), number), dtype=np.float32)
+    likes = self._teacher_columns(side, met)
     if side == 'item':
-      dense = [self._correction(sparse), tower]
+      dense = [self._correction(sparse), *likes, tower]
       sparse = sparse.multiply(self._lengths(sparse)[:, None])
       own = scipy.sparse.csr_array((len(tower), about['own_columns']))
     else:
       items = sparse_of(self._arrays, 'item_content')
       taken = met @ self._item_dense
       taken[:, : about['second_width']] *= -1
-      dense = [-taken / about['divisor'], about['tower_weight'] * tower]
+      towers = about['tower_weight'] * tower
+      dense = [-taken / about['divisor'], *likes, towers]
       longer = met.multiply(self._lengths(items)[None, :]).tocsr()
       sparse = (longer @ items) / about['divisor']
       own = longer[:, : about['own_columns']]
     # After the content, a column of each item of the run: none of new ones.
     sparse = scipy.sparse.hstack([sparse, own], format='csr', dtype=np.float32)
     return Embeddings(None, np.hstack(dense).astype(np.float32), sparse)
+
+  def _teacher_columns(self, side: str, met: Any) -> list[np.ndarray]:
+    """Factors of those who met others [N, M], where the model has them."""
+    about = self.manifest['sparse']['teacher']
+    if not about:
+      return []
+    factors = self._arrays[f'teacher/{_OTHER[side]}'].astype(np.float64)
+    found = _beside('numpy_histories').fold_in(factors, met, **about['fold_in'])
+    return [found * about['weight'] if side == 'user' else found]
 
   def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:
     """Scores float32 [U, I]."""
@@ -239,7 +254,8 @@ class Model:
       factors = self._arrays[f'{side}/met_factors'].astype(np.float64)
       count = met @ np.any(factors != 0, axis=1).astype(np.float64)
       if fold_in:
-        total, kind = _fold_in(factors, met, **fold_in), 'preference'
+        total = _beside('numpy_histories').fold_in(factors, met, **fold_in)
+        kind = 'preference'
         total *= count[:, None]
       else:
         total, kind = met @ factors, 'history'
@@ -255,7 +271,7 @@ class Model:
       inputs['trust'] = trust.astype(np.float32)
     if about['counts']:
       number = np.diff(met.indptr)
-      counted = _counted(number, about['counts'])
+      counted = _beside('numpy_histories').counted(number, about['counts'])
       columns = inputs['preference_columns'].copy()
       columns[:, columns.shape[1] - counted.shape[1] :] = counted
       inputs['preference_columns'] = columns
@@ -299,38 +315,6 @@ class Model:
       weights = [self._weights[name] for name in step.get('weights', ())]
       found[step['to']] = _STEPS[step['do']](arrays, weights, step)
     return found['embedding'].astype(np.float32)
-
-
-def _fold_in(
-    factors: np.ndarray, met: Any, confidence: float, regularization: float
-) -> np.ndarray:
-  """One half-step of implicit ALS for histories [N, M]: [N, P]."""
-  gram = factors.T @ factors + regularization * np.eye(factors.shape[1])
-  value = np.zeros((met.shape[0], factors.shape[1]))
-  for row in range(met.shape[0]):
-    own = factors[met.indices[met.indptr[row] : met.indptr[row + 1]]]
-    if own.any():
-      right = (1 + confidence) * own.sum(axis=0)
-      value[row] = np.linalg.solve(gram + confidence * own.T @ own, right)
-  return value
-
-
-def _counted(number: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
-  """Statistics of new rows with so many reactions [N]."""
-  mean, std, prior, rate_std, usual = (
-      np.array(about[x]) for x in ('mean', 'std', 'prior', 'rate_std', 'usual')
-  )
-  smoothing = about['smoothing']
-  more = np.minimum(usual * (1 + number[:, None] / smoothing), _MOST)
-  shown = np.round(more)
-  parts = [(np.log1p(shown) - mean) / std]
-  if about['has_rates']:
-    hits = (more + smoothing) * prior
-    misses = np.maximum(shown - more * prior, 0) + smoothing * (1 - prior)
-    rate = np.log(hits / misses) - np.log(prior / (1 - prior))
-    parts.append(rate / rate_std)
-  value = np.clip(np.hstack(parts), -_CLIP, _CLIP)
-  return np.where(number[:, None] > 0, value, 0).astype(np.float32)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from dropoutnet_jax.data import features
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import top_k
 from dropoutnet_jax.model import embeddings
@@ -136,9 +137,12 @@ class Ranker:
     )
     if self.scorer.sparse is None:
       return embeddings.Embedding(jnp.asarray(tower))
-    sparse = rows_lib.with_empty_rows(known.sparse, num_rows)
-    rows = np.append(items.row, np.full(missing, -1))
-    return self.scorer.sparse.embed_items(rows, sparse, tower)
+    sparse = blocks.with_empty_rows(known.sparse, num_rows)
+    rows = np.append(items.preference_row(), np.full(missing, -1))
+    likes = known.whole
+    if likes is not None:
+      likes = blocks.with_empty_rows(likes, num_rows)
+    return self.scorer.sparse.embed_items(rows, sparse, tower, likes)
 
   def embed_users(self, users: rows_lib.Rows) -> embeddings.Embedding:
     """Embeddings of users, new ones and histories included."""
@@ -274,8 +278,9 @@ class Ranker:
     part = self.scorer.sparse
     if part is not None:
       part = part.select(users.preference_row())
-      if known.more is not None:
-        part = part.with_more(known.more, self.problem.item.sparse)
+      if known.more is not None and known.whole is not None:
+        content = self.problem.item.sparse
+        part = part.with_more(known.more, known.whole, content)
     return part
 
   def join_users(
@@ -345,7 +350,7 @@ def load(workdir: str) -> Ranker:
     return Ranker(*exported.read(workdir))
   cfg = run_folder.load_config(workdir)
   problem = problem_lib.load(workdir)
-  part = sparse_part.load(workdir) if cfg.model.sparse.enabled else None
+  part = sparse_file.load(workdir) if cfg.model.sparse.enabled else None
   cfg = dataclasses.replace(cfg, mesh=config.MeshConfig())
   runtime = runtime_lib.build(cfg, problem, part, num_devices=1)
   state = runtime.restore_best(workdir)

@@ -16,12 +16,12 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import config
+from dropoutnet_jax import fold_in
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import column_types
 from dropoutnet_jax.data import features
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving import told_preference
 from dropoutnet_jax.training import resident
@@ -35,11 +35,14 @@ class Known(NamedTuple):
     sparse: csr_array float32 [N, T], their sparse content.
     more: csr_array float32 [N, M], 1 where their histories have a pair that is
       none of training; None where no history has any.
+    whole: csr_array float32 [N, M], of the rows with more all that they met,
+      in training too; else None.
   """
 
   table: tables_lib.SideTable
   sparse: scipy.sparse.csr_array
   more: scipy.sparse.csr_array | None
+  whole: scipy.sparse.csr_array | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,12 +100,13 @@ class RowTables:
       place = np.full(len(rows), -1)
       place[read] = np.arange(len(read))
       sparse = sparse + blocks.take_rows(content.sparse, place)
-    more = self._beyond_training(side, rows)
+    more, whole = self._beyond_training(side, rows), None
     if more is not None:
-      table = self._with_preference(side, rows, table, more)
+      whole = self._whole(side, rows, more)
+      table = self._with_preference(side, rows, table, whole)
       number = np.diff(more.indptr)
       table = table.with_reactions(np.arange(len(rows)), number)
-    return Known(table, scipy.sparse.csr_array(sparse), more)
+    return Known(table, scipy.sparse.csr_array(sparse), more, whole)
 
   def preference(
       self,
@@ -138,20 +142,30 @@ class RowTables:
     more.eliminate_zeros()
     return more if more.nnz else None
 
+  def _whole(
+      self, side: str, rows: rows_lib.Rows, more: scipy.sparse.csr_array
+  ) -> scipy.sparse.csr_array:
+    """All pairs [N, M] of the rows that have more than training knew."""
+    has_more = np.diff(more.indptr) > 0
+    trained = self.training_pairs(
+        side, np.where(has_more, rows.preference_row(), -1)
+    )
+    return rows_lib.joined(trained, more)
+
   def _with_preference(
       self,
       side: str,
       rows: rows_lib.Rows,
       table: tables_lib.SideTable,
-      more: scipy.sparse.csr_array,
+      whole: scipy.sparse.csr_array,
   ) -> tables_lib.SideTable:
-    """The table of rows [N] that have more pairs [N, M] than training knew.
+    """The table of rows [N] that have pairs [N, M], told and of training.
 
     Features of their preference stay as they are: none of new rows.
     """
     if self.cfg.features.preference == 'none':
       return table
-    is_told = np.diff(more.indptr) > 0
+    is_told = np.diff(whole.indptr) > 0
     if self.cfg.features.preference == 'factors' and (
         not told_preference.can_fold_in(self.cfg)
     ):
@@ -160,6 +174,6 @@ class RowTables:
     if not len(told):
       return table
     row = rows.preference_row()[told]
-    histories = rows_lib.joined(self.training_pairs(side, row), more[told])
+    histories = scipy.sparse.csr_array(whole[told])
     found = self.preference(side, histories, self.is_new(side, row))
     return table.with_told(told, found)

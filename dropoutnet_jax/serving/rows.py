@@ -94,14 +94,3 @@ def padded_size(count: int) -> int:
   power = max(8, 1 << max(count - 1, 0).bit_length())
   step = power // 16 if power > _FEW else power
   return -(-count // step) * step if count else power
-
-
-def with_empty_rows(
-    matrix: scipy.sparse.csr_array, num_rows: int
-) -> scipy.sparse.csr_array:
-  """csr_array [N, M] filled up to [num_rows, M]."""
-  more = np.repeat(matrix.indptr[-1:], num_rows - matrix.shape[0])
-  return scipy.sparse.csr_array(
-      (matrix.data, matrix.indices, np.append(matrix.indptr, more)),
-      shape=(num_rows, matrix.shape[1]),
-  )

@@ -12,10 +12,10 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import config
-from dropoutnet_jax import teacher
+from dropoutnet_jax import fold_in
+from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import tables as tables_lib
-from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import rows as rows_lib
 
 _OTHER = {'user': 'item', 'item': 'user'}
@@ -45,8 +45,7 @@ def preference(
     side: of the rows, 'user' or 'item'.
     histories: csr_array float32 [C, M], weights of rows of the other side.
     is_new: bool [C], rows of which training had no history.
-    fold: of the other side's factors, for whoever asks again and again about a
-      few rows.
+    fold: of the other side's factors, for whoever asks again and again.
 
   Returns:
     Preferences, zero where not present: a history of rows that have no factors
@@ -54,17 +53,14 @@ def preference(
   """
   table = getattr(tables, side)
   count = histories.shape[0]
-  histories = rows_lib.with_empty_rows(
+  histories = blocks.with_empty_rows(
       scipy.sparse.csr_array(histories), rows_lib.padded_size(count)
   )
   new = np.append(is_new, np.ones(histories.shape[0] - count, bool))
   if can_fold_in(cfg):
     factors = getattr(problem.factors, _OTHER[side])
-    if fold is not None and count <= fold_in.MOST:
-      folded = fold(histories)
-    else:
-      folded = teacher.fold_in(factors, histories, cfg.teacher)
-    told = table.folded_in(folded, histories, factors, new)
+    fold = fold or fold_in.make(factors, cfg.teacher)
+    told = table.folded_in(fold(histories), histories, factors, new)
   else:
     factors = np.asarray(getattr(tables, _OTHER[side]).factors)
     used = np.unique(histories.indices)  # few, where few rows are asked about

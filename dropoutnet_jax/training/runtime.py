@@ -255,5 +255,5 @@ def build(
           model, mesh if table_shards.are_split(mesh) else None
       ),
       batch_shape=step_batch.batch_shape(cfg, tables),
-      sparse=sparse,
+      sparse=sparse and sparse.with_teacher(cfg, problem),
   )

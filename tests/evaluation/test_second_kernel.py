@@ -6,6 +6,7 @@ import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax.evaluation import second_kernel
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
@@ -147,8 +148,8 @@ def test_the_sparse_part_is_the_ridge_on_both_kernels(problem):
 def test_it_is_saved_and_added_to_like_the_rest(problem, tmp_path):
   settings = config.SparseConfig(enabled=True, smoothing=0.0, landmarks=20)
   part = sparse_part.fit(problem, settings, seed=0)
-  sparse_part.save(part, str(tmp_path))
-  again = sparse_part.load(str(tmp_path))
+  sparse_file.save(part, str(tmp_path))
+  again = sparse_file.load(str(tmp_path))
   content, rows = problem.item.sparse, np.arange(24)
   tower = np.zeros((40, 1), np.float32)
   score = lambda part, rows: np.asarray(
@@ -161,7 +162,9 @@ def test_it_is_saved_and_added_to_like_the_rest(problem, tmp_path):
   # A new user with the history of another scores like one told of it.
   histories = problem.likes()[[2, 5]]
   told = part.with_histories(np.array([24, 25]), histories, content)
-  more = part.select(np.array([-1, -1])).with_more(histories, content)
+  more = part.select(np.array([-1, -1])).with_more(
+      histories, histories, content
+  )
   np.testing.assert_allclose(
       score(told, np.array([24, 25])),
       score(more, np.arange(2)),

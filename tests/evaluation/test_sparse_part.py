@@ -8,6 +8,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.model import embeddings
 
@@ -104,8 +105,8 @@ def test_known_items_have_a_weight_of_their_own(problem, power, tmp_path):
   np.testing.assert_allclose(
       embeddings.score(user, as_new), before, rtol=1e-4, atol=2e-5
   )
-  sparse_part.save(more, str(tmp_path))
-  again = sparse_part.load(str(tmp_path))
+  sparse_file.save(more, str(tmp_path))
+  again = sparse_file.load(str(tmp_path))
   np.testing.assert_array_equal(
       embeddings.score(*_embed(again, problem, rows, items, 0.5)[:2]), after
   )
@@ -166,7 +167,7 @@ def test_users_with_more_than_they_were_fitted_on(problem):
   more = scipy.sparse.random_array((3, 40), density=0.1, rng=rng, format='csr')
   more = scipy.sparse.csr_array(more, dtype=np.float32)
   rows, cold = np.array([2, -1, 25]), np.arange(24, 27)
-  told = part.select(rows).with_more(more, content)
+  told = part.select(rows).with_more(more, more, content)
   length = part.lengths.of(content)
   expected = part.select(rows).history.toarray() + more.toarray() * length
   np.testing.assert_allclose(told.history.toarray(), expected, rtol=1e-6)
@@ -189,10 +190,10 @@ def test_users_with_more_than_they_were_fitted_on(problem):
 
 def test_saved_and_loaded_scores_the_same(problem, tmp_path):
   part = sparse_part.fit(problem, _settings(length_power=0.2), seed=0)
-  assert not sparse_part.exists(str(tmp_path))
-  sparse_part.save(part, str(tmp_path))
-  assert sparse_part.exists(str(tmp_path))
-  again = sparse_part.load(str(tmp_path))
+  assert not sparse_file.exists(str(tmp_path))
+  sparse_file.save(part, str(tmp_path))
+  assert sparse_file.exists(str(tmp_path))
+  again = sparse_file.load(str(tmp_path))
   rows, items = np.arange(24), np.arange(40)
   one = embeddings.score(*_embed(part, problem, rows, items, 1.0)[:2])
   two = embeddings.score(*_embed(again, problem, rows, items, 1.0)[:2])

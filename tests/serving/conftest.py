@@ -21,6 +21,7 @@ import pytest
 
 from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
+from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.serving import export
 from dropoutnet_jax.serving import export_check
@@ -79,7 +80,9 @@ def get_config(folder: pathlib.Path) -> config.Config:
       model=config.ModelConfig(
           hidden=(8,),
           rank=4,
-          sparse=config.SparseConfig(enabled=True, correction_rank=3),
+          sparse=config.SparseConfig(
+              enabled=True, correction_rank=3, teacher_weight=0.3
+          ),
       ),
       train=config.TrainConfig(batch_size=200, num_steps=2),
       evaluation=config.EvaluationConfig(
@@ -232,7 +235,7 @@ def make_run(cfg: config.Config, workdir: str) -> None:
     patch.setattr(prepare.teacher, 'train', _random_factors)
     problem = prepare.prepare(cfg, None, workdir)
   part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
-  sparse_part.save(part, workdir)
+  sparse_file.save(part, workdir)
   runtime = runtime_lib.build(cfg, problem, part, num_devices=1)
   state = runtime.fresh_state()
   rng = np.random.default_rng(0)

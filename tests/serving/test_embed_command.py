@@ -74,11 +74,11 @@ def test_all_of_the_run(shop, here):
       'side': 'user',
       'step': 2,
       'run': 'shop',
-      'dense_width': 7,
+      'dense_width': 10,
       'sparse_width': 19,
   }
   assert ended.out.splitlines() == [
-      '36 embeddings of users, dense numbers: 7 and sparse ones of 19, by the '
+      '36 embeddings of users, dense numbers: 10 and sparse ones of 19, by the '
       'model after step 2.',
       'Written to users.parquet',
   ]

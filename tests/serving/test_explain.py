@@ -25,6 +25,7 @@ def fixture_model(shop):
       history_weight=0.4,
   )
   part = sparse_part.fit(ranker.problem, settings, seed=0)
+  part = part.with_teacher(ranker.cfg, ranker.problem)
   assert part.second is not None and part.second.width
   scorer = dataclasses.replace(ranker.scorer, sparse=part)
   return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
@@ -52,8 +53,13 @@ def test_parts_sum_to_the_score(model, user, history):
     score = _score(model, user, one, history)
     assert found.score == pytest.approx(score, rel=1e-4, abs=1e-5)
     assert found.score == pytest.approx(sum(found.parts.values()))
-    itself = {'itself'} if model.ranker.scorer.sparse.history_weight else set()
-    assert set(found.parts) == {'towers', 'tags', 'correction', *itself}
+    assert set(found.parts) == {
+        'towers',
+        'tags',
+        'correction',
+        'itself',
+        'teacher',
+    }
     tags = sum(value for _, value in found.tags)
     assert tags == pytest.approx(found.parts['tags'], rel=1e-5, abs=1e-7)
     assert any(value for _, value in found.tags)
@@ -84,11 +90,19 @@ def test_tags_and_items_by_the_definition(shop, model):
     assert tags.get(name, 0) == pytest.approx(value, rel=1e-4, abs=1e-7)
   dense = part.item_dense(ranker.problem.item.sparse)
   sign = np.where(np.arange(dense.shape[1]) < part.second.width, 1.0, -1.0)
+  # By the normal equations of the teacher, of one like after the other.
+  factors = ranker.problem.factors.item.astype(np.float64)
+  own, settings = factors[[3, 4]], ranker.cfg.teacher
+  matrix = factors.T @ factors + settings.confidence * own.T @ own
+  matrix += settings.regularization * np.eye(len(matrix))
+  shares = (1 + settings.confidence) * own @ np.linalg.solve(matrix, factors[5])
+  of_teacher = dict(zip([3, 4], part.teacher.weight * shares))
+  assert found.parts['teacher'] == pytest.approx(sum(of_teacher.values()))
   for share in found.history:
     other = int(share.item[1:])
     dot = length[other] * content[other] @ (length[5] * content[5])
     dot += (sign * dense[other]) @ dense[5]
-    value = dot / part.correction.divisor
+    value = dot / part.correction.divisor + of_teacher[other]
     assert share.value == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 

@@ -51,7 +51,7 @@ def test_it_says_what_it_wrote(shop, exported):
       f'NumPy differ from the model by {largest:.1e} of the largest score at '
       'most.'
   )
-  assert lines[1].startswith('18 files, 0.2 MB, of the model after step 2.')
+  assert lines[1].startswith('19 files, 0.2 MB, of the model after step 2.')
   assert lines[2] == 'Written to out/'
   modes = {path.stat().st_mode for path in exported.iterdir()}
   assert len(modes) == 1, 'whoever reads one file reads all'
@@ -198,6 +198,7 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
       shop.model.cfg.model.sparse, landmarks=6, length_power=0.5
   )
   part = sparse_part.fit(shop.model.problem, settings, seed=0)
+  part = part.with_teacher(shop.model.cfg, shop.model.problem)
   scorer = dataclasses.replace(shop.model.scorer, sparse=part)
   model = dataclasses.replace(shop.model, scorer=scorer)
   monkeypatch.setattr(recommender_lib, 'load', lambda workdir: model)
@@ -206,10 +207,13 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
   assert found.manifest['sparse']['second_width'] > 0
   assert found.manifest['check']['largest_error'] < 1e-5
   runtime = numpy_runtime.load(str(tmp_path / 'out'))
-  item = runtime.embed('item', [_ITEM])
-  expected = facade.Recommender(model).embed_items([_ITEM])
+  item = runtime.embed('item', [_ITEM, _ITEM], [[], ['u3', 'u5']])
+  items = [{**_ITEM, 'item_id': name} for name in ('x', 'y')]
+  expected = facade.Recommender(model).embed_items(items, {'y': ['u3', 'u5']})
   size = np.abs(expected.dense).max()
   np.testing.assert_allclose(item.dense, expected.dense, atol=1e-5 * size)
+  columns = slice(-model.cfg.model.rank - 3, -model.cfg.model.rank)
+  assert not item.dense[0, columns].any() and item.dense[1, columns].any()
 
 
 def _changes_a_tower(script, folder, more):

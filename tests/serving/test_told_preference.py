@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse
 
 from dropoutnet_jax import config
+from dropoutnet_jax import fold_in
 from dropoutnet_jax import teacher
-from dropoutnet_jax.serving import fold_in
 from dropoutnet_jax.serving import told_preference
 from dropoutnet_jax.training import resident
 

@@ -43,6 +43,7 @@ def test_whole_embeddings_are_evaluated_like_on_one_device(labelled):
     )
     cfg.model.sparse.enabled = True
     cfg.model.sparse.history_weight = 0.5
+    cfg.model.sparse.teacher_weight = 0.5
     part = sparse_part.fit(problem, cfg.model.sparse, 0)
     runtime = runtime_lib.build(cfg, problem, part, num_devices)
     state = runtime.fresh_state()

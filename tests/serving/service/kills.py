@@ -24,7 +24,8 @@ from typing import Any
 from tests.serving.service import processes
 
 _WRITERS = 3
-_SECONDS = (0.05, 0.6)  # from the first write to the kill
+_SECONDS = (0.05, 0.6)  # from a write of each kind to the kill
+_LONGEST = 30.0  # seconds until there was one of each, on the busiest machine
 _USERS = 7  # who meet what is written
 
 
@@ -38,15 +39,18 @@ class Stream:
     self.pairs: set[tuple[str, str]] = set()
     self._count = 0
     self._lock = threading.Lock()
+    self._is_deleted = threading.Event()
 
   def run_and_kill(self, server: Any, seconds: float) -> None:
-    """Writes to a service for so long, then kills it."""
+    """Writes to a service, for so long after a deletion, then kills it."""
+    self._is_deleted.clear()
     threads = [
         threading.Thread(target=self._write, args=(server,))
         for _ in range(_WRITERS)
     ]
     for thread in threads:
       thread.start()
+    self._is_deleted.wait(_LONGEST)
     time.sleep(seconds)
     server.kill()
     for thread in threads:
@@ -68,6 +72,7 @@ class Stream:
           self.deleting.add(item)
           server.ask(f'/items/{item}', method='DELETE')
           self.deleted.add(item)
+          self._is_deleted.set()
       except (OSError, http.client.HTTPException):
         return
 

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The teacher beside content ridge: what likes say where there are some.
+
+Dense columns of the embeddings, whose dot product is that of the teacher's
+factors, times a weight. What training knew has its own factors; a row of which
+likes are told later is folded in, one exact half-step of ALS; and of what
+nobody likes yet they are zero, so that the order of new items without likes is
+that of all else.
+"""
+
+import dataclasses
+
+import numpy as np
+import scipy.sparse
+
+from dropoutnet_jax import config
+from dropoutnet_jax import fold_in
+from dropoutnet_jax.data import problem as problem_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TeacherPart:
+  """Factors of all rows, and how those of others are made.
+
+  Attributes:
+    weight: of the dot product.
+    user: float32 [U, P].
+    item: float32 [I, P].
+    fold_users: from items that they like.
+    fold_items: from users who like them.
+  """
+
+  weight: float
+  user: np.ndarray
+  item: np.ndarray
+  fold_users: fold_in.FoldIn
+  fold_items: fold_in.FoldIn
+
+  def user_columns(self, rows: np.ndarray) -> np.ndarray:
+    """Of users [C], with the weight: float32 [C, P]; zero for -1."""
+    return np.float32(self.weight) * _take(self.user, rows)
+
+  def item_columns(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array | None
+  ) -> np.ndarray:
+    """Of items [J]: float32 [J, P].
+
+    Args:
+      rows: int [J]; -1 for new items.
+      likes: csr_array float32 [J, U], all that is known of those that have more
+        likes than training knew, and nothing of the others; or None.
+    """
+    found = _take(self.item, rows)
+    return found if likes is None else _folded(found, likes, self.fold_items)
+
+  def with_users(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array
+  ) -> 'TeacherPart':
+    """The same with other factors of users [C]: those of their likes [C, I]."""
+    user = self.user.copy()
+    user[rows] = self.fold_users(likes)
+    return dataclasses.replace(self, user=user)
+
+  def with_items(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array
+  ) -> 'TeacherPart':
+    """The same with other factors of items [C]: those of their likes [C, U]."""
+    item = self.item.copy()
+    item[rows] = self.fold_items(likes)
+    return dataclasses.replace(self, item=item)
+
+  def select(self, rows: np.ndarray) -> 'TeacherPart':
+    """Of users [C] alone; a row of -1 is one without likes."""
+    return dataclasses.replace(self, user=_take(self.user, rows))
+
+  def with_more(self, likes: scipy.sparse.csr_array) -> 'TeacherPart':
+    """The same for users [U] of whom all these likes [U, I] are known.
+
+    Users without any here keep their factors.
+    """
+    user = _folded(self.user, likes, self.fold_users)
+    return dataclasses.replace(self, user=user)
+
+
+def make(
+    cfg: config.Config, problem: problem_lib.Problem
+) -> TeacherPart | None:
+  """That of a run; None where it has no weight."""
+  weight, settings = cfg.model.sparse.teacher_weight, cfg.teacher
+  if not weight:
+    return None
+  user, item = problem.factors.user, problem.factors.item
+  return TeacherPart(
+      weight,
+      user,
+      item,
+      fold_in.make(item, settings),
+      fold_in.make(user, settings),
+  )
+
+
+def _take(factors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+  """Rows [C] of factors [N, P]; zero for -1."""
+  return np.where(rows[:, None] >= 0, factors[rows], np.float32(0))
+
+
+def _folded(
+    factors: np.ndarray, likes: scipy.sparse.csr_array, fold: fold_in.FoldIn
+) -> np.ndarray:
+  """Factors [C, P], folded in where there are likes [C, M]."""
+  told = np.flatnonzero(np.diff(likes.indptr))
+  found = factors.copy()
+  found[told] = fold(scipy.sparse.csr_array(likes[told]))
+  return found

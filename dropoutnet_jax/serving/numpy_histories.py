@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What histories of new rows are worth: factors and statistics.
+
+A copy of this file lies in every export, beside `numpy_runtime.py`, which calls
+it; it needs NumPy alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+_CLIP = 5.0  # standard deviations
+_MOST = 2**30  # of a count
+
+
+def fold_in(
+    factors: np.ndarray, met: Any, confidence: float, regularization: float
+) -> np.ndarray:
+  """One half-step of implicit ALS for histories [N, M] of 1s: [N, P]."""
+  gram = factors.T @ factors + regularization * np.eye(factors.shape[1])
+  value = np.zeros((met.shape[0], factors.shape[1]))
+  for row in range(met.shape[0]):
+    own = factors[met.indices[met.indptr[row] : met.indptr[row + 1]]]
+    if own.any():
+      right = (1 + confidence) * own.sum(axis=0)
+      value[row] = np.linalg.solve(gram + confidence * own.T @ own, right)
+  return value
+
+
+def counted(number: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:
+  """Statistics of new rows with so many reactions [N]."""
+  mean, std, prior, rate_std, usual = (
+      np.array(about[x]) for x in ('mean', 'std', 'prior', 'rate_std', 'usual')
+  )
+  smoothing = about['smoothing']
+  more = np.minimum(usual * (1 + number[:, None] / smoothing), _MOST)
+  shown = np.round(more)
+  parts = [(np.log1p(shown) - mean) / std]
+  if about['has_rates']:
+    hits = (more + smoothing) * prior
+    misses = np.maximum(shown - more * prior, 0) + smoothing * (1 - prior)
+    rate = np.log(hits / misses) - np.log(prior / (1 - prior))
+    parts.append(rate / rate_std)
+  value = np.clip(np.hstack(parts), -_CLIP, _CLIP)
+  return np.where(number[:, None] > 0, value, 0).astype(np.float32)
