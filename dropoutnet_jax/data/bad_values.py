@@ -14,7 +14,8 @@ from dropoutnet_jax.data import schema
 
 # Whole numbers from these powers of 2 on have neighbours that they cannot be
 # told from, in float32 and in float64, where tables keep large ones.
-_FLOAT32_BITS, _FLOAT64_BITS = 24, 53
+_FLOAT32_BITS, FLOAT64_BITS = 24, 53
+NO_CATEGORY = 'a category that is no whole number'  # how rules of them begin
 _HEAVIEST = 1e30  # weight of a tag with an embedding, far from infinity
 
 
@@ -60,12 +61,7 @@ def find_rows(
   if feature.kind == 'category':
     if column.dtype.kind != 'f':
       return np.zeros(0, np.int64), ''
-    is_double = column.dtype == np.float64
-    power = _FLOAT64_BITS if is_double else _FLOAT32_BITS
-    whole = (np.abs(column) < 2**power) & (column == np.round(column))
-    bad = ~(whole | np.isnan(column))
-    rule = f'a category that is no whole number below 2**{power}'
-    return np.flatnonzero(bad), rule
+    return _find_in_numbers(column)
   rule = 'a number that is infinite or beyond float32'
   bad = np.abs(column) > np.finfo(np.float32).max
   if feature.transform == 'log1p' and not bad.any():
@@ -73,6 +69,18 @@ def find_rows(
     bad = column <= -1
   bad = bad if bad.ndim == 1 else bad.any(axis=1)
   return np.flatnonzero(bad), rule
+
+
+def _find_in_numbers(column: np.ndarray) -> tuple[np.ndarray, str]:
+  """Rows of floats [N] with one that is no category, and the rule."""
+  is_fraction = ~np.isnan(column) & (column != np.round(column))
+  if is_fraction.any():
+    # No limit is told: without fractions tables may keep numbers in float64.
+    return np.flatnonzero(is_fraction), NO_CATEGORY
+  is_double = column.dtype == np.float64
+  power = FLOAT64_BITS if is_double else _FLOAT32_BITS
+  is_large = np.abs(column) >= 2**power
+  return np.flatnonzero(is_large), f'{NO_CATEGORY} below 2**{power}'
 
 
 def _find_in_sequences(column: schema.Sequences) -> tuple[np.ndarray, str]:

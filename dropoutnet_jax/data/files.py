@@ -2,13 +2,17 @@
 """Writing and reading files of a run: whole or not at all.
 
 Everything is written beside its target and renamed, so that a full disk or a
-kill leaves the old file or none. Arrays go into npz without pickle.
+kill leaves the old file or none. What is being written is locked, which ends
+with its process: the next write of the same target removes what has no lock.
+Arrays go into npz without pickle.
 """
 
 from collections.abc import Callable, Mapping
 import contextlib
+import fcntl
 import json
 import os
+import re
 import shutil
 from typing import Any, BinaryIO
 import zipfile
@@ -42,22 +46,86 @@ def write(
     UserError: if the file can't be written (folder read-only, disk full).
   """
   folder, name = os.path.split(path)
-  name = f'{"." * hidden}{name}.{os.getpid()}{TEMPORARY}'
-  temporary = os.path.join(folder, name)
+  stem = os.path.join(folder, '.' * hidden + name)
+  temporary = f'{stem}.{os.getpid()}{TEMPORARY}'
   try:
-    with open(temporary, 'wb') as file:
-      fill(file)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
+    remove_left(stem)
+    with open(temporary, 'wb', opener=_open_claimed) as file:
+      try:
+        file.truncate()
+        fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+        os.replace(temporary, path)
+      except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+          os.remove(temporary)
+        raise
   except OSError as error:
     raise errors.UserError(
         f'{path} cannot be written: {error.strerror or error}. Free space or '
         f'choose another {flag}.'
     ) from error
+
+
+def claim(path: str, make: Callable[[], int]) -> int:
+  """Makes and locks a file or folder, against `remove_left` of others.
+
+  Args:
+    path: ends in the number of this process and `TEMPORARY`.
+    make: opens it, and makes it where it is not there; the descriptor.
+
+  Returns:
+    The descriptor; closing it ends the lock.
+  """
+  while True:
+    descriptor = make()
+    with contextlib.suppress(OSError):  # some file systems have no locks
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if _is_at(descriptor, path):
+      return descriptor
+    os.close(descriptor)  # it was removed before the lock
+
+
+def _open_claimed(path: str, flags: int) -> int:
+  """Opens a file to be written, which is emptied once it is locked."""
+  return claim(path, lambda: os.open(path, flags & ~os.O_TRUNC, 0o666))
+
+
+def remove_left(stem: str) -> None:
+  """Removes what killed processes left when they wrote a file or a folder.
+
+  What others are writing stays, as does what cannot be locked or removed.
+
+  Args:
+    stem: 'folder/lists.csv' for 'folder/lists.csv.123.tmp'.
+  """
+  folder, name = os.path.split(stem)
+  ours = re.compile(rf'{re.escape(name)}\.\d+{re.escape(TEMPORARY)}')
+  with contextlib.suppress(OSError):
+    for found in filter(ours.fullmatch, os.listdir(folder or '.')):
+      with contextlib.suppress(OSError):
+        _remove_unlocked(os.path.join(folder, found))
+
+
+def _remove_unlocked(path: str) -> None:
+  """Removes a file or folder; raises OSError if another process has it."""
+  is_folder = os.path.isdir(path)
+  descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if _is_at(descriptor, path):
+      (shutil.rmtree if is_folder else os.remove)(path)
   finally:
-    if os.path.exists(temporary):
-      os.remove(temporary)
+    os.close(descriptor)
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+  """Whether what is open is what the path names now."""
+  try:
+    return os.path.samestat(os.fstat(descriptor), os.stat(path))
+  except FileNotFoundError:
+    return False
 
 
 def make_folder(path: str, advice: str) -> None:

@@ -24,8 +24,17 @@ _AT_ONCE = 8  # blocks
 _DEEPEST = 100  # objects and lists within each other
 _BLANK = b' \t\r'
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ARRAY = re.compile(rb'\[\s*(\{|$)')  # of objects, or one that goes on
 _ROW = re.compile(r'^(?:JSON parse error: )?(.*) in row (\d+)$', re.DOTALL)
 _OPEN, _CLOSE = ord('{'), ord('}')  # and lists, as `_fold` has them
+_WANTED = 'each line has to hold one whole object'
+_ONE_ARRAY = (
+    f"the file is one array; {_WANTED}, as jq -c '.[]' FILE writes them"
+)
+UNFINISHED = (
+    f'the object does not end on its line; {_WANTED}, as jq -c . FILE writes '
+    'them'
+)
 
 
 class LineError(ValueError):
@@ -49,6 +58,12 @@ class _Block(NamedTuple):
 
   first: int  # number of its first line
   data: bytes
+
+
+def describe_other(is_array: bool) -> str:
+  """What is wrong with a line that holds an array or another value."""
+  kind = 'an array' if is_array else 'a value'
+  return f'{kind} where an object belongs; {_WANTED}'
 
 
 def blocks(opened: Callable[[], Any], num_bytes: int) -> Iterator[pa.Table]:
@@ -97,6 +112,7 @@ def _read(opened: Callable[[], Any], num_bytes: int) -> Iterator[_Block]:
   """Whole lines, as many as fit, that were looked at."""
   with opened() as file:
     rest, first, is_start = b'', 1, True
+    is_first = True  # no line so far is more than blanks
     while True:
       data = file.read(num_bytes)
       if is_start:
@@ -107,38 +123,45 @@ def _read(opened: Callable[[], Any], num_bytes: int) -> Iterator[_Block]:
         lines, rest = rest, b''
       if len(rest) > _LONGEST:
         number = first + lines.count(b'\n') + len(newline)
-        raise LineError(number, f'the line is longer than {_LONGEST:,} bytes')
+        told = f'the line is longer than {_LONGEST:,} bytes'
+        if is_first and not lines.strip() and _ARRAY.match(rest.lstrip()):
+          told = _ONE_ARRAY
+        raise LineError(number, told)
       if lines.strip(_BLANK + b'\n'):
-        _check(first, lines)
+        _check(first, lines, is_first)
+        is_first = False
         yield _Block(first, lines + newline)
       first += lines.count(b'\n') + len(newline)
       if not data:
         return
 
 
-def _check(first: int, lines: bytes) -> None:
+def _check(first: int, lines: bytes, is_first: bool) -> None:
   """Raises LineError unless each line has objects, not nested deeply.
 
   An object that goes on on the next line is refused: many could be nested.
+
+  Args:
+    first: number of the first line.
+    lines: whole ones.
+    is_first: whether the lines before have nothing but blanks.
   """
   signs = np.frombuffer(lines + b'\n', np.uint8)
   ends = np.flatnonzero(signs == ord(b'\n'))
   begins = np.concatenate([[0], ends[:-1] + 1])
-  # Of most lines it is enough to see the first sign and to count brackets.
-  for number in np.flatnonzero(signs[begins] != ord(b'{')).tolist():
-    line = lines[begins[number] : ends[number]].strip(_BLANK)
-    if line and not line.startswith(b'{'):
-      kind = 'an array' if line.startswith(b'[') else 'a value'
-      raise LineError(
-          first + number, f'{kind} where an object belongs; write one per line'
-      )
+  unlike = signs[begins] != ord(b'{')
+  spans = zip(begins[unlike].tolist(), ends[unlike].tolist())
+  other = _find_other(first, lines, spans, is_first)
   folded = _fold(signs)
   num_open, num_closed = (
       np.diff(np.searchsorted(np.flatnonzero(folded == mark), ends), prepend=0)
       for mark in (_OPEN, _CLOSE)
   )
+  # Of most lines it is enough to count brackets.
   is_odd = (num_open > _DEEPEST) | (num_open != num_closed)
   for number in np.flatnonzero(is_odd).tolist():
+    if other is not None and other.line <= first + number:
+      break
     most, last = _depth(lines[begins[number] : ends[number]])
     if most > _DEEPEST:
       raise LineError(
@@ -146,7 +169,30 @@ def _check(first: int, lines: bytes) -> None:
           f'lists or objects are nested more than {_DEEPEST} times',
       )
     if last:
-      raise ParseError(first + number, 'the object does not end on its line')
+      raise ParseError(first + number, UNFINISHED)
+  if other is not None:
+    raise other
+
+
+def _find_other(
+    first: int, lines: bytes, spans: Iterable[tuple[int, int]], is_first: bool
+) -> LineError | None:
+  """An error for the first line that begins with something but an object.
+
+  Args:
+    first: number of the first line.
+    lines: whole ones.
+    spans: where those begin and end that are to be looked at.
+    is_first: whether the lines before have nothing but blanks.
+  """
+  for begin, end in spans:
+    line = lines[begin:end].strip(_BLANK)
+    if line and not line.startswith(b'{'):
+      told = describe_other(line.startswith(b'['))
+      if is_first and not lines[:begin].strip() and _ARRAY.match(line):
+        told = _ONE_ARRAY
+      return LineError(first + lines.count(b'\n', 0, begin), told)
+  return None
 
 
 def _fold(signs: np.ndarray) -> np.ndarray:

@@ -186,10 +186,14 @@ class _JsonLines(_SelfDescribed):
 def _check_object(line: str) -> None:
   if not line.strip():
     return
-  value = json.loads(line)
+  try:
+    value = json.loads(line)
+  except json.JSONDecodeError as error:
+    if error.pos >= len(line.rstrip()):
+      raise ValueError(json_lines.UNFINISHED) from error
+    raise
   if not isinstance(value, dict):
-    kind = 'an array' if isinstance(value, list) else 'a value'
-    raise ValueError(f'{kind} where an object belongs; write one per line')
+    raise ValueError(json_lines.describe_other(isinstance(value, list)))
 
 
 def _find_bad_line(

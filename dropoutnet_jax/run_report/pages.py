@@ -5,7 +5,6 @@ from collections.abc import Callable
 import contextlib
 import json
 import os
-import re
 from typing import Any
 
 from dropoutnet_jax import config
@@ -184,7 +183,6 @@ def _write(workdir: str, made: document.Document, extra: dict[str, Any]) -> str:
   folder = os.path.join(workdir, FOLDER)
   try:
     os.makedirs(folder, exist_ok=True)
-    _remove_half_written(folder)
   except OSError as error:
     raise errors.UserError(
         f'{folder} cannot be written: {error.strerror}.'
@@ -195,11 +193,3 @@ def _write(workdir: str, made: document.Document, extra: dict[str, Any]) -> str:
   path = os.path.join(folder, PAGE)
   files.write_text(path, html_page.render(made))
   return path
-
-
-def _remove_half_written(folder: str) -> None:
-  """Removes what a killed process left of these files."""
-  ours = '|'.join(re.escape(name) for name in (PAGE, _TEXT, _DATA))
-  for name in os.listdir(folder):
-    if re.fullmatch(rf'({ours})\.\d+{re.escape(files.TEMPORARY)}', name):
-      os.remove(os.path.join(folder, name))

@@ -159,17 +159,29 @@ def _check(workdir: str | None, output: str | None) -> tuple[str, str]:
 def _beside(target: str) -> Iterator[str]:
   """A new folder beside the target that replaces it if all goes well.
 
+  What killed processes left beside the target goes.
+
   Raises:
     UserError: if it can't be made or renamed.
   """
-  folder = f'{target}.{os.getpid()}{files.TEMPORARY}'
-  old = f'{target}.{os.getpid()}.old'
-  try:
+  ending = f'.{os.getpid()}{files.TEMPORARY}'
+  folder, old = target + ending, f'{target}.old{ending}'
+
+  def make() -> int:
     os.mkdir(folder)
-    yield folder
-    if os.path.isdir(target):
-      os.rename(target, old)
-    os.rename(folder, target)
+    return os.open(folder, os.O_RDONLY)
+
+  try:
+    files.remove_left(target)
+    descriptor = files.claim(folder, make)
+    try:
+      yield folder
+      if os.path.isdir(target):
+        os.rename(target, old)
+      os.rename(folder, target)
+    finally:
+      os.close(descriptor)
+    files.remove_left(f'{target}.old')
   except OSError as error:
     raise errors.UserError(
         f'--output={target} cannot be written: {error.strerror or error}. Free '

@@ -174,7 +174,10 @@ def _category(value: Any, kind: str) -> str | None:
     return None
   rounded = float(np.float32(number)) if abs(number) < _WHOLE_LIMIT else 0.5
   if abs(rounded) >= _WHOLE_LIMIT or rounded != int(rounded):
-    raise _refuse(value, 'string and no whole number below 2**24')
+    wanted = 'string and no whole number'
+    if math.isfinite(number) and number == int(number):
+      wanted += '; other than integers they have to be below 2**24'
+    raise _refuse(value, wanted)
   return str(int(rounded))
 
 

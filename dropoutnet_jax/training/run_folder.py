@@ -132,8 +132,8 @@ def _is_half_written(name: str) -> bool:
 
 
 def _remove_half_written(workdir: str) -> None:
-  for name in filter(_is_half_written, os.listdir(workdir)):
-    os.remove(os.path.join(workdir, name))
+  for name in (*_PREPARED, *_LATER):
+    files.remove_left(os.path.join(workdir, name))
 
 
 def _take(workdir: str, cfg: config.Config) -> None:

@@ -113,7 +113,9 @@ def test_damaged_files(kind, tmp_path, monkeypatch):
     ['', ' ', '\n\n', '\t', '\r\n', '\ufeff', '{"user_id":"a"}\n'],
     ids=repr,
 )
-@pytest.mark.parametrize('value', ['null', 'null{"user_id":"c"}', '3', '[]'])
+@pytest.mark.parametrize(
+    'value', ['null', 'null{"user_id":"c"}', '3', '[]', '[1]']
+)
 def test_lines_that_are_no_objects(before, value, tmp_path, monkeypatch):
   """Where pyarrow sees null first it ends the process."""
   monkeypatch.chdir(tmp_path)
@@ -123,14 +125,54 @@ def test_lines_that_are_no_objects(before, value, tmp_path, monkeypatch):
   wanted = {'user_id': 'config.data.tables.user_id'}
   source = table_files.Source('m.jsonl', '--users', wanted)
   line = 1 + before.count('\n')
-  what = 'an array' if value == '[]' else 'a value'
+  what = 'an array' if value.startswith('[') else 'a value'
   for reading in _both(source):
     with pytest.raises(errors.UserError) as caught:
       reading()
     assert str(caught.value) == (
-        f'm.jsonl:{line}: {what} where an object belongs; write one per line. '
-        'Mend the file, or change --users.'
+        f'm.jsonl:{line}: {what} where an object belongs; each line has to '
+        'hold one whole object. Mend the file, or change --users.'
     )
+
+
+_ROW = '{"user_id":"a","tags":["s"]}\n'
+_OBJECT_PER_LINE = 'each line has to hold one whole object, as jq -c '
+_UNFINISHED = (
+    f'the object does not end on its line; {_OBJECT_PER_LINE}. FILE writes them'
+)
+_ONE_ARRAY = f"the file is one array; {_OBJECT_PER_LINE}'.[]' FILE writes them"
+
+
+@pytest.mark.parametrize('num_bytes', [8, 1 << 20])
+@pytest.mark.parametrize(
+    'text, line, told',
+    [
+        ('{\n  "user_id": "a",\n  "tags": []\n}\n', 1, _UNFINISHED),
+        ('{"user_id": "a",\n "tags": []}\n' + _ROW, 1, _UNFINISHED),
+        (_ROW + '\n{"user_id": "b", "tags": [\n"s"\n]}\n', 3, _UNFINISHED),
+        (_ROW + _ROW + '{"user_id": "b",', 3, _UNFINISHED),
+        (_ROW + '{"user_id"', 2, _UNFINISHED),
+        (_ROW + '{"user_id": "b', 2, 'Unterminated string starting at'),
+        (_ROW + '{"user_id": ["b"}\n', 2, "Expecting ',' delimiter"),
+        (f'[{_ROW.strip()}, {_ROW.strip()}]', 1, _ONE_ARRAY),
+        (f'\n \n[\n  {_ROW}]\n', 3, _ONE_ARRAY),
+        (f'[ {{\n"user_id": "a"}},\n{_ROW}]\n', 1, _ONE_ARRAY),
+        (_ROW + f'[{_ROW.strip()}]\n', 2, 'an array where an object belongs'),
+    ],
+    ids=range(11),
+)
+def test_json_that_is_not_an_object_per_line(
+    text, line, told, num_bytes, tmp_path, monkeypatch
+):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(request_blocks, '_BYTES', num_bytes)
+  (tmp_path / 'm.jsonl').write_text(text)
+  wanted = {'user_id': 'config.data.tables.user_id'}
+  source = table_files.Source('m.jsonl', '--users', wanted)
+  for reading in _both(source):
+    with pytest.raises(errors.UserError) as caught:
+      reading()
+    assert str(caught.value).startswith(f'm.jsonl:{line}: {told}')
 
 
 def _read(data: bytes, num_bytes: int) -> pa.Table:
@@ -150,6 +192,9 @@ def test_deep_and_long_lines(monkeypatch):
     _read(over, 1 << 20)
   assert caught.value.line == 1
   monkeypatch.setattr(json_lines, '_LONGEST', 100)
+  with pytest.raises(json_lines.LineError, match='one array; each') as caught:
+    _read(b'\n[' + flat, 16)
+  assert caught.value.line == 2
   with pytest.raises(json_lines.LineError, match='longer than 100 b') as caught:
     _read(b'{}\n' + flat, 16)
   assert caught.value.line == 2

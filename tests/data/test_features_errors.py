@@ -152,7 +152,17 @@ def with_weight(value):
         (
             Feature('year', 'category'),
             {'year': np.array([1, 2.5, math.nan], np.float32)},
-            'no whole number below 2**24 in 1 rows, like that of id 12',
+            'that is no whole number in 1 rows, like that of id 12',
+        ),
+        (
+            Feature('year', 'category'),
+            {'year': np.array([2.0**53, math.nan, -30.5])},
+            'that is no whole number in 1 rows, like that of id 13',
+        ),
+        (
+            Feature('year', 'category'),
+            {'year': np.array([2.0**24, 2.5, -0.5], np.float32)},
+            'that is no whole number in 2 rows, like that of id 12',
         ),
         (
             Feature('year', 'category'),
@@ -166,7 +176,7 @@ def with_weight(value):
         ),
         (
             Feature('year', 'category'),
-            {'year': np.array([2.0**53, 2.0**52, 2.0**24])},
+            {'year': np.array([-(2.0**53), 2.0**52, 2.0**24])},
             'no whole number below 2**53 in 1 rows, like that of id 11',
         ),
         (

@@ -2,10 +2,16 @@
 """Files are written whole or not at all."""
 
 import builtins
+import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
+import pathlib
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +19,13 @@ import scipy.sparse
 
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
+
+
+@pytest.fixture(name='here')
+def fixture_here(tmp_path, monkeypatch):
+  """An empty folder, which is the current one."""
+  monkeypatch.chdir(tmp_path)
+  return tmp_path
 
 
 def fail_after(some_bytes, number=errno.ENOSPC):
@@ -60,6 +73,102 @@ def test_an_error_of_the_writer_itself_leaves_nothing(tmp_path):
   with pytest.raises(KeyboardInterrupt):
     files.write(str(tmp_path / 'file'), fill)
   assert not os.listdir(tmp_path)
+
+
+_WRITER = """
+import sys
+from dropoutnet_jax.data import files
+
+def fill(file):
+  file.write(b'half')
+  file.flush()
+  print('half', flush=True)
+  sys.stdin.readline()
+  file.write(b' and whole')
+
+files.write(sys.argv[1], fill, hidden=len(sys.argv) > 2)
+"""
+
+
+@contextlib.contextmanager
+def _writing(path, *flags):
+  """Another process that has written a half, and goes on after a line."""
+  command = [sys.executable, '-c', _WRITER, str(path), *flags]
+  with subprocess.Popen(
+      command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+  ) as process:
+    try:
+      assert process.stdout.readline() == 'half\n'
+      yield process
+    finally:
+      process.kill()
+
+
+@pytest.mark.parametrize('flags', [(), ('hidden',)])
+def test_what_a_kill_left_goes_with_the_next_write(flags, here):
+  with _writing('lists.csv', *flags) as process:
+    (left,) = os.listdir()
+    assert left == '.' * len(flags) + f'lists.csv.{process.pid}.tmp'
+  assert process.returncode == -signal.SIGKILL
+  assert pathlib.Path(left).read_bytes() == b'half'
+  others = ['lists.csv.tmp', 'xlists.csv.7.tmp', 'lists.csv.x.tmp', 'o.7.tmp']
+  for name in others:
+    pathlib.Path(name).touch()
+  files.write('lists.csv', lambda file: file.write(b'new'), hidden=bool(flags))
+  assert sorted(os.listdir()) == sorted([*others, 'lists.csv'])
+  assert pathlib.Path('lists.csv').read_bytes() == b'new'
+
+
+def test_what_another_process_is_writing_stays(here):
+  with _writing('file') as process:
+    files.write_text('file', 'first')
+    assert sorted(os.listdir()) == ['file', f'file.{process.pid}.tmp']
+    process.communicate('\n', timeout=60)
+    assert process.returncode == 0
+  assert os.listdir() == ['file']
+  assert pathlib.Path('file').read_bytes() == b'half and whole'
+
+
+def test_one_that_is_left_under_the_own_number_is_replaced(here, monkeypatch):
+  left = pathlib.Path(f'file.{os.getpid()}.tmp')
+  left.write_text('longer than the new one')
+  monkeypatch.setattr(files, 'remove_left', lambda stem: None)
+  files.write_text('file', 'new')
+  assert os.listdir() == ['file']
+  assert pathlib.Path('file').read_text() == 'new'
+
+
+def test_one_that_is_removed_before_its_lock_is_made_again(here):
+  made = []
+
+  def make():
+    descriptor = os.open('folder/x.1.tmp', os.O_RDWR | os.O_CREAT)
+    made.append(descriptor)
+    if len(made) == 1:
+      files.remove_left('folder/x')
+      assert not os.listdir('folder')
+    return descriptor
+
+  os.mkdir('folder')
+  descriptor = files.claim('folder/x.1.tmp', make)
+  assert len(made) == 2 and os.listdir('folder') == ['x.1.tmp']
+  files.remove_left('folder/x')
+  assert os.listdir('folder') == ['x.1.tmp']
+  os.close(descriptor)
+  files.remove_left('folder/x')
+  assert not os.listdir('folder')
+
+
+def test_without_locks_files_are_written_and_nothing_is_removed(
+    here, monkeypatch
+):
+  def refuse(descriptor, kind):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  monkeypatch.setattr(fcntl, 'flock', refuse)
+  pathlib.Path('file.7.tmp').touch()
+  files.write_text('file', 'new')
+  assert sorted(os.listdir()) == ['file', 'file.7.tmp']
 
 
 def test_the_file_appears_with_its_last_byte(tmp_path):

@@ -175,7 +175,18 @@ CASES: dict[str, tuple[dict, dict, list[str]]] = {
     'JSON array': (
         {'pairs.json': '[{"user_id": "a", "item_id": 1}]'},
         {'interactions': 'pairs.json'},
-        ['pairs.json:1: an array where an object belongs', 'one per line'],
+        [
+            'pairs.json:1: the file is one array; each line has to hold one '
+            "whole object, as jq -c '.[]' FILE writes them. Mend the file"
+        ],
+    ),
+    'JSON object over several lines': (
+        {'pairs.jsonl': '{\n  "user_id": "a",\n  "item_id": 1\n}\n'},
+        {'interactions': 'pairs.jsonl'},
+        [
+            'pairs.jsonl:1: the object does not end on its line; each line has '
+            'to hold one whole object, as jq -c . FILE writes them. Mend'
+        ],
     ),
     'broken JSON': (
         {'pairs.jsonl': '{"user_id":"a","item_id":1}\n{"user_id":\n'},

@@ -270,6 +270,9 @@ def test_an_earlier_export_is_replaced(here, monkeypatch):
   (here / 'out').mkdir()
   (here / 'out' / 'manifest.json').write_text('{}')
   (here / 'out' / 'of_yesterday').write_text('')
+  for left in ('out.77.tmp', 'out.old.78.tmp'):  # by ones that were killed
+    (here / left).mkdir()
+    (here / left / 'half').write_text('')
   monkeypatch.setattr(export_check, '_run', shop_lib.in_this_process)
   ended = command_line.call('export', '--workdir=run', '--output=out')
   assert (ended.status, ended.err) == (0, ''), ended.err

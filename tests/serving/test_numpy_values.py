@@ -276,7 +276,18 @@ def test_odd_values_are_taken_or_refused_alike(fitted, name):
         ('number', _INF, 'size: a number is infinite or beyond float32'),
         ('number', b'1', "size: b'1' is no number"),
         ('vector', [1.0], 'vector: 1 numbers, not 3'),
-        ('whole numbers', 3.5, 'code: 3.5 is no string and no whole number'),
+        ('whole numbers', 3.5, r'code: 3.5 is no string and no whole number\.'),
+        (
+            'whole numbers',
+            2.0**24,
+            'code: 16777216.0 is no string and no whole number; other than '
+            r'integers they have to be below 2\*\*24\.',
+        ),
+        (
+            'whole numbers',
+            _INF,
+            r'code: inf is no string and no whole number\.',
+        ),
         ('text', ['x' * 99], r"about: \['x{58} \.\.\. is no text"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Annotated
 import fastapi
 from fastapi import exceptions
 from fastapi import responses
+from fastapi import routing
 from starlette import exceptions as starlette_exceptions
 
 from dropoutnet_jax.serving.service import core
@@ -75,6 +76,7 @@ def make(
   page_api.add(app, service)
   openapi.describe(app, engine.rows.types, key is not None)
   docs_page.add(app)
+  _answer_head(app)
   return guards.Guard(
       app,
       key=key,
@@ -82,6 +84,17 @@ def make(
       thread=service.thread,
       body_bytes=body_bytes,
   )
+
+
+def _answer_head(app: fastapi.FastAPI) -> None:
+  """Lets HEAD ask all that GET does; the guard leaves the body out.
+
+  All paths must be there, and be described: HEAD is no operation of its own.
+  """
+  for route in app.routes:
+    methods = route.methods if isinstance(route, routing.APIRoute) else None
+    if methods and 'GET' in methods:
+      methods.add('HEAD')
 
 
 def _add_errors(app: fastapi.FastAPI, body_bytes: int) -> None:

@@ -64,6 +64,8 @@ class Guard:
         headers = datastructures.MutableHeaders(scope=message)
         for name, value in _HEADERS.items():
           headers.setdefault(name, value)
+      elif scope['method'] == 'HEAD':  # what the headers tell of stays here
+        message = {**message, 'body': b''}
       await send(message)
 
     try:

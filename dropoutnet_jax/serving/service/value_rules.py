@@ -73,12 +73,16 @@ class ValueRules:
     except bad_values.BadValueError as error:
       value = rows[0].get(error.column)
       is_given = value is not None
+      rule = error.rule.rstrip(',')
+      if is_given and rule.startswith(bad_values.NO_CATEGORY):
+        # Whole numbers of JSON are read in float64, in whatever company.
+        rule = f'{bad_values.NO_CATEGORY} below 2**{bad_values.FLOAT64_BITS}'
       shown = (
           f' is {json_columns.shown(value)}' if is_given else ', as computed'
       )
       return refusals.Refusal(
-          f'{error.column}{shown}: this run cannot use '
-          f'{error.rule.rstrip(",")}. Leave out what is not known.',
+          f'{error.column}{shown}: this run cannot use {rule}. Leave out what '
+          'is not known.',
           code='bad_value',
           where=error.column if is_given else '',
       )

@@ -69,6 +69,58 @@ def test_every_answer_says_what_browsers_may_do(fresh):
     assert 'Access-Control-Allow-Origin' not in headers
 
 
+@pytest.mark.parametrize(
+    'path, status',
+    [
+        ('/', 200),
+        ('/docs', 200),
+        ('/health', 200),
+        ('/openapi.json', 200),
+        ('/page/about', 200),
+        ('/page/users?start=u3', 200),
+        ('/shown', 200),
+        ('/shown?limit=0', 422),
+        ('/nothing', 404),
+    ],
+)
+def test_head_is_get_without_its_body(fresh, path, status):
+  expected, found = fresh.client.get(path), fresh.client.head(path)
+  assert found.status_code == expected.status_code == status
+  assert found.headers == expected.headers
+  if path != '/shown':  # which has nothing to tell yet
+    assert int(found.headers['Content-Length']) > 2
+  assert found.content == b''
+
+
+def test_all_that_can_be_got_has_a_head(fresh):
+  described = fresh.client.get('/openapi.json').json()['paths']
+  for path, methods in described.items():
+    assert 'head' not in methods
+    answer = fresh.client.head(path)
+    assert answer.content == b''
+    if 'get' in methods:
+      assert answer.status_code == 200
+    elif '{' not in path:
+      assert answer.status_code == 405
+      assert answer.headers['Allow'] == 'POST'
+  assert 'method="HEAD",path="/shown"' in fresh.client.get('/metrics').text
+
+
+def test_refusals_before_the_service_have_a_head_too(locked):
+  answer = locked.client.head('/metrics')
+  assert (answer.status_code, answer.content) == (401, b'')
+  assert answer.headers['WWW-Authenticate'] == 'Bearer'
+  assert locked.client.head('/health').status_code == 200
+
+
+@pytest.mark.parametrize('path', ['/', '/docs', '/health', '/metrics'])
+@pytest.mark.parametrize('method', ['OPTIONS', 'PUT', 'POST', 'DELETE'])
+def test_other_methods_are_told_what_is_allowed(fresh, path, method):
+  answer = fresh.client.request(method, path)
+  test_refusals.check(answer, 405, '', f'{path} does not take {method}.')
+  assert {*answer.headers['Allow'].split(', ')} == {'GET', 'HEAD'}
+
+
 def test_a_wrong_length_is_refused(fresh):
   for length in ('x', '-1', str(limits.BODY_BYTES + 1), '9' * 30):
     answer = fresh.client.post(

@@ -49,14 +49,16 @@ RULED = [
         'income is -1: this run cannot use a number <= -1, which transform=',
     ),
     ('embed', _content(income=-1.0), 'users[0].content.income', 'is -1.0'),
-    (
-        'recommend',
-        _content(zip=30.5),
-        'users[0].content.zip',
-        'zip is 30.5: this run cannot use a category that is no whole number',
+    *(
+        (
+            'recommend',
+            _content(zip=value),
+            'users[0].content.zip',
+            f'zip is {value}: this run cannot use a category that is no whole '
+            'number below 2**53. Leave out',
+        )
+        for value in (30.5, 2**24 + 0.5, 2**53, 2.0**53, 2**60, 1e20)
     ),
-    ('recommend', _content(zip=1e20), 'users[0].content.zip', 'no whole'),
-    ('recommend', _content(zip=2**60), 'users[0].content.zip', 'no whole'),
     (
         'recommend',
         {'users': [{'content': {'zip': 2**30}}, {'content': {'zip': 1e20}}]},
@@ -86,7 +88,7 @@ def test_values_that_no_feature_can_use(ruled, path, body, place, message):
 def test_values_that_the_features_can_use(ruled):
   users = [
       {'content': {'zip': value, 'income': -0.5}}
-      for value in (11, 11.0, 2**30, 2**30 + 1, -2, None)
+      for value in (11, 11.0, 2**30, 2**30 + 1.0, 2**53 - 1, -2, None)
   ]
   found = ruled.post('/embed', users=users)['embeddings']
   assert found[0] == found[1]
