@@ -25,7 +25,7 @@ from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import examples
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_file
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.exploring import calibration_file
 from dropoutnet_jax.exploring import masks
 from dropoutnet_jax.run_report import pages
@@ -200,7 +200,7 @@ def build(
 
   def fit() -> None:
     if not sparse_file.exists(workdir):
-      part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+      part = sparse_fit.fit(problem, cfg.model.sparse, cfg.train.seed)
       sparse_file.save(part, workdir)
 
   parallel.on_writer(fit)
@@ -382,7 +382,7 @@ def describe(
     part = (
         sparse_file.load(str(workdir))
         if kept
-        else sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+        else sparse_fit.fit(problem, cfg.model.sparse, cfg.train.seed)
     )
   runtime = runtime_lib.build(cfg, problem, part)
   facts = facts_lib.of_data(problem) | facts_lib.of_model(runtime)

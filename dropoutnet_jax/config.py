@@ -183,11 +183,12 @@ class Config:
 
   def _check_sparse_part(self) -> None:
     sparse, source = self.model.sparse, self.teacher.source
-    if sparse.enabled and sparse.teacher_weight and source != 'als':
+    if sparse.has_teacher and source != 'als':
       raise errors.UserError(
-          f'config.model.sparse.teacher_weight is {sparse.teacher_weight}, but '
+          f'config.model.sparse.teacher_weight is {sparse.teacher_weight} and '
+          f'predicted_weight {sparse.predicted_weight}, but '
           f'config.teacher.source is {source!r}: new rows are folded into '
-          "factors of ALS alone. Set the weight to 0, or the source to 'als'."
+          "factors of ALS alone. Set both to 0, or the source to 'als'."
       )
 
   def _check_features(self) -> None:

@@ -47,11 +47,23 @@ class SparseConfig:
   second_width: int = 800  # features that are kept of it: dense columns
   second_weight: float = 0.5  # of that kernel beside the content's
   factor_regularization: float = 2.0  # lambda of the predictions
+  # Of the teacher's dot product with what both kernels predict of an item's
+  # factors, of norm 1.
+  predicted_weight: float = 0.0
+  # Items of which content predicts large factors, as those that are like many
+  # others, have smaller scores of content, by this power of the norm.
+  norm_power: float = 0.0
 
   @property
   def needs_teacher(self) -> bool:
     """Whether it is made of the teacher's factors, too."""
-    return self.enabled and bool(self.landmarks or self.teacher_weight)
+    return self.enabled and bool(self.landmarks or self.has_teacher)
+
+  @property
+  def has_teacher(self) -> bool:
+    """Whether embeddings have columns of the teacher's factors."""
+    has_predicted = self.landmarks and self.predicted_weight
+    return self.enabled and bool(self.teacher_weight or has_predicted)
 
   def validate(self) -> None:
     checks.check_at_least(
@@ -68,10 +80,12 @@ class SparseConfig:
     checks.check_at_least('model.sparse.teacher_weight', self.teacher_weight, 0)
     checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
     checks.check_at_least('model.sparse.second_width', self.second_width, 1)
-    power = self.length_power
-    checks.check(
-        0 <= power <= 1, 'model.sparse.length_power', power, 'in [0, 1]'
+    checks.check_at_least(
+        'model.sparse.predicted_weight', self.predicted_weight, 0
     )
+    for field in ('length_power', 'norm_power'):
+      power = getattr(self, field)
+      checks.check(0 <= power <= 1, f'model.sparse.{field}', power, 'in [0, 1]')
     for field in ('second_weight', 'factor_regularization'):
       value = getattr(self, field)
       checks.check_at_least(f'model.sparse.{field}', value, 1e-6)

@@ -29,7 +29,13 @@ class Reader(NamedTuple):
   reads: Callable[[config_lib.Config], bool]
 
 
-_SECOND_KERNEL = ('second_width', 'second_weight', 'factor_regularization')
+_SECOND_KERNEL = (
+    'second_width',
+    'second_weight',
+    'factor_regularization',
+    'predicted_weight',
+    'norm_power',
+)
 _SPARSE = tuple(
     field.name
     for field in dataclasses.fields(config_lib.SparseConfig)

@@ -17,7 +17,7 @@ from dropoutnet_jax import experiment
 from dropoutnet_jax.evaluation import content_ridge
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import protocol
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
 
@@ -44,7 +44,7 @@ def problem(data_dir):
 def methods(problem):
   """The whole embedding and the towers alone, after few steps."""
   cfg = _config('citeulike_a_cold_sparse')
-  part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+  part = sparse_fit.fit(problem, cfg.model.sparse, cfg.train.seed)
   runtime = runtime_lib.build(cfg, problem, part, num_devices=1)
   state, metrics = runtime.train_steps()(
       runtime.fresh_state(), runtime.tables, jnp.int32(_STEPS)

@@ -319,6 +319,8 @@ _BOUNDS = 'two positive numbers, the smaller first'
         ('evaluation.ease_l2', 0.0, 'at least 1e-06'),
         ('model.sparse.history_weight', -0.1, 'at least 0'),
         ('model.sparse.teacher_weight', -0.1, 'at least 0'),
+        ('model.sparse.predicted_weight', -0.1, 'at least 0'),
+        ('model.sparse.norm_power', 1.1, 'in [0, 1]'),
         ('teacher.regularization', 0.0, 'positive'),
     ],
 )

@@ -15,7 +15,7 @@ from dropoutnet_jax import experiment
 from dropoutnet_jax import report
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import sparse_file
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import run_folder
 from tests import command_line
@@ -340,9 +340,9 @@ def test_description_of_the_sparse_part(papers, tmp_path, monkeypatch, kept):
     problem = prepare.prepare(cfg, 'data', None)
     with run_folder.open_folder('run', cfg):
       problem_lib.save(problem, 'run')
-    part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+    part = sparse_fit.fit(problem, cfg.model.sparse, cfg.train.seed)
     sparse_file.save(part, 'run')
-    monkeypatch.setattr(sparse_part, 'fit', lambda *_: fitted.append(1))
+    monkeypatch.setattr(sparse_fit, 'fit', lambda *_: fitted.append(1))
   else:
     command = ['describe', '--config=papers.py', '--data_dir=data']
     command.append('--config.model.sparse.enabled=true')

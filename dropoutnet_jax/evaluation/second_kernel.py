@@ -24,6 +24,7 @@ from dropoutnet_jax.evaluation import woodbury
 # Eigenvalues of the kernel of the landmarks, as a share of the largest; what is
 # below is rounding, or negative: the positive part makes it no exact kernel.
 _SMALLEST = 1e-5
+SMALLEST_NORM = 0.1  # of usual ones: below are items of tags that few have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +35,13 @@ class SecondKernel:
     predictor: float32 [T, P], from content to the teacher's factors.
     landmarks: float32 [M, P], predictions of norm 1.
     root: float32 [M, F], makes features of the kernel with the landmarks.
+    usual: float32 [1], the mean norm of what is predicted of training items.
   """
 
   predictor: np.ndarray
   landmarks: np.ndarray
   root: np.ndarray
+  usual: np.ndarray
 
   @property
   def width(self) -> int:
@@ -48,6 +51,15 @@ class SecondKernel:
   def features(self, content: scipy.sparse.csr_array) -> np.ndarray:
     """Features float32 [N, F] of items with content [N, T]; 0 without any."""
     return self.of_factors(content @ self.predictor)
+
+  def norm(self, content: scipy.sparse.csr_array) -> np.ndarray:
+    """Of predicted factors of items [N], 1 for usual ones: float32 [N].
+
+    Also 1 where nothing is predicted.
+    """
+    norm = np.linalg.norm(content @ self.predictor, axis=1)
+    share = np.maximum(norm / self.usual, SMALLEST_NORM)
+    return np.where(norm > 0, share, 1).astype(np.float32)
 
   def of_factors(self, predicted: np.ndarray) -> np.ndarray:
     """Features float32 [N, F] of predicted factors [N, P]."""
@@ -85,7 +97,8 @@ def fit(
   )
   kept = values > _SMALLEST * values.max(initial=0.0)
   scale = np.sqrt(np.float32(settings.second_weight) / values[kept])
-  kernel = SecondKernel(predictor, landmarks, vectors[:, kept] * scale)
+  usual = np.linalg.norm(predicted[filled], axis=1).mean(keepdims=True)
+  kernel = SecondKernel(predictor, landmarks, vectors[:, kept] * scale, usual)
   return kernel, kernel.of_factors(predicted)
 
 
@@ -109,14 +122,13 @@ def leave_one_out(
     content to predictions of new items, float32 [T, P].
   """
   weights, divisor = correction.weights, np.float32(correction.divisor)
-  moments = content.T @ factors
-  predictor = (moments - weights @ (weights.T @ moments)) / divisor
+  predictor = woodbury.solve(correction, content, factors)
   norm = np.asarray(content.multiply(content).sum(axis=1)).ravel()
   dense = content @ weights
   leverage = (norm - np.sum(dense * dense, axis=1)) / divisor
   gap = (factors - content @ predictor) / (1 - leverage)[:, None]
   predicted = np.where((norm > 0)[:, None], factors - gap, 0)
-  return predicted.astype(np.float32), predictor.astype(np.float32)
+  return predicted.astype(np.float32), predictor
 
 
 def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:

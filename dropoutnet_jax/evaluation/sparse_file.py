@@ -26,6 +26,9 @@ def save(part: sparse_part.SparsePart, workdir: str) -> None:
   arrays['divisor'] = np.asarray(part.correction.divisor)
   arrays['lengths'] = np.asarray([part.lengths.mean, part.lengths.power])
   arrays['history_weight'] = np.asarray(part.history_weight)
+  arrays['norm_power'] = np.asarray(part.norm_power)
+  if part.predictor is not None:
+    arrays['predictor'] = part.predictor
   if part.second is not None:
     for field in dataclasses.fields(part.second):
       arrays[f'second/{field.name}'] = getattr(part.second, field.name)
@@ -59,4 +62,6 @@ def load(workdir: str) -> sparse_part.SparsePart:
       content_lengths.Lengths(*arrays['lengths'].tolist()),
       second,
       float(arrays['history_weight']),
+      float(arrays['norm_power']),
+      arrays.get('predictor'),
   )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sparse part of the embeddings: content ridge, before the first step.
+"""The sparse part of the embeddings: content ridge, and what likes say.
 
 A user's sparse part is the summed content of her history, an item's its own
 content, both whole. Their dot product, minus a dense one of rank k (Woodbury),
@@ -16,12 +16,13 @@ that of `second_kernel.py`, and the teacher's, where it has a weight, that of
 `teacher_part.py`. The history counts as preference: a user without one has an
 empty sparse part, and the towers alone speak for her.
 
+With `norm_power` all but the last two is divided by a power of the norm of the
+factors that content predicts of the item: a ridge has higher scores for whom
+it knows more of, and the best of many such scores are too high.
+
 Content has rows of norm 1, times (entries / their mean)^length_power: what many
 tags describe is known better and liked more (after pivoted length
 normalisation: Singhal, Buckley & Mitra, SIGIR 1996).
-
-Smoothed histories have a weight for every item. The largest make the sparse
-part; the others still have a dense one, so that cutting costs next to nothing.
 """
 
 import dataclasses
@@ -31,20 +32,14 @@ import numpy as np
 import scipy.sparse
 
 from dropoutnet_jax import config
-from dropoutnet_jax import errors
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import content_lengths
-from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import teacher_part
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
-
-# Users whose dense histories exist at a time, and their entries.
-_MAX_CHUNK = 512
-_CHUNK_ENTRIES = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +56,9 @@ class SparsePart:
     lengths: of items by the number of their entries.
     second: the second kernel, or None: F is 0.
     history_weight: of what the history says of an item itself.
+    norm_power: of predicted factors, by which an item's scores are smaller.
+    predictor: float32 [T + F, P], from content and features to the teacher's
+      factors, by the whole ridge; or None.
     teacher: the teacher beside it all, or None: P is 0.
   """
 
@@ -70,6 +68,8 @@ class SparsePart:
   lengths: content_lengths.Lengths
   second: second_kernel.SecondKernel | None = None
   history_weight: float = 0.0
+  norm_power: float = 0.0
+  predictor: np.ndarray | None = None
   teacher: teacher_part.TeacherPart | None = None
 
   def with_teacher(
@@ -80,12 +80,42 @@ class SparsePart:
 
   def item_dense(self, content: scipy.sparse.csr_array) -> np.ndarray:
     """The items' side of `user_dense`, of any items: float32 [J, F + k]."""
+    content, second = self._features(content)
+    return item_dense(content, second, self.correction.weights)
+
+  def item_scale(self, content: scipy.sparse.csr_array) -> np.ndarray:
+    """What scores of content of items [J] are multiplied by: float32 [J]."""
+    if self.second is None or not self.norm_power:
+      return np.ones(content.shape[0], np.float32)
+    return self.second.norm(content) ** np.float32(-self.norm_power)
+
+  def teacher_columns(
+      self,
+      rows: np.ndarray,
+      content: scipy.sparse.csr_array,
+      likes: scipy.sparse.csr_array | None,
+  ) -> np.ndarray:
+    """Of items [J] as in `embed_items`: float32 [J, P]."""
+    if self.teacher is None:
+      return np.zeros((len(rows), 0), np.float32)
+    predicted = None
+    if self.predictor is not None:
+      content, second = self._features(content)
+      size = content.shape[1]
+      predicted = content @ self.predictor[:size]
+      if second is not None:
+        predicted += second @ self.predictor[size:]
+    return self.teacher.item_columns(rows, likes, predicted)
+
+  def _features(
+      self, content: scipy.sparse.csr_array
+  ) -> tuple[scipy.sparse.csr_array, np.ndarray | None]:
+    """What the ridge sees of items [J]: sparse [J, T] and dense [J, F]."""
     second = None
     length = self.lengths.of(content)
     if self.second is not None:
       second = length[:, None] * self.second.features(content)
-    content = content_lengths.scaled(content, length)
-    return _item_dense(content, second, self.correction.weights)
+    return content_lengths.scaled(content, length), second
 
   def _user_dense(
       self, histories: scipy.sparse.csr_array, content: scipy.sparse.csr_array
@@ -162,8 +192,8 @@ class SparsePart:
       likes: scipy.sparse.csr_array | None = None,
   ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
     """What items [J] have beside the tower's output, as `user_rows`."""
-    length = self.lengths.of(content)
-    sparse = content_lengths.scaled(content, length)
+    length, scale = self.lengths.of(content), self.item_scale(content)
+    sparse = content_lengths.scaled(content, scale * length)
     if self.history_weight:
       # Weights of the history hold the lengths of its items.
       known = np.flatnonzero(rows >= 0)
@@ -173,10 +203,9 @@ class SparsePart:
           shape=(len(rows), self.history.shape[1]),
       )
       sparse = scipy.sparse.hstack([sparse, own], format='csr')
-    dense = self.item_dense(content)
-    if self.teacher is not None:
-      dense = np.hstack([dense, self.teacher.item_columns(rows, likes)])
-    return dense, sparse
+    dense = scale[:, None] * self.item_dense(content)
+    likes_say = self.teacher_columns(rows, content, likes)
+    return np.hstack([dense, likes_say]), sparse
 
   def with_histories(
       self,
@@ -251,100 +280,7 @@ class SparsePart:
     )
 
 
-def fit(
-    problem: problem_lib.Problem, settings: config.SparseConfig, seed: int
-) -> SparsePart:
-  """Fits histories and correction on the training rows.
-
-  Raises:
-    UserError: if no training item has sparse content.
-  """
-  _, train_items = problem.split.train_rows()
-  content = problem.item.sparse[train_items]
-  if not content.nnz:
-    raise errors.UserError(
-        'config.model.sparse.enabled needs sparse content of the items, and '
-        'no training item has any. Name a column of tags in '
-        'config.features.item, or turn it off.'
-    )
-  filled = np.count_nonzero(np.diff(content.indptr))
-  lengths = content_lengths.Lengths(content.nnz / filled, settings.length_power)
-  length = lengths.of(content)
-  second = features = None
-  if settings.landmarks:
-    spectrum = woodbury.decompose(content, settings.correction_rank, seed)
-    second, features = second_kernel.fit(
-        content,
-        problem.factors.item[train_items],
-        woodbury.correction(spectrum, settings.factor_regularization),
-        settings,
-        seed,
-    )
-    features *= length[:, None]
-  scaled = content_lengths.scaled(content, length)
-  spectrum = woodbury.decompose(
-      scaled, settings.correction_rank, seed, more=features
-  )
-  correction = woodbury.correction(spectrum, settings.regularization)
-  item = _item_dense(scaled, features, correction.weights)
-  width = 0 if second is None else second.width
-  outside = item[:, width:] * woodbury.outside(spectrum, correction)[None, :]
-  item[:, :width] *= -1
-  history, user_dense = _users(
-      problem.likes()[:, train_items].tocsr(), item, outside, settings
-  )
-  history = content_lengths.lengthened(history, length)
-  everywhere = scipy.sparse.csr_array(
-      (history.data, train_items[history.indices], history.indptr),
-      shape=(history.shape[0], len(problem.item.ids)),
-  )
-  return SparsePart(
-      everywhere,
-      user_dense,
-      correction,
-      lengths,
-      second,
-      settings.history_weight,
-  )
-
-
-def _users(
-    likes: scipy.sparse.csr_array,
-    item: np.ndarray,
-    outside: np.ndarray,
-    settings: config.SparseConfig,
-) -> tuple[scipy.sparse.csr_array, np.ndarray]:
-  """Smoothed histories, cut, and the dense side of them whole.
-
-  Args:
-    likes: csr_array float32 [U, I].
-    item: float32 [I, F + k], summed over what is kept.
-    outside: float32 [I, k], summed over what is cut off, and taken off.
-    settings: of the histories.
-
-  Returns:
-    csr_array float32 [U, I], and float32 [U, F + k].
-  """
-  smoother = None
-  if settings.smoothing:
-    smoother = ease.fit(likes, settings.smoothing_l2)
-  num_users, num_items = likes.shape
-  width = item.shape[1] - outside.shape[1]
-  dense = np.empty((num_users, item.shape[1]), np.float32)
-  kept = []
-  size = max(min(_MAX_CHUNK, _CHUNK_ENTRIES // max(num_items, 1)), 1)
-  for chunk in ease.chunks(num_users, size):
-    weights = ease.smoothed(likes[chunk], smoother, settings.smoothing)
-    rest = np.maximum(ease.to_dense(weights), 0)
-    kept.append(ease.top_weights(rest, settings.history_size))
-    rest -= kept[-1].toarray()
-    dense[chunk] = kept[-1] @ item
-    dense[chunk, width:] -= rest @ outside
-  history = scipy.sparse.vstack(kept, format='csr', dtype=np.float32)
-  return scipy.sparse.csr_array(history), dense
-
-
-def _item_dense(
+def item_dense(
     content: scipy.sparse.csr_array,
     second: np.ndarray | None,
     weights: np.ndarray,

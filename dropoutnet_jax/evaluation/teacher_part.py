@@ -4,8 +4,12 @@
 Dense columns of the embeddings, whose dot product is that of the teacher's
 factors, times a weight. What training knew has its own factors; a row of which
 likes are told later is folded in, one exact half-step of ALS; and of what
-nobody likes yet they are zero, so that the order of new items without likes is
-that of all else.
+nobody likes yet they are zero.
+
+To an item's factors come those that its content predicts, made of norm 1, times
+another weight. Histories as the teacher smooths them reach deeper than those of
+the sparse part; the norm says how popular an item like this is, and how sure
+the prediction, which both are in the ridge already.
 """
 
 import dataclasses
@@ -23,7 +27,8 @@ class TeacherPart:
   """Factors of all rows, and how those of others are made.
 
   Attributes:
-    weight: of the dot product.
+    weight: of factors of likes.
+    predicted_weight: of predicted ones.
     user: float32 [U, P].
     item: float32 [I, P].
     fold_users: from items that they like.
@@ -31,27 +36,39 @@ class TeacherPart:
   """
 
   weight: float
+  predicted_weight: float
   user: np.ndarray
   item: np.ndarray
   fold_users: fold_in.FoldIn
   fold_items: fold_in.FoldIn
 
   def user_columns(self, rows: np.ndarray) -> np.ndarray:
-    """Of users [C], with the weight: float32 [C, P]; zero for -1."""
-    return np.float32(self.weight) * _take(self.user, rows)
+    """Of users [C]: float32 [C, P]; zero for -1."""
+    return _take(self.user, rows)
 
   def item_columns(
-      self, rows: np.ndarray, likes: scipy.sparse.csr_array | None
+      self,
+      rows: np.ndarray,
+      likes: scipy.sparse.csr_array | None,
+      predicted: np.ndarray | None,
   ) -> np.ndarray:
-    """Of items [J]: float32 [J, P].
+    """Of items [J], with the weights: float32 [J, P].
 
     Args:
       rows: int [J]; -1 for new items.
       likes: csr_array float32 [J, U], all that is known of those that have more
         likes than training knew, and nothing of the others; or None.
+      predicted: float32 [J, P], factors by content; or None.
     """
     found = _take(self.item, rows)
-    return found if likes is None else _folded(found, likes, self.fold_items)
+    if likes is not None:
+      found = _folded(found, likes, self.fold_items)
+    found *= np.float32(self.weight)
+    if predicted is not None:
+      norm = np.linalg.norm(predicted, axis=1, keepdims=True)
+      unit = predicted / np.where(norm > 0, norm, 1)
+      found += np.float32(self.predicted_weight) * unit
+    return found
 
   def with_users(
       self, rows: np.ndarray, likes: scipy.sparse.csr_array
@@ -85,13 +102,14 @@ class TeacherPart:
 def make(
     cfg: config.Config, problem: problem_lib.Problem
 ) -> TeacherPart | None:
-  """That of a run; None where it has no weight."""
-  weight, settings = cfg.model.sparse.teacher_weight, cfg.teacher
-  if not weight:
+  """That of a run; None where nothing has a weight."""
+  sparse, settings = cfg.model.sparse, cfg.teacher
+  if not sparse.has_teacher:
     return None
   user, item = problem.factors.user, problem.factors.item
   return TeacherPart(
-      weight,
+      sparse.teacher_weight,
+      sparse.predicted_weight,
       user,
       item,
       fold_in.make(item, settings),

@@ -151,6 +151,26 @@ def correction(spectrum: Spectrum, regularization: float) -> Correction:
   )
 
 
+def solve(
+    correction: Correction,
+    content: scipy.sparse.csr_array,
+    targets: np.ndarray,
+    more: np.ndarray | None = None,
+) -> np.ndarray:
+  """The ridge from content to targets: float32 [T, P].
+
+  Args:
+    correction: of the content, further columns included.
+    content: csr_array float32 [I, T] of the training rows.
+    targets: float32 [I, P].
+    more: float32 [I, F], the further columns; T then counts them.
+  """
+  moments = _Columns(content, more).transposed_times(targets)
+  weights = correction.weights
+  moments -= weights @ (weights.T @ moments)
+  return (moments / np.float32(correction.divisor)).astype(np.float32)
+
+
 def outside(spectrum: Spectrum, correction: Correction) -> np.ndarray:
   """What c W is multiplied by for histories that have no sparse part: [k].
 

@@ -126,7 +126,7 @@ def explain(
       parts['itself'] = found.itself
     shares = dict(found.history)
     if part.teacher is not None:
-      of_item = part.teacher.item_columns(row, known.whole)[0]
+      of_item = part.teacher_columns(row, known.sparse, known.whole)[0]
       parts['teacher'] = float(part.teacher.user_columns(_ALONE)[0] @ of_item)
       for n, value in _teacher_shares(part.teacher, met, of_item):
         shares[n] = shares.get(n, 0.0) + value
@@ -196,7 +196,8 @@ def _explain_sparse(
 ) -> _Sparse:
   """Of a user's part, that row alone; row and content [1, T] of an item."""
   divisor = part.correction.divisor
-  length = part.lengths.of(content)[0]
+  scale = part.item_scale(content)[0]
+  length = scale * part.lengths.of(content)[0]
   own = scipy.sparse.csr_array(content * (length / divisor))
   items = np.unique(part.history.indices)
   weights = part.history[:, items].toarray()[0].astype(np.float64)
@@ -204,7 +205,7 @@ def _explain_sparse(
   profile = liked.T @ weights
   by_tag = own.data * profile[own.indices]
   by_item = weights * (liked @ own.toarray()[0])
-  item_dense = part.item_dense(content)[0].astype(np.float64)
+  item_dense = scale * part.item_dense(content)[0].astype(np.float64)
   # The weights of the history hold the lengths of its items already.
   plain = weights / part.lengths.of(liked)
   dense = part.item_dense(liked)
@@ -231,7 +232,7 @@ def _teacher_shares(
   """What items of a history [1, I] add to the score of one with factors [P]."""
   if not met.nnz:
     return []
-  shares = teacher.weight * teacher.fold_users.shares(met, of_item)
+  shares = teacher.fold_users.shares(met, of_item)
   return list(zip(met.indices.tolist(), shares.tolist()))
 
 

@@ -21,6 +21,7 @@ import scipy.sparse
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import files
 from dropoutnet_jax.data import tables as tables_lib
+from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.serving import embedding_files
 from dropoutnet_jax.serving import exported
@@ -38,7 +39,7 @@ _BLOCK = 16384  # rows that are embedded at a time
 # Files that lie beside this one.
 _RUNTIME = tuple(
     f'numpy_{name}.py'
-    for name in ('runtime', 'encoders', 'values', 'histories')
+    for name in ('runtime', 'towers', 'encoders', 'values', 'histories')
 )
 
 
@@ -192,6 +193,8 @@ def write_rest(model: recommender_lib.Ranker, run: str, folder: str) -> None:
     if part.second is not None:
       for name, value in vars(part.second).items():
         arrays[f'second/{name}'] = value
+    if part.predictor is not None:
+      arrays['predictor'] = part.predictor
     if part.teacher is not None:
       arrays['teacher/user'] = part.teacher.fold_items.factors
       arrays['teacher/item'] = part.teacher.fold_users.factors
@@ -217,6 +220,7 @@ def describe(
   if part is not None:
     teacher = part.teacher and {
         'weight': part.teacher.weight,
+        'predicted_weight': part.teacher.predicted_weight,
         'fold_in': fold_in,
     }
     sparse = {
@@ -226,6 +230,8 @@ def describe(
         'length_power': part.lengths.power,
         'own_columns': part.history.shape[1] if part.history_weight else 0,
         'second_width': 0 if part.second is None else part.second.width,
+        'norm_power': part.norm_power if part.second is not None else 0.0,
+        'smallest_norm': second_kernel.SMALLEST_NORM,
         'teacher': teacher,
     }
   with open(os.path.join(run, 'features.json'), encoding='utf-8') as file:

@@ -28,8 +28,6 @@ import scipy.sparse
 _TYPES = {'BOOL': np.bool_, 'U8': np.uint8, 'I32': np.int32, 'I64': np.int64}
 _TYPES |= {'F32': np.float32, 'F64': np.float64}
 _CLIP = 5.0  # standard deviations
-_GELU = (8 / np.pi) ** 0.5
-_SELU = (1.0507009873554805, 1.6732632423543772)
 _OTHER = {'user': 'item', 'item': 'user'}
 Arrays = dict[str, np.ndarray]
 
@@ -167,32 +165,44 @@ class Model:
     number = self.manifest['sides'][_OTHER[side]]['rows']
     if met is None:
       met = scipy.sparse.csr_array((len(tower), number), dtype=np.float32)
-    likes = self._teacher_columns(side, met)
     if side == 'item':
-      dense = [self._correction(sparse), *likes, tower]
-      sparse = sparse.multiply(self._lengths(sparse)[:, None])
+      scale = self._scale(sparse)
+      dense = [scale * self._correction(sparse), *self._liked(sparse, met)]
+      sparse = sparse.multiply(scale * self._lengths(sparse)[:, None])
       own = scipy.sparse.csr_array((len(tower), about['own_columns']))
     else:
       items = sparse_of(self._arrays, 'item_content')
       taken = met @ self._item_dense
       taken[:, : about['second_width']] *= -1
-      towers = about['tower_weight'] * tower
-      dense = [-taken / about['divisor'], *likes, towers]
+      tower = about['tower_weight'] * tower
+      dense = [-taken / about['divisor'], *self._factors('user', met)]
       longer = met.multiply(self._lengths(items)[None, :]).tocsr()
       sparse = (longer @ items) / about['divisor']
       own = longer[:, : about['own_columns']]
     # After the content, a column of each item of the run: none of new ones.
     sparse = scipy.sparse.hstack([sparse, own], format='csr', dtype=np.float32)
-    return Embeddings(None, np.hstack(dense).astype(np.float32), sparse)
+    joined = np.hstack([*dense, tower]).astype(np.float32)
+    return Embeddings(None, joined, sparse)
 
-  def _teacher_columns(self, side: str, met: Any) -> list[np.ndarray]:
-    """Factors of those who met others [N, M], where the model has them."""
+  def _factors(self, side: str, met: Any) -> list[np.ndarray]:
+    """Of those who met others [N, M], where embeddings have any: [N, P]."""
     about = self.manifest['sparse']['teacher']
     if not about:
       return []
     factors = self._arrays[f'teacher/{_OTHER[side]}'].astype(np.float64)
-    found = _beside('numpy_histories').fold_in(factors, met, **about['fold_in'])
-    return [found * about['weight'] if side == 'user' else found]
+    fold_in = _beside('numpy_histories').fold_in
+    return [fold_in(factors, met, **about['fold_in'])]
+
+  def _liked(self, content: Any, met: Any) -> list[np.ndarray]:
+    """Of items: factors of likes [N, U], and those that content predicts."""
+    found, about = self._factors('item', met), self.manifest['sparse']
+    found = [about['teacher']['weight'] * x for x in found]
+    if 'predictor' in self._arrays:
+      predicted = self._times(content, self._arrays['predictor'])
+      found[0] = found[0] + about['teacher']['predicted_weight'] * _beside(
+          'numpy_towers'
+      ).unit(predicted)
+    return found
 
   def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:
     """Scores float32 [U, I]."""
@@ -221,17 +231,39 @@ class Model:
 
   def _correction(self, content: Any) -> np.ndarray:
     """The items' side of what the sparse part subtracts: [N, F + k]."""
-    length, size = self._lengths(content)[:, None], content.shape[1]
-    weights = self._arrays['correction']
-    scaled = content.multiply(length).tocsr()
+    weights = self._times(content, self._arrays['correction'])
+    return np.hstack([*self._second(content), weights])
+
+  def _times(self, content: Any, weights: np.ndarray) -> np.ndarray:
+    """All that the ridge sees of items with content [N, T], times weights."""
+    size = content.shape[1]
+    product = content.multiply(self._lengths(content)[:, None]).tocsr()
+    product = product @ weights[:size]
+    for second in self._second(content):
+      product = product + second @ weights[size:]
+    return product
+
+  def _second(self, content: Any) -> list[np.ndarray]:
+    """Features of the second kernel, where there is one: [N, F]."""
     if 'second/root' not in self._arrays:
-      return scaled @ weights
-    predicted = _unit(content @ self._arrays['second/predictor'])
+      return []
+    predicted = _beside('numpy_towers').unit(
+        content @ self._arrays['second/predictor']
+    )
     cosine = predicted @ self._arrays['second/landmarks'].T
     kernel = np.square(np.maximum(cosine, 0)) @ self._arrays['second/root']
-    second = length * kernel
-    both = scaled @ weights[:size] + second @ weights[size:]
-    return np.hstack([second, both])
+    return [self._lengths(content)[:, None] * kernel]
+
+  def _scale(self, content: Any) -> np.ndarray:
+    """What scores of content of items are multiplied by: [N, 1]."""
+    about = self.manifest['sparse']
+    if not about['norm_power']:
+      return np.ones((content.shape[0], 1), np.float32)
+    predicted = content @ self._arrays['second/predictor']
+    norm = np.linalg.norm(predicted, axis=1, keepdims=True)
+    share = norm / self._arrays['second/usual']
+    share = np.maximum(share, about['smallest_norm'])
+    return np.where(norm > 0, share, 1) ** -about['norm_power']
 
   @functools.cached_property
   def _numbers(self) -> dict[str, dict[Any, int]]:
@@ -288,7 +320,9 @@ class Model:
       )
       return np.clip((value - mean) / scale, -_CLIP, _CLIP)
     size = value.shape[1] ** 0.5 if how == 'unit' else 1.0
-    return value if how == 'none' else _unit(value) * size
+    return (
+        value if how == 'none' else _beside('numpy_towers').unit(value) * size
+    )
 
   def tower(self, side: str, inputs: Arrays) -> np.ndarray:
     """What a tower makes of encoded arrays: float32 [N, R].
@@ -306,78 +340,12 @@ class Model:
     trust = inputs['trust'][:, None]
     mean = trust * whole + (1 - trust) * self._tower(side, bare)
     is_unit = self.manifest['sides'][side]['steps'][-1].get('by') == 'unit'
-    return _unit(mean) if is_unit else mean
+    return _beside('numpy_towers').unit(mean) if is_unit else mean
 
   def _tower(self, side: str, inputs: Arrays) -> np.ndarray:
-    found: Arrays = dict(inputs)
+    found, steps = dict(inputs), _beside('numpy_towers').STEPS
     for step in self.manifest['sides'][side]['steps']:
       arrays = [found[name] for name in step['of']]
       weights = [self._weights[name] for name in step.get('weights', ())]
-      found[step['to']] = _STEPS[step['do']](arrays, weights, step)
+      found[step['to']] = steps[step['do']](arrays, weights, step)
     return found['embedding'].astype(np.float32)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-  norm = np.linalg.norm(x, axis=1, keepdims=True)
-  return x / np.where(norm > 0, norm, 1)
-
-
-def _dense(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
-  return x[0] @ weights[0] + (weights[1] if len(weights) > 1 else 0)
-
-
-def _batch_norm(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
-  scale, bias, mean, var = weights
-  return (x[0] - mean) / np.sqrt(var + step['epsilon']) * scale + bias
-
-
-def _layer_norm(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
-  gap = x[0] - x[0].mean(axis=1, keepdims=True)
-  var = np.mean(gap * gap, axis=1, keepdims=True)
-  return gap / np.sqrt(var + step['epsilon']) * weights[0] + weights[1]
-
-
-def _pool(x: list, weights: list, step: Mapping[str, Any]) -> np.ndarray:
-  """Embeddings of tokens, pooled; nothing of a row that has none."""
-  columns = slice(*step['columns'])
-  weight, emb = x[1][:, columns], weights[0][x[0][:, columns]]
-  there = weight > 0
-  if step['pooling'] == 'max':
-    value = np.where(there[..., None], emb, -np.inf).max(
-        axis=1, initial=-np.inf
-    )
-    return step['scale'] * np.where(there.any(axis=1)[:, None], value, 0)
-  if step['pooling'] == 'attention':
-    logit = emb @ weights[1] / emb.shape[2] ** 0.5
-    logit = np.where(there, logit, -np.inf)
-    largest = logit.max(axis=1, initial=-1e30, keepdims=True)
-    weight = weight * np.where(there, np.exp(logit - largest), 0)
-  total = np.sum(weight[..., None] * emb, axis=1)
-  if step['pooling'] != 'sum':
-    size = weight.sum(axis=1, keepdims=True)
-    total = total / np.where(size > 0, size, 1)
-  return step['scale'] * total
-
-
-_elu: Any = lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-_sigmoid: Any = lambda x: (1 + np.tanh(x / 2)) / 2
-_MAPS: dict[str, Any] = {
-    'unit': _unit,
-    'tanh': np.tanh,
-    'relu': lambda x: np.maximum(x, 0),
-    'gelu': lambda x: x * _sigmoid(_GELU * (x + 0.044715 * x**3)),
-    'elu': _elu,
-    'selu': lambda x: _SELU[0] * np.where(x > 0, x, _SELU[1] * _elu(x)),
-    'silu': lambda x: x * _sigmoid(x),
-    'sigmoid': _sigmoid,
-}
-_STEPS: dict[str, Any] = {
-    'join': lambda x, weights, step: np.concatenate(x, axis=1),
-    'add': lambda x, weights, step: sum(x),
-    'column': lambda x, weights, step: x[0].astype(np.float32)[:, None],
-    'map': lambda x, weights, step: _MAPS[step['by']](x[0]),
-    'dense': _dense,
-    'batch_norm': _batch_norm,
-    'layer_norm': _layer_norm,
-    'pool': _pool,
-}

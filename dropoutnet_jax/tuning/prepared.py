@@ -21,7 +21,7 @@ from dropoutnet_jax.data import files
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import sparse_file
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.tuning import locks
 
@@ -47,7 +47,7 @@ class Prepared:
         which are never changed in place.
 
     Raises:
-      UserError: as `prepare.prepare`, and as `sparse_part.fit`.
+      UserError: as `prepare.prepare`, and as `sparse_fit.fit`.
     """
     source = self._problem(cfg)
     problem = problem_lib.load(source)
@@ -91,7 +91,7 @@ class Prepared:
     settings, seed = cfg.model.sparse, cfg.train.seed
 
     def make(folder: str) -> None:
-      sparse_file.save(sparse_part.fit(problem, settings, seed), folder)
+      sparse_file.save(sparse_fit.fit(problem, settings, seed), folder)
 
     key = _digest([of, dataclasses.asdict(settings), seed])
     return self._once(f'sparse-{key}', make)

@@ -7,7 +7,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import sparse_file
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
 
@@ -122,7 +122,7 @@ def test_the_sparse_part_is_the_ridge_on_both_kernels(problem):
       second_weight=0.5,
       factor_regularization=LAMBDA,
   )
-  part = sparse_part.fit(problem, settings, seed=0)
+  part = sparse_fit.fit(problem, settings, seed=0)
   assert part.second is not None
   rows, items = np.arange(24), np.arange(30, 40)
   content = problem.item.sparse
@@ -147,7 +147,7 @@ def test_the_sparse_part_is_the_ridge_on_both_kernels(problem):
 
 def test_it_is_saved_and_added_to_like_the_rest(problem, tmp_path):
   settings = config.SparseConfig(enabled=True, smoothing=0.0, landmarks=20)
-  part = sparse_part.fit(problem, settings, seed=0)
+  part = sparse_fit.fit(problem, settings, seed=0)
   sparse_file.save(part, str(tmp_path))
   again = sparse_file.load(str(tmp_path))
   content, rows = problem.item.sparse, np.arange(24)

@@ -9,7 +9,7 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.evaluation import sparse_file
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.model import embeddings
 
 
@@ -47,7 +47,7 @@ def test_plain_part_is_the_exact_ridge(
   settings = _settings(
       regularization=regularization, smoothing=0.0, length_power=length_power
   )
-  part = sparse_part.fit(problem, settings, seed=0)
+  part = sparse_fit.fit(problem, settings, seed=0)
   rows, items = np.arange(24), np.arange(30, 40)
   user, item, tower = _embed(part, problem, rows, items, tower_weight)
   expected = _ridge(problem, rows, items, regularization, length_power)
@@ -57,7 +57,7 @@ def test_plain_part_is_the_exact_ridge(
 
 
 def test_smoothed_history_is_ease(problem):
-  part = sparse_part.fit(
+  part = sparse_fit.fit(
       problem, _settings(smoothing=2.0, smoothing_l2=5.0), seed=0
   )
   likes = problem.likes().toarray()[:, :30].astype(np.float64)
@@ -71,7 +71,7 @@ def test_smoothed_history_is_ease(problem):
 
 
 def test_a_user_without_history_has_the_tower_alone(problem):
-  part = sparse_part.fit(problem, _settings(), seed=0)
+  part = sparse_fit.fit(problem, _settings(), seed=0)
   rows, items = np.arange(24, 30), np.arange(40)
   user, item, tower = _embed(part, problem, rows, items, 0.5)
   np.testing.assert_allclose(
@@ -83,7 +83,7 @@ def test_a_user_without_history_has_the_tower_alone(problem):
 def test_known_items_have_a_weight_of_their_own(problem, power, tmp_path):
   """What EASE says of an item is added: by itself, and not to new ones."""
   plain, more = (
-      sparse_part.fit(
+      sparse_fit.fit(
           problem, _settings(history_weight=w, length_power=power), seed=0
       )
       for w in (0.0, 0.7)
@@ -113,7 +113,7 @@ def test_known_items_have_a_weight_of_their_own(problem, power, tmp_path):
 
 
 def test_history_is_cut(problem):
-  part = sparse_part.fit(problem, _settings(history_size=2), seed=0)
+  part = sparse_fit.fit(problem, _settings(history_size=2), seed=0)
   assert np.diff(part.history.indptr).max() == 2
 
 
@@ -128,7 +128,7 @@ def test_what_is_cut_counts_through_the_dense_part(
     settings = _settings(
         history_size=size, landmarks=landmarks, length_power=0.3
     )
-    part = sparse_part.fit(problem, settings, seed=0)
+    part = sparse_fit.fit(problem, settings, seed=0)
     assert np.diff(part.history.indptr).max() <= size
     pair = _embed(part, problem, np.arange(24), np.arange(40), 0.5)
     scores.append(np.asarray(embeddings.score(*pair[:2])))
@@ -139,7 +139,7 @@ def test_what_is_cut_counts_through_the_dense_part(
 def test_cut_histories_of_a_few_directions(problem, rank):
   """The sparse side is of what is kept, the dense one of all: by hand."""
   settings = _settings(history_size=2, correction_rank=rank, smoothing=0.0)
-  part = sparse_part.fit(problem, settings, seed=0)
+  part = sparse_fit.fit(problem, settings, seed=0)
   user, item, _ = _embed(part, problem, np.arange(24), np.arange(30, 40), 0.0)
   found = np.asarray(embeddings.score(user, item))
   content = problem.item.sparse.toarray().astype(np.float64)
@@ -161,7 +161,7 @@ def test_cut_histories_of_a_few_directions(problem, rank):
 
 def test_users_with_more_than_they_were_fitted_on(problem):
   """What comes on top is added; of rows without a history it is all."""
-  part = sparse_part.fit(problem, _settings(length_power=0.2), seed=0)
+  part = sparse_fit.fit(problem, _settings(length_power=0.2), seed=0)
   rng = np.random.default_rng(1)
   content = problem.item.sparse
   more = scipy.sparse.random_array((3, 40), density=0.1, rng=rng, format='csr')
@@ -189,7 +189,7 @@ def test_users_with_more_than_they_were_fitted_on(problem):
 
 
 def test_saved_and_loaded_scores_the_same(problem, tmp_path):
-  part = sparse_part.fit(problem, _settings(length_power=0.2), seed=0)
+  part = sparse_fit.fit(problem, _settings(length_power=0.2), seed=0)
   assert not sparse_file.exists(str(tmp_path))
   sparse_file.save(part, str(tmp_path))
   assert sparse_file.exists(str(tmp_path))
@@ -202,4 +202,4 @@ def test_saved_and_loaded_scores_the_same(problem, tmp_path):
 
 def test_without_sparse_content_it_is_refused(make_problem):
   with pytest.raises(errors.UserError, match='needs sparse content'):
-    sparse_part.fit(make_problem(item_content=False), _settings(), seed=0)
+    sparse_fit.fit(make_problem(item_content=False), _settings(), seed=0)

@@ -9,8 +9,11 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import second_kernel
+from dropoutnet_jax.evaluation import sparse_file
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.evaluation import warm_up
+from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
 from tests.evaluation import test_warm_up
 
@@ -26,7 +29,7 @@ USERS, ITEMS = np.arange(30), np.arange(40)
 
 def _parts(problem):
   """With the teacher and without."""
-  part = sparse_part.fit(problem, SPARSE, seed=0)
+  part = sparse_fit.fit(problem, SPARSE, seed=0)
   return part.with_teacher(CONFIG, problem), part
 
 
@@ -116,7 +119,7 @@ def test_the_warm_up_curve_of_items_sees_it(problem):
   features = config.FeaturesConfig(preference='none')
   cfg = dataclasses.replace(CONFIG, features=features)
   scorer = test_warm_up.make_scorer(problem, cfg)
-  part = sparse_part.fit(problem, SPARSE, seed=0).with_teacher(cfg, problem)
+  part = sparse_fit.fit(problem, SPARSE, seed=0).with_teacher(cfg, problem)
   whole = dataclasses.replace(
       scorer, sparse=part, content=problem.item.sparse, tower_weight=0.5
   )
@@ -136,12 +139,92 @@ def test_the_warm_up_curve_of_items_sees_it(problem):
   assert scorer.with_item_likes(plan.rows, plan.shown(3)) is scorer
 
 
+def test_predicted_factors_count_by_their_direction(problem):
+  """Of both kernels' ridge, and beside those of likes."""
+  settings = dataclasses.replace(
+      SPARSE,
+      landmarks=30,
+      regularization=1.5,
+      predicted_weight=0.4,
+      length_power=0.3,
+  )
+  cfg = dataclasses.replace(
+      CONFIG, model=dataclasses.replace(CONFIG.model, sparse=settings)
+  )
+  bare = sparse_fit.fit(problem, settings, seed=0)
+  whole = bare.with_teacher(cfg, problem)
+  content = problem.item.sparse
+  length = bare.lengths.of(content)[:, None]
+  dense = np.hstack(
+      [length * content.toarray(), length * bare.second.features(content)]
+  ).astype(np.float64)
+  # Training items have features of what is predicted without them.
+  spectrum = woodbury.decompose(content[:30], 30, 0)
+  alone, _ = second_kernel.leave_one_out(
+      content[:30],
+      problem.factors.item[:30],
+      woodbury.correction(spectrum, settings.factor_regularization),
+  )
+  train = dense[:30].copy()
+  train[:, content.shape[1] :] = length[:30] * bare.second.of_factors(alone)
+  gram = train.T @ train + 1.5 * np.eye(dense.shape[1])
+  moments = train.T @ problem.factors.item[:30]
+  predicted = dense @ np.linalg.solve(gram, moments)
+  predicted /= np.linalg.norm(predicted, axis=1, keepdims=True)
+  of_items = WEIGHT * problem.factors.item + 0.4 * predicted
+  expected = problem.factors.user @ of_items.T
+  gap = _scores(whole, problem) - _scores(bare, problem)
+  np.testing.assert_allclose(gap, expected, rtol=1e-2, atol=2e-3)
+  assert abs(gap[:24, 30:]).max() > 0.1  # of new items too
+
+
+def test_large_predictions_make_scores_of_content_smaller(problem):
+  """All that content says, and nothing of what likes say."""
+  plain = dataclasses.replace(
+      SPARSE, landmarks=20, history_weight=0.5, teacher_weight=0.0
+  )
+  settings = dataclasses.replace(plain, norm_power=0.6)
+  content = problem.item.sparse
+  before, part = (
+      sparse_fit.fit(problem, one, seed=0) for one in (plain, settings)
+  )
+  own = np.zeros((30, 40), np.float32)
+  own[:, :30] = 0.5 * problem.likes().toarray()[:, :30]
+  predicted = content @ part.second.predictor
+  norm = np.linalg.norm(predicted, axis=1) / part.second.usual
+  expected = (_scores(before, problem) - own) * norm**-0.6 + own
+  np.testing.assert_allclose(
+      _scores(part, problem), expected, rtol=1e-3, atol=1e-4
+  )
+  assert norm.min() < 0.9 < 1.1 < norm.max()
+  empty = scipy.sparse.csr_array((2, content.shape[1]), dtype=np.float32)
+  np.testing.assert_array_equal(part.item_scale(empty), [1, 1])
+  rare = content[[3]] * 1e-9
+  np.testing.assert_allclose(part.item_scale(rare), 0.1**-0.6, rtol=1e-5)
+
+
+def test_both_are_kept_in_the_file(problem, tmp_path):
+  settings = dataclasses.replace(
+      SPARSE, landmarks=20, predicted_weight=0.4, norm_power=0.6
+  )
+  part = sparse_fit.fit(problem, settings, seed=0)
+  sparse_file.save(part, str(tmp_path))
+  again = sparse_file.load(str(tmp_path))
+  cfg = dataclasses.replace(
+      CONFIG, model=dataclasses.replace(CONFIG.model, sparse=settings)
+  )
+  found, expected = (
+      _scores(one.with_teacher(cfg, problem), problem) for one in (again, part)
+  )
+  np.testing.assert_array_equal(found, expected)
+
+
 def test_without_a_weight_there_is_none(problem):
   sparse = dataclasses.replace(SPARSE, teacher_weight=0.0)
   cfg = dataclasses.replace(
       CONFIG, model=dataclasses.replace(CONFIG.model, sparse=sparse)
   )
-  part = sparse_part.fit(problem, sparse, seed=0)
+  part = sparse_fit.fit(problem, sparse, seed=0)
   assert part.with_teacher(cfg, problem).teacher is None
   assert not sparse.needs_teacher and SPARSE.needs_teacher
 
@@ -150,5 +233,8 @@ def test_factors_from_elsewhere_are_refused():
   cfg = dataclasses.replace(
       CONFIG, teacher=dataclasses.replace(TEACHER, source='published')
   )
-  with pytest.raises(errors.UserError, match='teacher_weight is 0.7, but'):
+  with pytest.raises(
+      errors.UserError,
+      match='teacher_weight is 0.7 and predicted_weight 0.0, but',
+  ):
     cfg.validate()

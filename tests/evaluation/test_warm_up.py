@@ -15,10 +15,10 @@ from dropoutnet_jax.evaluation import baselines
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import ridge_method
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.evaluation import warm_up
-from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import statistics
+from dropoutnet_jax.model import tower_inputs
 from dropoutnet_jax.model import towers
 from dropoutnet_jax.training import resident
 from tests import toy_tokens
@@ -267,7 +267,7 @@ def test_features_alone_learn_nothing_from_what_is_shown(problem):
 
 def test_sparse_part_of_users_with_other_histories(problem, scorer):
   settings = config.SparseConfig(enabled=True, history_size=20)
-  part = sparse_part.fit(problem, settings, seed=0)
+  part = sparse_fit.fit(problem, settings, seed=0)
   whole = dataclasses.replace(
       scorer, sparse=part, content=problem.item.sparse, tower_weight=0.5
   )

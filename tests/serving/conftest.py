@@ -22,7 +22,7 @@ import pytest
 from dropoutnet_jax import config
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.evaluation import sparse_file
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.serving import export
 from dropoutnet_jax.serving import export_check
 from dropoutnet_jax.serving import numpy_reload
@@ -234,7 +234,7 @@ def make_run(cfg: config.Config, workdir: str) -> None:
   ):
     patch.setattr(prepare.teacher, 'train', _random_factors)
     problem = prepare.prepare(cfg, None, workdir)
-  part = sparse_part.fit(problem, cfg.model.sparse, cfg.train.seed)
+  part = sparse_fit.fit(problem, cfg.model.sparse, cfg.train.seed)
   sparse_file.save(part, workdir)
   runtime = runtime_lib.build(cfg, problem, part, num_devices=1)
   state = runtime.fresh_state()

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a score is made of: sums that are exact, and what is missed if gone."""
 
+import copy
 import dataclasses
 
 import numpy as np
 import pytest
 import scipy.sparse
 
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.serving import explain as explain_lib
 from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import told_preference
@@ -23,9 +24,13 @@ def fixture_model(shop):
       length_power=0.5,
       landmarks=6,
       history_weight=0.4,
+      predicted_weight=0.2,
+      norm_power=0.4,
   )
-  part = sparse_part.fit(ranker.problem, settings, seed=0)
-  part = part.with_teacher(ranker.cfg, ranker.problem)
+  part = sparse_fit.fit(ranker.problem, settings, seed=0)
+  cfg = copy.deepcopy(ranker.cfg)
+  cfg.model.sparse = settings
+  part = part.with_teacher(cfg, ranker.problem)
   assert part.second is not None and part.second.width
   scorer = dataclasses.replace(ranker.scorer, sparse=part)
   return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
@@ -82,7 +87,10 @@ def test_tags_and_items_by_the_definition(shop, model):
   length = part.lengths.of(ranker.problem.item.sparse)
   found = model.explain({'user_id': 'n'}, 'i5', {'n': ['i3', 'i4']})
   profile = length[3] * content[3] + length[4] * content[4]
-  by_tag = profile * length[5] * content[5] / part.correction.divisor
+  of_fifth = ranker.problem.item.sparse[[5]]
+  scale = part.item_scale(of_fifth)[0]
+  assert scale != 1
+  by_tag = profile * scale * length[5] * content[5] / part.correction.divisor
   names = ranker.encoders['item'].sparse_names
   tags = dict(found.tags)
   for name, value, own in zip(names, by_tag, content[5]):
@@ -95,14 +103,15 @@ def test_tags_and_items_by_the_definition(shop, model):
   own, settings = factors[[3, 4]], ranker.cfg.teacher
   matrix = factors.T @ factors + settings.confidence * own.T @ own
   matrix += settings.regularization * np.eye(len(matrix))
-  shares = (1 + settings.confidence) * own @ np.linalg.solve(matrix, factors[5])
-  of_teacher = dict(zip([3, 4], part.teacher.weight * shares))
+  of_item = part.teacher_columns(np.array([5]), of_fifth, None)[0]
+  shares = (1 + settings.confidence) * own @ np.linalg.solve(matrix, of_item)
+  of_teacher = dict(zip([3, 4], shares))
   assert found.parts['teacher'] == pytest.approx(sum(of_teacher.values()))
   for share in found.history:
     other = int(share.item[1:])
     dot = length[other] * content[other] @ (length[5] * content[5])
     dot += (sign * dense[other]) @ dense[5]
-    value = dot / part.correction.divisor + of_teacher[other]
+    value = scale * dot / part.correction.divisor + of_teacher[other]
     assert share.value == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`python run.py export`: a folder that works without the package, or none."""
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from dropoutnet_jax import errors
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.serving import export
 from dropoutnet_jax.serving import export_check
 from dropoutnet_jax.serving import facade
@@ -51,7 +52,7 @@ def test_it_says_what_it_wrote(shop, exported):
       f'NumPy differ from the model by {largest:.1e} of the largest score at '
       'most.'
   )
-  assert lines[1].startswith('19 files, 0.2 MB, of the model after step 2.')
+  assert lines[1].startswith('20 files, 0.2 MB, of the model after step 2.')
   assert lines[2] == 'Written to out/'
   modes = {path.stat().st_mode for path in exported.iterdir()}
   assert len(modes) == 1, 'whoever reads one file reads all'
@@ -195,10 +196,16 @@ def test_other_preferences(shop, tmp_path, monkeypatch, preference):
 def test_a_second_kernel(shop, tmp_path, monkeypatch):
   """And lengths of items: all that a sparse part can have."""
   settings = dataclasses.replace(
-      shop.model.cfg.model.sparse, landmarks=6, length_power=0.5
+      shop.model.cfg.model.sparse,
+      landmarks=6,
+      length_power=0.5,
+      predicted_weight=0.2,
+      norm_power=0.4,
   )
-  part = sparse_part.fit(shop.model.problem, settings, seed=0)
-  part = part.with_teacher(shop.model.cfg, shop.model.problem)
+  part = sparse_fit.fit(shop.model.problem, settings, seed=0)
+  cfg = copy.deepcopy(shop.model.cfg)
+  cfg.model.sparse = settings
+  part = part.with_teacher(cfg, shop.model.problem)
   scorer = dataclasses.replace(shop.model.scorer, sparse=part)
   model = dataclasses.replace(shop.model, scorer=scorer)
   monkeypatch.setattr(recommender_lib, 'load', lambda workdir: model)
@@ -212,8 +219,10 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
   expected = facade.Recommender(model).embed_items(items, {'y': ['u3', 'u5']})
   size = np.abs(expected.dense).max()
   np.testing.assert_allclose(item.dense, expected.dense, atol=1e-5 * size)
-  columns = slice(-model.cfg.model.rank - 3, -model.cfg.model.rank)
-  assert not item.dense[0, columns].any() and item.dense[1, columns].any()
+  rank, width = cfg.model.rank, cfg.teacher.rank
+  columns = item.dense[:, -rank - width : -rank]
+  assert np.linalg.norm(columns[0]) == pytest.approx(0.2, rel=1e-5)
+  assert np.abs(columns[1] - columns[0]).max() > 0.01
 
 
 def _changes_a_tower(script, folder, more):

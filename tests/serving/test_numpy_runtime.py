@@ -13,6 +13,7 @@ from dropoutnet_jax import teacher
 from dropoutnet_jax.data import schema
 from dropoutnet_jax.data import statistics
 from dropoutnet_jax.model import statistics as model_statistics
+from dropoutnet_jax.serving import numpy_histories
 from dropoutnet_jax.serving import numpy_runtime
 
 
@@ -53,7 +54,7 @@ def test_statistics_of_told_rows(has_labels):
   names = ('mean', 'std', 'prior', 'rate_std', 'usual')
   about = {name: np.asarray(getattr(counts, name)).tolist() for name in names}
   about |= {'smoothing': 20.0, 'has_rates': has_labels}
-  found = numpy_runtime._counted(number, about)
+  found = numpy_histories.counted(number, about)
   assert found.shape == (4, 4 if has_labels else 2)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
@@ -66,7 +67,7 @@ def test_histories_are_folded_in_as_by_the_teacher():
   met = scipy.sparse.vstack([met, np.eye(1, 12, 3), np.zeros((1, 12))], 'csr')
   met = scipy.sparse.csr_array(met, dtype=np.float32)
   settings = config.TeacherConfig(confidence=7.0, regularization=0.5)
-  found = numpy_runtime._fold_in(factors.astype(np.float64), met, 7.0, 0.5)
+  found = numpy_histories.fold_in(factors.astype(np.float64), met, 7.0, 0.5)
   expected = teacher.fold_in(factors, met, settings)
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
   assert not found[5:].any()

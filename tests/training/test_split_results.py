@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dropoutnet_jax.evaluation import examples
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.evaluation import split_scores
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import results as results_lib
@@ -44,7 +44,10 @@ def test_whole_embeddings_are_evaluated_like_on_one_device(labelled):
     cfg.model.sparse.enabled = True
     cfg.model.sparse.history_weight = 0.5
     cfg.model.sparse.teacher_weight = 0.5
-    part = sparse_part.fit(problem, cfg.model.sparse, 0)
+    cfg.model.sparse.landmarks = 20
+    cfg.model.sparse.predicted_weight = 0.2
+    cfg.model.sparse.norm_power = 0.3
+    part = sparse_fit.fit(problem, cfg.model.sparse, 0)
     runtime = runtime_lib.build(cfg, problem, part, num_devices)
     state = runtime.fresh_state()
     results, per_user = results_lib.evaluate(

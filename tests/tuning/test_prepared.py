@@ -13,7 +13,7 @@ from dropoutnet_jax import unread
 from dropoutnet_jax.data import audit
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.data import schema
-from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import sparse_fit
 from dropoutnet_jax.training import label_signal
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import resident
@@ -41,7 +41,7 @@ def made(monkeypatch):
     return schema.Factors(*values, *present)
 
   monkeypatch.setattr(teacher, 'train', fake)
-  for module, name in ((prepare, 'prepare'), (sparse_part, 'fit')):
+  for module, name in ((prepare, 'prepare'), (sparse_fit, 'fit')):
     real = getattr(module, name)
 
     def counted(*given, real=real, name=name, **named):
