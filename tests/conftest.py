@@ -16,6 +16,7 @@ import threadpoolctl
 
 from tests import command_line
 from tests import compilation
+from tests import spared
 
 # Read with the first use of a device, here and in the processes that tests
 # start. Eight devices on few and busy cores may be late for a collective, and
@@ -74,6 +75,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
+def pytest_collection_finish() -> None:
+  """What is imported by now stays."""
+  spared.collect_rarely()
+
+
 @pytest.fixture(scope='module', autouse=True)
 def bounded_memory() -> Iterator[None]:
   """Forgets compiled programs between files when they are gigabytes."""
@@ -99,6 +105,20 @@ def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 def one_thread() -> Iterator[None]:
   """Of BLAS in each process: those of one per core would get in their way."""
   with threadpoolctl.threadpool_limits(1, 'blas'):
+    yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def no_pictures() -> Iterator[None]:
+  """In reports, but for tests that ask for `pictures`."""
+  with spared.draw_nothing():
+    yield
+
+
+@pytest.fixture(scope='module')
+def pictures() -> Iterator[None]:
+  """For all tests of a file: reports have pictures."""
+  with spared.draw():
     yield
 
 

@@ -11,6 +11,8 @@ from dropoutnet_jax.run_report import figures
 from dropoutnet_jax.run_report import html_page
 from dropoutnet_jax.run_report import markdown_page
 
+pytestmark = pytest.mark.usefixtures('pictures')
+
 CALIBRATION = {
     'step': 7,
     'scale': 1.25,

@@ -25,6 +25,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax import config_tree
 from dropoutnet_jax import space
 from tests import compilation
+from tests import spared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NUM_STEPS = 40
@@ -208,6 +209,8 @@ def _run(
       os.dup2(file.fileno(), descriptor)
   for name, value in settings.items():
     jax.config.update(name, value)
+  spared.collect_rarely()
+  spared.draw_nothing().__enter__()
   sys.argv = [script.name, *argv]
   try:
     runpy.run_path(str(script), run_name='__main__')

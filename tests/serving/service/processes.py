@@ -21,6 +21,8 @@ from typing import Any
 
 import jax
 
+from tests import spared
+
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 _PATIENCE = 120.0  # seconds for anything that a process is waited for
 
@@ -99,6 +101,7 @@ def _serve(argv: Sequence[str], log: str) -> None:
       os.dup2(file.fileno(), descriptor)
   jax.config.update('jax_platforms', 'cpu')
   jax.config.update('jax_disable_most_optimizations', True)
+  spared.collect_rarely()
   sys.argv = ['run.py', *argv]
   # Not what the tests inherited: shells start jobs with it ignored.
   signal.signal(signal.SIGINT, signal.default_int_handler)
