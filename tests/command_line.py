@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 from tests import compilation
+from tests import spared
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Factors from files: nothing has to be compiled before the first step.
@@ -99,8 +100,13 @@ def load() -> Any:
   return module
 
 
-def call(*arguments: str, compile_cache: str = '') -> Ended:
-  """Runs `python run.py ARGUMENTS`; exceptions that it lets out come out."""
+def call(
+    *arguments: str, compile_cache: str = '', all_devices: bool = False
+) -> Ended:
+  """Runs `python run.py ARGUMENTS`; exceptions that it lets out come out.
+
+  On one device, unless it is to take all of them, as outside of the tests.
+  """
   argv = ['run.py', f'--compile_cache={compile_cache}', *arguments]
   known, argv_before = set(flags.FLAGS), sys.argv
   verbosity, bytecode = logging.get_verbosity(), sys.dont_write_bytecode
@@ -110,6 +116,7 @@ def call(*arguments: str, compile_cache: str = '') -> Ended:
   try:
     with (
         compilation.quick_compilation(),
+        contextlib.nullcontext() if all_devices else spared.one_device(),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),

@@ -123,6 +123,13 @@ def pictures() -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
+def one_device() -> Iterator[None]:
+  """For all tests of a file: runs take one device of eight."""
+  with spared.one_device():
+    yield
+
+
+@pytest.fixture(scope='module')
 def quick_compilation() -> Iterator[None]:
   """For all tests of a file."""
   with compilation.quick_compilation():

@@ -22,6 +22,7 @@ import pytest
 from dropoutnet_jax import commands
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax import parallel
 from dropoutnet_jax.data import files
 from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import prepare
@@ -74,6 +75,30 @@ def test_a_finished_run_is_evaluated_again(finished, command):
   for name in ('results.json', *(n for n in before if n.startswith('report/'))):
     assert before.pop(name) and after.pop(name)
   assert after == before
+
+
+def test_a_run_takes_all_devices(finished, monkeypatch):
+  """To the same end as one of them, which other tests here take."""
+  sizes, make_mesh = [], parallel.make_mesh
+
+  def make_and_tell(*given, **more):
+    mesh = make_mesh(*given, **more)
+    sizes.append(mesh.size)
+    return mesh
+
+  monkeypatch.setattr(parallel, 'make_mesh', make_and_tell)
+  ended = command_line.call(
+      '--config=tiny.py', '--workdir=wide', all_devices=True
+  )
+  assert (ended.status, ended.err) == (0, '')
+  assert set(sizes) == {8}
+  found, alone = _results(finished.parent / 'wide'), _results(finished)
+  assert found['splits'].keys() == alone['splits'].keys()
+  for name, split in alone['splits'].items():
+    expected = split['methods']['model']
+    assert found['splits'][name]['methods']['model'] == pytest.approx(
+        expected, rel=1e-4, abs=1e-5
+    )
 
 
 def test_an_evaluation_keeps_how_sure_scores_are(finished):

@@ -29,7 +29,9 @@ from dropoutnet_jax.run_report import markdown_page
 from dropoutnet_jax.run_report import pages
 from tests import tiny_run
 
-pytestmark = pytest.mark.usefixtures('quick_compilation', 'pictures')
+pytestmark = pytest.mark.usefixtures(
+    'quick_compilation', 'one_device', 'pictures'
+)
 
 _HOSTILE = '<script>alert("1")</script> & `x` | *y* \x00\x1b[31m\n# z'
 _VOID = {'meta', 'br', 'hr', 'img', 'input', 'link'}

@@ -23,7 +23,7 @@ from dropoutnet_jax.training import loop
 from dropoutnet_jax.training import run_folder
 from tests import tiny_run
 
-pytestmark = pytest.mark.usefixtures('quick_compilation')
+pytestmark = pytest.mark.usefixtures('quick_compilation', 'one_device')
 
 
 def _sweep(**changes):

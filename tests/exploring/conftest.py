@@ -11,6 +11,7 @@ import pytest
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
 from tests import compilation
+from tests import spared
 from tests import tiny_run
 
 
@@ -20,7 +21,7 @@ def fixture_validated():
   cfg = tiny_run.changed(
       data={'cold_item_share': 0.3}, dropout={'user_transform_rate': 0.0}
   )
-  with compilation.quick_compilation():
+  with compilation.quick_compilation(), spared.one_device():
     problem = prepare.prepare(cfg, None, None)
     runtime = runtime_lib.build(cfg, problem, num_devices=1)
     state = runtime.fresh_state()

@@ -15,6 +15,7 @@ from dropoutnet_jax.data import schema
 from dropoutnet_jax.training import prepare
 from dropoutnet_jax.training import runtime as runtime_lib
 from tests import compilation
+from tests import spared
 from tests import tiny_run
 
 
@@ -28,7 +29,8 @@ def quick_compilation() -> Iterator[None]:
 @pytest.fixture(scope='session')
 def problem() -> problem_lib.Problem:
   """What every tiny run prepares."""
-  return prepare.prepare(tiny_run.get_config(), None, None)
+  with spared.one_device():
+    return prepare.prepare(tiny_run.get_config(), None, None)
 
 
 @pytest.fixture(scope='session')

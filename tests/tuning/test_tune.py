@@ -20,7 +20,7 @@ from dropoutnet_jax.tuning import tune
 from tests import tiny_run
 
 pytest.importorskip('optuna')
-pytestmark = pytest.mark.usefixtures('quick_compilation')
+pytestmark = pytest.mark.usefixtures('quick_compilation', 'one_device')
 
 _TINY = tiny_run.__file__
 # Beside those of the tiny run: few checkpoints, and little to evaluate.
