@@ -30,6 +30,7 @@ os.environ['XLA_FLAGS'] = ' '.join(
         '--xla_cpu_use_fusion_emitters=false',
     ]
 )
+gc.disable()  # until all is imported; see pytest_collection_finish
 jax.config.update('jax_platforms', 'cpu')
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -77,6 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
   """What is imported by now stays."""
+  gc.enable()
   spared.collect_rarely()
 
 
