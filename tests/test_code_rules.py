@@ -95,6 +95,7 @@ DEVICE_NAMES = {
     'sharding',
 }
 MAX_LINES = 400
+_IMPORTS = (ast.Import, ast.ImportFrom)
 
 
 def _python_files(pattern: str) -> list[pathlib.Path]:
@@ -257,6 +258,20 @@ def test_no_other_framework():
   for path in (*PACKAGE_FILES, pathlib.Path('run.py')):
     roots = {name.split('.')[0] for name in _read(path).imports}
     assert not roots & others, path
+
+
+def test_what_is_slow_to_import_is_imported_where_it_is_used():
+  """Each costs every start of a command half a second to three."""
+  slow = {'sklearn', 'optuna', 'grain', 'tensorboardX', 'faiss', 'fastapi'}
+  used = set()
+  for path in PACKAGE_FILES:
+    used |= slow & {name.split('.')[0] for name in _read(path).imports}
+    if path.parts[1:3] == ('serving', 'service'):  # which is slow to start
+      continue
+    of_start = [x for x in _tree(path).body if isinstance(x, _IMPORTS)]
+    names = _imports(ast.Module(of_start, []))
+    assert not slow & {name.split('.')[0] for name in names}, path
+  assert used == slow
 
 
 def test_one_file_of_the_benchmarks_each_imports_what_is_compared_with():

@@ -13,7 +13,6 @@ import functools
 
 import numpy as np
 import scipy.sparse
-from sklearn.utils import extmath
 import threadpoolctl
 
 from dropoutnet_jax import config
@@ -266,6 +265,8 @@ def _reduce(
         f'column {encoder.column!r} has {len(shared):,} {noun}s that occur in '
         f'two or more of the {rows.shape[0]:,} training rows.'
     )
+  from sklearn.utils import extmath  # costs every start some seconds
+
   # One thread: the same bits on any number of cores, and faster on few shared
   # ones, where the threads of BLAS wait for each other.
   with threadpoolctl.threadpool_limits(1):

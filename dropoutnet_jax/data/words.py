@@ -12,7 +12,6 @@ import unicodedata
 
 import numpy as np
 import scipy.sparse
-from sklearn.feature_extraction import text as sklearn_text
 
 from dropoutnet_jax.data import schema
 
@@ -30,6 +29,9 @@ def count_words(texts: Sequence[Sequence[str]]) -> schema.Tags:
   if not any(texts):  # which the library takes for a mistake
     empty = scipy.sparse.csr_array((len(texts), 0), dtype=np.float32)
     return schema.Tags(empty, np.zeros(0, object))
+  # Costs a start some seconds, and most runs read no texts.
+  from sklearn.feature_extraction import text as sklearn_text
+
   # The texts are lists of words already.
   counter = sklearn_text.CountVectorizer(analyzer=list, dtype=np.float32)
   matrix = scipy.sparse.csr_array(counter.fit_transform(texts))

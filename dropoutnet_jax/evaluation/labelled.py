@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import special
-from sklearn import metrics as sklearn_metrics
 
 
 class GroupedAuc(NamedTuple):
@@ -50,6 +49,8 @@ def auc(
   score, label, weight = _checked(score, label, weight)
   if label.all() or not label.any():
     return None
+  from sklearn import metrics as sklearn_metrics  # costs a start some seconds
+
   area = sklearn_metrics.roc_auc_score(label, score, sample_weight=weight)
   return float(area)
 
@@ -229,6 +230,8 @@ def precision_recall(
   if not 0.0 <= threshold <= 1.0:
     raise ValueError(f'threshold must be in [0, 1]: {threshold}')
   score, label, weight = _checked(score, label, weight)
+  from sklearn import metrics as sklearn_metrics  # likewise
+
   predicted = special.expit(score) >= threshold
   given = {'sample_weight': weight, 'zero_division': np.nan}
   precision = recall = None
