@@ -38,7 +38,7 @@ def get_config() -> config.Config:
   cfg = runpy.run_path(_END_TO_END)['get_config']()
   cfg.name = 'citeulike_a_full'
   feature = config.Feature
-  cfg.features.item[0].rank = cfg.model.rank = 440
+  cfg.features.item[0].rank = cfg.model.rank = 340
   cfg.features.item += [
       feature(column='tags', pieces='words'),
       feature(column='tags', pieces='characters', min_rows=2),
@@ -47,13 +47,16 @@ def get_config() -> config.Config:
   cfg.model.sparse = config.SparseConfig(
       enabled=True,
       regularization=1.4,
-      history_weight=1.0,
+      history_weight=2.0,
+      teacher_weight=0.8,
       correction_rank=800,
       length_power=0.15,
       landmarks=5000,
-      second_width=800,
+      second_width=700,
       second_weight=0.5,
       factor_regularization=1.5,
-      tower_weight=0.2,
+      predicted_weight=0.15,
+      norm_power=0.25,
+      tower_weight=0.15,
   )
   return cfg

@@ -28,12 +28,14 @@ def get_config() -> config.Config:
   cfg.data = make('citeulike_t_end_to_end.py').data
   feature = config.Feature
   cfg.features.item = [
-      feature(column='words', counts='log', idf='idf', rank=440, sparse=False),
+      feature(column='words', counts='log', idf='idf', rank=340, sparse=False),
       feature(column='words', counts='log'),
   ]
   # Chosen on held-out training papers (data.validation='keep_out').
   cfg.model.sparse.regularization = 10.0
   cfg.model.sparse.factor_regularization = 10.0
-  cfg.model.sparse.tower_weight = 0.08
+  cfg.model.sparse.teacher_weight = 0.3
+  cfg.model.sparse.predicted_weight = 0.08
+  cfg.model.sparse.tower_weight = 0.04
   cfg.evaluation.ridge_lambdas = (10.0,)
   return cfg

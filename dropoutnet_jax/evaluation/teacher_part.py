@@ -3,13 +3,13 @@
 
 Dense columns of the embeddings, whose dot product is that of the teacher's
 factors, times a weight. What training knew has its own factors; a row of which
-likes are told later is folded in, one exact half-step of ALS; and of what
-nobody likes yet they are zero.
+likes are told later is folded in, one exact half-step of ALS; and a user
+without likes has none.
 
-To an item's factors come those that its content predicts, made of norm 1, times
-another weight. Histories as the teacher smooths them reach deeper than those of
-the sparse part; the norm says how popular an item like this is, and how sure
-the prediction, which both are in the ridge already.
+An item that nobody likes yet has in their place those that its content
+predicts, of norm 1, times another weight: histories as the teacher smooths them
+reach deeper than those of the sparse part, and the norm says what is in the
+ridge already. As soon as there are likes these are better alone.
 """
 
 import dataclasses
@@ -67,7 +67,8 @@ class TeacherPart:
     if predicted is not None:
       norm = np.linalg.norm(predicted, axis=1, keepdims=True)
       unit = predicted / np.where(norm > 0, norm, 1)
-      found += np.float32(self.predicted_weight) * unit
+      instead = np.float32(self.predicted_weight) * unit
+      found = np.where(found.any(axis=1, keepdims=True), found, instead)
     return found
 
   def with_users(

@@ -140,7 +140,7 @@ def test_the_warm_up_curve_of_items_sees_it(problem):
 
 
 def test_predicted_factors_count_by_their_direction(problem):
-  """Of both kernels' ridge, and beside those of likes."""
+  """Of both kernels' ridge, where there are no likes."""
   settings = dataclasses.replace(
       SPARSE,
       landmarks=30,
@@ -171,11 +171,19 @@ def test_predicted_factors_count_by_their_direction(problem):
   moments = train.T @ problem.factors.item[:30]
   predicted = dense @ np.linalg.solve(gram, moments)
   predicted /= np.linalg.norm(predicted, axis=1, keepdims=True)
-  of_items = WEIGHT * problem.factors.item + 0.4 * predicted
+  of_items = WEIGHT * problem.factors.item + 0.0
+  of_items[30:] = 0.4 * predicted[30:]
   expected = problem.factors.user @ of_items.T
   gap = _scores(whole, problem) - _scores(bare, problem)
   np.testing.assert_allclose(gap, expected, rtol=1e-2, atol=2e-3)
-  assert abs(gap[:24, 30:]).max() > 0.1  # of new items too
+  assert abs(gap[:24, 30:]).max() > 0.1
+  likes = scipy.sparse.lil_array((40, 30), dtype=np.float32)
+  likes[31, [0, 7]] = 1
+  likes = likes.tocsr()
+  told, plain = _scores(whole, problem, likes=likes), _scores(bare, problem)
+  factors = _solved(likes[[31]], problem.factors.user)[0]
+  expected[:, 31] = WEIGHT * problem.factors.user @ factors
+  np.testing.assert_allclose(told - plain, expected, rtol=1e-2, atol=2e-3)
 
 
 def test_large_predictions_make_scores_of_content_smaller(problem):

@@ -222,7 +222,7 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
   rank, width = cfg.model.rank, cfg.teacher.rank
   columns = item.dense[:, -rank - width : -rank]
   assert np.linalg.norm(columns[0]) == pytest.approx(0.2, rel=1e-5)
-  assert np.abs(columns[1] - columns[0]).max() > 0.01
+  assert np.abs(columns[1] - columns[0]).max() > 0.05
 
 
 def _changes_a_tower(script, folder, more):
