@@ -47,8 +47,8 @@ class SparseConfig:
   second_width: int = 800  # features that are kept of it: dense columns
   second_weight: float = 0.5  # of that kernel beside the content's
   factor_regularization: float = 2.0  # lambda of the predictions
-  # Of the teacher's dot product with what both kernels predict of the factors
-  # of an item without likes, of norm 1.
+  # Of the teacher's dot product with what both kernels predict of an item's
+  # factors, of norm 1; less with each like.
   predicted_weight: float = 0.0
   # Items of which content predicts large factors, as those that are like many
   # others, have smaller scores of content, by this power of the norm.

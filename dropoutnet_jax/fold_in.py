@@ -14,6 +14,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import teacher
+from dropoutnet_jax.data import blocks
 
 _MOST = 512  # rows for which the host is the faster way
 
@@ -34,8 +35,10 @@ class FoldIn:
 
   def __call__(self, likes: scipy.sparse.csr_array) -> np.ndarray:
     """Factors float32 [C, P] of rows with likes [C, M]; zero without any."""
-    if likes.shape[0] > _MOST:
-      return teacher.fold_in(self.factors, likes, self.settings)
+    count = likes.shape[0]
+    if count > _MOST:  # filled up to one of few sizes: each is compiled for
+      padded = blocks.with_empty_rows(likes, 1 << (count - 1).bit_length())
+      return teacher.fold_in(self.factors, padded, self.settings)[:count]
     found = np.zeros((likes.shape[0], len(self.gram)), np.float32)
     for row, (start, stop) in enumerate(zip(likes.indptr, likes.indptr[1:])):
       if start != stop:

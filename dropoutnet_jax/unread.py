@@ -29,12 +29,9 @@ class Reader(NamedTuple):
   reads: Callable[[config_lib.Config], bool]
 
 
-_SECOND_KERNEL = (
-    'second_width',
-    'second_weight',
-    'factor_regularization',
-    'predicted_weight',
-    'norm_power',
+_SECOND_KERNEL = tuple(
+    'second_width second_weight factor_regularization predicted_weight '
+    'norm_power'.split()
 )
 _SPARSE = tuple(
     field.name
@@ -46,6 +43,10 @@ _Test = Callable[[config_lib.Config], bool]
 
 def _pairing(*names: str) -> _Test:
   return lambda cfg: cfg.objective.pairing in names
+
+
+def _has_preference(cfg: config_lib.Config) -> bool:
+  return cfg.features.preference != 'none'
 
 
 def _term(*names: str) -> _Test:
@@ -174,9 +175,14 @@ READERS = (
         lambda cfg: cfg.features.has_embeddings,
     ),
     Reader(
-        ('features.history_smoothing', 'model.preference_scaling'),
+        ('model.preference_scaling',),
         "features.preference 'factors' or 'history'",
-        lambda cfg: cfg.features.preference != 'none',
+        _has_preference,
+    ),
+    Reader(
+        ('features.history_smoothing',),
+        "features.preference 'factors' or 'history'",
+        lambda cfg: _has_preference(cfg) or cfg.model.sparse.has_teacher,
     ),
     Reader(
         _in('model.sparse', *_SPARSE),

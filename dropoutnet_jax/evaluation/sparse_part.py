@@ -16,9 +16,9 @@ that of `second_kernel.py`, and the teacher's, where it has a weight, that of
 `teacher_part.py`. The history counts as preference: a user without one has an
 empty sparse part, and the towers alone speak for her.
 
-With `norm_power` all but the last two is divided by a power of the norm of the
-factors that content predicts of the item: a ridge has higher scores for whom
-it knows more of, and the best of many such scores are too high.
+With `norm_power` what the ridge says, the quotient above, is divided by a power
+of the norm of the factors that content predicts of the item: its scores are
+higher for what it knows more of, and the best of many such are too high.
 
 Content has rows of norm 1, times (entries / their mean)^length_power: what many
 tags describe is known better and liked more (after pivoted length
@@ -89,23 +89,21 @@ class SparsePart:
       return np.ones(content.shape[0], np.float32)
     return self.second.norm(content) ** np.float32(-self.norm_power)
 
+  def liked(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array | None
+  ) -> teacher_part.Liked | None:
+    """As `teacher_part.TeacherPart.liked`; None without a teacher."""
+    return None if self.teacher is None else self.teacher.liked(rows, likes)
+
   def teacher_columns(
-      self,
-      rows: np.ndarray,
-      content: scipy.sparse.csr_array,
-      likes: scipy.sparse.csr_array | None,
+      self, content: scipy.sparse.csr_array, liked: teacher_part.Liked
   ) -> np.ndarray:
-    """Of items [J] as in `embed_items`: float32 [J, P]."""
-    if self.teacher is None:
-      return np.zeros((len(rows), 0), np.float32)
+    """The teacher's columns of items [J]: float32 [J, P]."""
+    assert self.teacher is not None
     predicted = None
     if self.predictor is not None:
-      content, second = self._features(content)
-      size = content.shape[1]
-      predicted = content @ self.predictor[:size]
-      if second is not None:
-        predicted += second @ self.predictor[size:]
-    return self.teacher.item_columns(rows, likes, predicted)
+      predicted = _times(*self._features(content), self.predictor)
+    return self.teacher.item_columns(liked, predicted)
 
   def _features(
       self, content: scipy.sparse.csr_array
@@ -170,7 +168,7 @@ class SparsePart:
       rows: np.ndarray,
       content: scipy.sparse.csr_array,
       tower: np.ndarray,
-      likes: scipy.sparse.csr_array | None = None,
+      liked: teacher_part.Liked | None = None,
   ) -> embeddings.Embedding:
     """Joins any items, old or new, with the tower's output [J, R].
 
@@ -178,9 +176,9 @@ class SparsePart:
       rows: int [J]; -1 for new items.
       content: csr_array float32 [J, T].
       tower: float32 [J, R].
-      likes: as of `teacher_part.TeacherPart.item_columns`.
+      liked: what likes say of them; None for those of training.
     """
-    dense, sparse = self.item_rows(rows, content, likes)
+    dense, sparse = self.item_rows(rows, content, liked)
     return embeddings.Embedding(
         jnp.asarray(np.hstack([dense, tower])), embeddings.sparse_rows(sparse)
     )
@@ -189,7 +187,7 @@ class SparsePart:
       self,
       rows: np.ndarray,
       content: scipy.sparse.csr_array,
-      likes: scipy.sparse.csr_array | None = None,
+      liked: teacher_part.Liked | None = None,
   ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
     """What items [J] have beside the tower's output, as `user_rows`."""
     length, scale = self.lengths.of(content), self.item_scale(content)
@@ -204,8 +202,10 @@ class SparsePart:
       )
       sparse = scipy.sparse.hstack([sparse, own], format='csr')
     dense = scale[:, None] * self.item_dense(content)
-    likes_say = self.teacher_columns(rows, content, likes)
-    return np.hstack([dense, likes_say]), sparse
+    if self.teacher is not None:
+      liked = liked or self.teacher.liked(rows)
+      dense = np.hstack([dense, self.teacher_columns(content, liked)])
+    return dense, sparse
 
   def with_histories(
       self,
@@ -292,11 +292,20 @@ def item_dense(
     second: float32 [J, F], or None for F = 0.
     weights: float32 [T + F, k].
   """
+  dense = _times(content, second, weights)
+  return dense if second is None else np.hstack([second, dense])
+
+
+def _times(
+    content: scipy.sparse.csr_array,
+    second: np.ndarray | None,
+    weights: np.ndarray,
+) -> np.ndarray:
+  """Sparse content [J, T] and features [J, F] times weights [T + F, k]."""
   if second is None:
-    return woodbury.item_dense(content, weights)
+    return content @ weights
   size = content.shape[1]
-  dense = woodbury.item_dense(content, weights[:size]) + second @ weights[size:]
-  return np.hstack([second, dense])
+  return content @ weights[:size] + second @ weights[size:]
 
 
 def _user_dense(

@@ -9,10 +9,13 @@ without likes has none.
 An item that nobody likes yet has in their place those that its content
 predicts, of norm 1, times another weight: histories as the teacher smooths them
 reach deeper than those of the sparse part, and the norm says what is in the
-ridge already. As soon as there are likes these are better alone.
+ridge already. With n likes they count s / (s + n) of that, s being
+`features.history_smoothing`: many likes are better alone, but a first one
+should cost an item nothing.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -22,6 +25,18 @@ from dropoutnet_jax import fold_in
 from dropoutnet_jax.data import problem as problem_lib
 
 
+class Liked(NamedTuple):
+  """What likes say of J items.
+
+  Attributes:
+    factors: float32 [J, P]; zero without likes.
+    number: [J], of likes.
+  """
+
+  factors: np.ndarray
+  number: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TeacherPart:
   """Factors of all rows, and how those of others are made.
@@ -29,16 +44,20 @@ class TeacherPart:
   Attributes:
     weight: of factors of likes.
     predicted_weight: of predicted ones.
+    smoothing: likes that count as much as a prediction.
     user: float32 [U, P].
     item: float32 [I, P].
+    number: [I], likes of the items.
     fold_users: from items that they like.
     fold_items: from users who like them.
   """
 
   weight: float
   predicted_weight: float
+  smoothing: float
   user: np.ndarray
   item: np.ndarray
+  number: np.ndarray
   fold_users: fold_in.FoldIn
   fold_items: fold_in.FoldIn
 
@@ -46,29 +65,39 @@ class TeacherPart:
     """Of users [C]: float32 [C, P]; zero for -1."""
     return _take(self.user, rows)
 
-  def item_columns(
-      self,
-      rows: np.ndarray,
-      likes: scipy.sparse.csr_array | None,
-      predicted: np.ndarray | None,
-  ) -> np.ndarray:
-    """Of items [J], with the weights: float32 [J, P].
+  def liked(
+      self, rows: np.ndarray, likes: scipy.sparse.csr_array | None = None
+  ) -> Liked:
+    """Factors of items [J].
 
     Args:
       rows: int [J]; -1 for new items.
       likes: csr_array float32 [J, U], all that is known of those that have more
         likes than training knew, and nothing of the others; or None.
+    """
+    factors = _take(self.item, rows)
+    number = np.where(rows >= 0, self.number[rows], 0)
+    if likes is not None:
+      factors = _folded(factors, likes, self.fold_items)
+      told = np.diff(likes.indptr)
+      number = np.where(told > 0, told, number)
+    return Liked(factors, number)
+
+  def item_columns(
+      self, liked: Liked, predicted: np.ndarray | None
+  ) -> np.ndarray:
+    """Of items [J], with the weights: float32 [J, P].
+
+    Args:
+      liked: what likes say.
       predicted: float32 [J, P], factors by content; or None.
     """
-    found = _take(self.item, rows)
-    if likes is not None:
-      found = _folded(found, likes, self.fold_items)
-    found *= np.float32(self.weight)
+    found = np.float32(self.weight) * liked.factors
     if predicted is not None:
-      norm = np.linalg.norm(predicted, axis=1, keepdims=True)
-      unit = predicted / np.where(norm > 0, norm, 1)
-      instead = np.float32(self.predicted_weight) * unit
-      found = np.where(found.any(axis=1, keepdims=True), found, instead)
+      norm = np.linalg.norm(predicted, axis=1)
+      unit = predicted / np.where(norm > 0, norm, 1)[:, None]
+      share = left(liked.number, self.smoothing) * self.predicted_weight
+      found += share.astype(np.float32)[:, None] * unit
     return found
 
   def with_users(
@@ -83,9 +112,9 @@ class TeacherPart:
       self, rows: np.ndarray, likes: scipy.sparse.csr_array
   ) -> 'TeacherPart':
     """The same with other factors of items [C]: those of their likes [C, U]."""
-    item = self.item.copy()
-    item[rows] = self.fold_items(likes)
-    return dataclasses.replace(self, item=item)
+    item, number = self.item.copy(), self.number.copy()
+    item[rows], number[rows] = self.fold_items(likes), np.diff(likes.indptr)
+    return dataclasses.replace(self, item=item, number=number)
 
   def select(self, rows: np.ndarray) -> 'TeacherPart':
     """Of users [C] alone; a row of -1 is one without likes."""
@@ -111,11 +140,18 @@ def make(
   return TeacherPart(
       sparse.teacher_weight,
       sparse.predicted_weight,
+      cfg.features.history_smoothing,
       user,
       item,
+      problem.like_counts()[1],
       fold_in.make(item, settings),
       fold_in.make(user, settings),
   )
+
+
+def left(number: np.ndarray, smoothing: float) -> np.ndarray:
+  """Shares [J] of predictions that so many likes [J] leave."""
+  return np.where(number > 0, smoothing / np.maximum(smoothing + number, 1), 1)
 
 
 def _take(factors: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -202,8 +202,9 @@ def evaluate(
     noise.
     'model' sees the mean of the shown partners' factors (the transform) and
     'model, folded in' the teacher's fold-in of them, both smoothed; 'teacher'
-    is the fold-in. Features of a cold row stay unknown; where preference is
-    made of them alone, its towers learn nothing from what is shown.
+    is the fold-in, which the teacher of a sparse part has in both. Features of
+    a cold row stay unknown; where preference is made of them alone, its towers
+    learn nothing from what is shown.
   """
   return {
       side: _curve(of_model, cfg, baselines) if of_model else {}

@@ -10,7 +10,7 @@ deviations are taken times a scale, which `calibration` fits to held-out items.
 With a sparse part entries of the items' sparse content are masked like dense
 ones, and single items of the users' histories like interactions: what is kept
 of a history is divided by the share that is kept. The correction follows, on
-both sides. The teacher's columns are not masked.
+both sides, and so do factors that content predicts; those of likes stay.
 """
 
 from collections.abc import Callable
@@ -29,6 +29,7 @@ from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import tables as tables_lib
 from dropoutnet_jax.evaluation import model_scores
 from dropoutnet_jax.evaluation import sparse_part
+from dropoutnet_jax.evaluation import teacher_part
 from dropoutnet_jax.exploring import masks
 from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.model import input_dropout
@@ -65,7 +66,7 @@ class Items(NamedTuple):
     met: int [J], interactions of each.
     row: int [J], their rows in the run; -1 for new ones.
     sparse: csr_array float32 [J, T], their sparse content.
-    likes: as of `teacher_part.TeacherPart.item_columns`.
+    likes: as of `teacher_part.TeacherPart.liked`.
   """
 
   table: tables_lib.SideTable
@@ -135,12 +136,13 @@ class Uncertainty:
     keys = jax.random.split(jax.random.key(seed), 2)
     user = self._embed('user', users.table, users.met, keys[0], num_passes)
     item = self._embed('item', items.table, items.met, keys[1], num_passes)
+    liked = self._liked(items, item.shape[1])
     found = np.empty((num_passes, *pool.shape), np.float32)
     for number in range(num_passes):
       rng = np.random.default_rng([seed, number])
       scores = _score(
           self._join_users(users, user[number], rng),
-          self._join_items(items, item[number], rng),
+          self._join_items(items, liked, item[number], rng),
       )
       scores = np.asarray(scores)[: len(pool)]
       found[number] = np.take_along_axis(scores, pool, axis=1)
@@ -214,8 +216,22 @@ class Uncertainty:
     assert part is not None and content is not None
     return part.item_dense(content)
 
+  def _liked(self, items: Items, size: int) -> teacher_part.Liked | None:
+    """The same in all passes, of all rows of one of few sizes."""
+    part, likes = self._scorer.sparse, items.likes
+    if part is None:
+      return None
+    if likes is not None:
+      likes = blocks.with_empty_rows(likes, size)
+    row = np.append(items.row, np.full(size - len(items.row), -1))
+    return part.liked(row, likes)
+
   def _join_items(
-      self, items: Items, tower: np.ndarray, rng: np.random.Generator
+      self,
+      items: Items,
+      liked: teacher_part.Liked | None,
+      tower: np.ndarray,
+      rng: np.random.Generator,
   ) -> embeddings.Embedding:
     part = self._scorer.sparse
     if part is None:
@@ -224,10 +240,7 @@ class Uncertainty:
     masked = masks.sparse_content(rng, items.sparse, items.met)
     masked.resize((len(tower), masked.shape[1]))
     row = np.append(items.row, np.full(missing, -1))
-    likes = items.likes
-    if likes is not None:
-      likes = blocks.with_empty_rows(likes, len(tower))
-    return part.embed_items(row, masked, tower, likes)
+    return part.embed_items(row, masked, tower, liked)
 
 
 def make_embed(

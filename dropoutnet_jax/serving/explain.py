@@ -126,7 +126,8 @@ def explain(
       parts['itself'] = found.itself
     shares = dict(found.history)
     if part.teacher is not None:
-      of_item = part.teacher_columns(row, known.sparse, known.whole)[0]
+      liked = part.teacher.liked(row, known.whole)
+      of_item = part.teacher_columns(known.sparse, liked)[0]
       parts['teacher'] = float(part.teacher.user_columns(_ALONE)[0] @ of_item)
       for n, value in _teacher_shares(part.teacher, met, of_item):
         shares[n] = shares.get(n, 0.0) + value

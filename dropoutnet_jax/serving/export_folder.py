@@ -221,6 +221,7 @@ def describe(
     teacher = part.teacher and {
         'weight': part.teacher.weight,
         'predicted_weight': part.teacher.predicted_weight,
+        'smoothing': part.teacher.smoothing,
         'fold_in': fold_in,
     }
     sparse = {

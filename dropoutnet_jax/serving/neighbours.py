@@ -7,8 +7,9 @@ with their number. Exact: every row is looked at.
 Two items are as alike as the cosine of what scores are made of: the towers'
 output and the sparse content, weighted as in the score, the content by the
 share of the divisor. The correction is left out: it says what all content has
-in common. Two users likewise; the sparse part of theirs is that of their
-histories. Without a sparse part this is the cosine of the towers' outputs.
+in common; and so are the second kernel and the teacher. Two users likewise; the
+sparse part of theirs is that of their histories. Without a sparse part this is
+the cosine of the towers' outputs.
 """
 
 from collections.abc import Callable, Iterator

@@ -18,6 +18,8 @@ def fold_in(
     factors: np.ndarray, met: Any, confidence: float, regularization: float
 ) -> np.ndarray:
   """One half-step of implicit ALS for histories [N, M] of 1s: [N, P]."""
+  if not met.nnz:
+    return np.zeros((met.shape[0], factors.shape[1]))
   gram = factors.T @ factors + regularization * np.eye(factors.shape[1])
   value = np.zeros((met.shape[0], factors.shape[1]))
   for row in range(met.shape[0]):

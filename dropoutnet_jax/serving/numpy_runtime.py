@@ -194,15 +194,16 @@ class Model:
     return [fold_in(factors, met, **about['fold_in'])]
 
   def _liked(self, content: Any, met: Any) -> list[np.ndarray]:
-    """Of items: factors of likes [N, U], else those that content predicts."""
+    """Of items: factors of likes [N, U], and those that content predicts."""
     found, about = self._factors('item', met), self.manifest['sparse']
     found = [about['teacher']['weight'] * x for x in found]
     if 'predictor' in self._arrays:
       predicted = self._times(content, self._arrays['predictor'])
-      instead = _beside('numpy_towers').unit(predicted)
-      instead = about['teacher']['predicted_weight'] * instead
-      is_liked = found[0].any(axis=1, keepdims=True)
-      found[0] = np.where(is_liked, found[0], instead)
+      unit = _beside('numpy_towers').unit(predicted)
+      smoothing, number = about['teacher']['smoothing'], np.diff(met.indptr)
+      share = smoothing / np.maximum(smoothing + number, 1)
+      share = np.where(number > 0, share, 1)[:, None]
+      found[0] = found[0] + about['teacher']['predicted_weight'] * share * unit
     return found
 
   def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:

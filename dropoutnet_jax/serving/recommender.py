@@ -142,7 +142,8 @@ class Ranker:
     likes = known.whole
     if likes is not None:
       likes = blocks.with_empty_rows(likes, num_rows)
-    return self.scorer.sparse.embed_items(rows, sparse, tower, likes)
+    liked = self.scorer.sparse.liked(rows, likes)
+    return self.scorer.sparse.embed_items(rows, sparse, tower, liked)
 
   def embed_users(self, users: rows_lib.Rows) -> embeddings.Embedding:
     """Embeddings of users, new ones and histories included."""

@@ -93,7 +93,10 @@ class Prepared:
     def make(folder: str) -> None:
       sparse_file.save(sparse_fit.fit(problem, settings, seed), folder)
 
-    key = _digest([of, dataclasses.asdict(settings), seed])
+    read = dataclasses.asdict(settings)
+    for name in ('tower_weight', 'teacher_weight'):  # of what is beside it
+      del read[name]
+    key = _digest([of, read, seed])
     return self._once(f'sparse-{key}', make)
 
   def _teacher(

@@ -12,6 +12,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_fit
+from dropoutnet_jax.evaluation import teacher_part
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
@@ -38,7 +39,8 @@ def _scores(part, problem, item_rows=ITEMS, likes=None, users=USERS):
   content = problem.item.sparse
   zero = lambda rows: np.zeros((len(rows), 1), np.float32)
   user = part.embed_users(users, zero(users), content, 1.0)
-  item = part.embed_items(item_rows, content, zero(ITEMS), likes)
+  liked = part.liked(item_rows, likes)
+  item = part.embed_items(item_rows, content, zero(ITEMS), liked)
   return np.asarray(embeddings.score(user, item))
 
 
@@ -140,7 +142,7 @@ def test_the_warm_up_curve_of_items_sees_it(problem):
 
 
 def test_predicted_factors_count_by_their_direction(problem):
-  """Of both kernels' ridge, where there are no likes."""
+  """Of both kernels' ridge, beside those of likes, less with each of these."""
   settings = dataclasses.replace(
       SPARSE,
       landmarks=30,
@@ -171,8 +173,8 @@ def test_predicted_factors_count_by_their_direction(problem):
   moments = train.T @ problem.factors.item[:30]
   predicted = dense @ np.linalg.solve(gram, moments)
   predicted /= np.linalg.norm(predicted, axis=1, keepdims=True)
-  of_items = WEIGHT * problem.factors.item + 0.0
-  of_items[30:] = 0.4 * predicted[30:]
+  left = 3 / (3 + problem.like_counts()[1][:, None])
+  of_items = WEIGHT * problem.factors.item + 0.4 * left * predicted
   expected = problem.factors.user @ of_items.T
   gap = _scores(whole, problem) - _scores(bare, problem)
   np.testing.assert_allclose(gap, expected, rtol=1e-2, atol=2e-3)
@@ -181,9 +183,16 @@ def test_predicted_factors_count_by_their_direction(problem):
   likes[31, [0, 7]] = 1
   likes = likes.tocsr()
   told, plain = _scores(whole, problem, likes=likes), _scores(bare, problem)
-  factors = _solved(likes[[31]], problem.factors.user)[0]
-  expected[:, 31] = WEIGHT * problem.factors.user @ factors
+  factors = WEIGHT * _solved(likes[[31]], problem.factors.user)[0]
+  factors += 0.4 * 3 / (3 + 2) * predicted[31]
+  expected[:, 31] = problem.factors.user @ factors
   np.testing.assert_allclose(told - plain, expected, rtol=1e-2, atol=2e-3)
+
+
+def test_shares_of_predictions_that_likes_leave():
+  number = np.array([0, 1, 3, 9])
+  np.testing.assert_allclose(teacher_part.left(number, 3), [1, 0.75, 0.5, 0.25])
+  np.testing.assert_array_equal(teacher_part.left(number, 0), [1, 0, 0, 0])
 
 
 def test_large_predictions_make_scores_of_content_smaller(problem):

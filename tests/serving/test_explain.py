@@ -103,7 +103,7 @@ def test_tags_and_items_by_the_definition(shop, model):
   own, settings = factors[[3, 4]], ranker.cfg.teacher
   matrix = factors.T @ factors + settings.confidence * own.T @ own
   matrix += settings.regularization * np.eye(len(matrix))
-  of_item = part.teacher_columns(np.array([5]), of_fifth, None)[0]
+  of_item = part.teacher_columns(of_fifth, part.teacher.liked(np.array([5])))[0]
   shares = (1 + settings.confidence) * own @ np.linalg.solve(matrix, of_item)
   of_teacher = dict(zip([3, 4], shares))
   assert found.parts['teacher'] == pytest.approx(sum(of_teacher.values()))
