@@ -7,6 +7,8 @@ margin and forgets the loss wants to hear of it.
 
 from collections.abc import Callable
 import dataclasses
+import functools
+import operator
 from typing import NamedTuple
 
 from dropoutnet_jax import config as config_lib
@@ -41,8 +43,14 @@ _SPARSE = tuple(
 _Test = Callable[[config_lib.Config], bool]
 
 
-def _pairing(*names: str) -> _Test:
-  return lambda cfg: cfg.objective.pairing in names
+def _one_of(field: str, *values: str) -> _Test:
+  return lambda cfg: operator.attrgetter(field)(cfg) in values
+
+
+_pairing = functools.partial(_one_of, 'objective.pairing')
+_tower = functools.partial(_one_of, 'model.tower')
+_schedule = functools.partial(_one_of, 'train.schedule')
+_split = functools.partial(_one_of, 'data.split')
 
 
 def _has_preference(cfg: config_lib.Config) -> bool:
@@ -53,22 +61,10 @@ def _term(*names: str) -> _Test:
   return lambda cfg: any(getattr(cfg.objective, name) for name in names)
 
 
-def _tower(*names: str) -> _Test:
-  return lambda cfg: cfg.model.tower in names
-
-
-def _schedule(*names: str) -> _Test:
-  return lambda cfg: cfg.train.schedule in names
-
-
 def _optimizer(*names: str) -> _Test:
   return lambda cfg: bool(
       {cfg.train.optimizer, cfg.train.embedding_optimizer} & set(names)
   )
-
-
-def _split(*names: str) -> _Test:
-  return lambda cfg: cfg.data.split in names
 
 
 def _in(section: str, *names: str) -> tuple[str, ...]:
