@@ -17,10 +17,10 @@ With 0, 1, 2, 5, 10 and 20 likes of new papers shown, NDCG@20 is 0.320, 0.323,
 0.330, 0.341, 0.350 and 0.359, recall@100 0.618, 0.653, 0.680, 0.714, 0.732 and
 0.743 (train.seed 0). Higher weights of likes make more of that, but leave new
 papers no place in lists of both: with history_weight and teacher_weight 1 and
-0.4 they, a fifth of all, have 14 % of the places in the best 20 of 300 users, as
-many as without teacher_weight and predicted_weight; with 0.5 and 0.4 21 %, but
-then EASE is ahead for known papers; with 2 and 0.8 3 %. The runs of the table
-had 2 and 0.8; without likes rankings do not depend on them.
+0.4 they, a fifth of all, have 14 % of the places in the best 20 of 300 users,
+as many as without teacher_weight and predicted_weight; with 0.5 and 0.4 21 %,
+but then EASE is ahead for known papers; with 2 and 0.8 3 %. The runs of the
+table had 2 and 0.8; without likes rankings do not depend on them.
 
 99 % of the best validation NDCG@20 was there at the first look, after 25 of 600
 steps, before the teacher's columns were: 55 s after the start of the process on
