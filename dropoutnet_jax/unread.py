@@ -177,7 +177,7 @@ READERS = (
     ),
     Reader(
         ('features.history_smoothing',),
-        "features.preference 'factors' or 'history'",
+        "features.preference 'factors' or 'history', or a sparse teacher",
         lambda cfg: _has_preference(cfg) or cfg.model.sparse.has_teacher,
     ),
     Reader(

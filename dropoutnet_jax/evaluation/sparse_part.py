@@ -99,10 +99,19 @@ class SparsePart:
       self, content: scipy.sparse.csr_array, liked: teacher_part.Liked
   ) -> np.ndarray:
     """The teacher's columns of items [J]: float32 [J, P]."""
+    return self._teacher_columns(*self._features(content), liked)
+
+  def _teacher_columns(
+      self,
+      content: scipy.sparse.csr_array,
+      second: np.ndarray | None,
+      liked: teacher_part.Liked,
+  ) -> np.ndarray:
+    """The same, of items as the ridge sees them."""
     assert self.teacher is not None
     predicted = None
     if self.predictor is not None:
-      predicted = _times(*self._features(content), self.predictor)
+      predicted = _times(content, second, self.predictor)
     return self.teacher.item_columns(liked, predicted)
 
   def _features(
@@ -191,7 +200,8 @@ class SparsePart:
   ) -> tuple[np.ndarray, scipy.sparse.csr_array]:
     """What items [J] have beside the tower's output, as `user_rows`."""
     length, scale = self.lengths.of(content), self.item_scale(content)
-    sparse = content_lengths.scaled(content, scale * length)
+    seen, second = self._features(content)
+    sparse = content_lengths.scaled(seen, scale)
     if self.history_weight:
       # Weights of the history hold the lengths of its items.
       known = np.flatnonzero(rows >= 0)
@@ -201,10 +211,12 @@ class SparsePart:
           shape=(len(rows), self.history.shape[1]),
       )
       sparse = scipy.sparse.hstack([sparse, own], format='csr')
-    dense = scale[:, None] * self.item_dense(content)
+    dense = item_dense(seen, second, self.correction.weights)
+    dense *= scale[:, None]
     if self.teacher is not None:
       liked = liked or self.teacher.liked(rows)
-      dense = np.hstack([dense, self.teacher_columns(content, liked)])
+      columns = self._teacher_columns(seen, second, liked)
+      dense = np.hstack([dense, columns])
     return dense, sparse
 
   def with_histories(
@@ -311,7 +323,7 @@ def _times(
 def _user_dense(
     histories: scipy.sparse.csr_array, item: np.ndarray, width: int
 ) -> np.ndarray:
-  """Sums over histories of `_item_dense`, its first columns negative."""
+  """Sums over histories of `item_dense`, its first columns negative."""
   dense = woodbury.user_dense(histories, item)
   dense[:, :width] *= -1
   return dense

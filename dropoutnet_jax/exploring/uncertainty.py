@@ -178,8 +178,7 @@ class Uncertainty:
     if part is None or scorer.content is None:
       return embeddings.Embedding(jnp.asarray(tower))
     part = self._masked_histories(part, rng)
-    row = np.append(np.arange(len(users.met)), np.full(len(tower), -1))
-    part = part.select(row[: len(tower)])
+    part = part.select(_filled_up(np.arange(len(users.met)), len(tower)))
     return part.embed_users(
         np.arange(len(tower)), tower, scorer.content, scorer.tower_weight
     )
@@ -223,8 +222,7 @@ class Uncertainty:
       return None
     if likes is not None:
       likes = blocks.with_empty_rows(likes, size)
-    row = np.append(items.row, np.full(size - len(items.row), -1))
-    return part.liked(row, likes)
+    return part.liked(_filled_up(items.row, size), likes)
 
   def _join_items(
       self,
@@ -236,11 +234,15 @@ class Uncertainty:
     part = self._scorer.sparse
     if part is None:
       return embeddings.Embedding(jnp.asarray(tower))
-    missing = len(tower) - len(items.row)
     masked = masks.sparse_content(rng, items.sparse, items.met)
     masked.resize((len(tower), masked.shape[1]))
-    row = np.append(items.row, np.full(missing, -1))
+    row = _filled_up(items.row, len(tower))
     return part.embed_items(row, masked, tower, liked)
+
+
+def _filled_up(rows: np.ndarray, size: int) -> np.ndarray:
+  """Rows [N] and then -1: int [size]."""
+  return np.append(rows, np.full(size - len(rows), -1))
 
 
 def make_embed(

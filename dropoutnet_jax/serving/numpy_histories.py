@@ -20,6 +20,7 @@ def fold_in(
   """One half-step of implicit ALS for histories [N, M] of 1s: [N, P]."""
   if not met.nnz:
     return np.zeros((met.shape[0], factors.shape[1]))
+  factors = factors.astype(np.float64)
   gram = factors.T @ factors + regularization * np.eye(factors.shape[1])
   value = np.zeros((met.shape[0], factors.shape[1]))
   for row in range(met.shape[0]):

@@ -189,7 +189,7 @@ class Model:
     about = self.manifest['sparse']['teacher']
     if not about:
       return []
-    factors = self._arrays[f'teacher/{_OTHER[side]}'].astype(np.float64)
+    factors = self._arrays[f'teacher/{_OTHER[side]}']
     fold_in = _beside('numpy_histories').fold_in
     return [fold_in(factors, met, **about['fold_in'])]
 

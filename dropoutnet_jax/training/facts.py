@@ -79,8 +79,10 @@ def of_model(runtime: runtime_lib.Runtime) -> dict[str, Any]:
   memory = {'tables': size(runtime.tables), 'training state': size(state)}
   if part is not None:
     # Fitted in closed form: the users' histories and their side of the
-    # correction, and the map of content to the items' side.
+    # correction, the map of content to the items' side, and the second kernel.
     fitted = [part.history.data, part.user_dense, part.correction.weights]
+    fitted += [] if part.second is None else [*vars(part.second).values()]
+    fitted += [] if part.predictor is None else [part.predictor]
     content = runtime.problem.item.sparse
     model |= {
         'sparse part: columns / correction rank': part.correction.weights.shape,
