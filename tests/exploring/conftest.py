@@ -28,4 +28,4 @@ def fixture_validated():
     rng = np.random.default_rng(0)
     draw = lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32)
     state = dataclasses.replace(state, params=jax.tree.map(draw, state.params))
-    yield cfg, problem, runtime.scorer(state)
+    return cfg, problem, runtime.scorer(state)
