@@ -53,6 +53,12 @@ class SparseConfig:
   # Items of which content predicts large factors, as those that are like many
   # others, have smaller scores of content, by this power of the norm.
   norm_power: float = 0.0
+  # Of histories that the dense content of users lets expect, with n likes
+  # s / (s + n) of it (evaluation/expected_histories.py); 0 is none.
+  expected_weight: float = 0.0
+  expected_regularization: float = 100.0  # lambda of their ridge
+  expected_power: float = 0.4  # of an item's likes, by which one counts less
+  expected_smoothing: float = 5.0  # s
 
   @property
   def needs_teacher(self) -> bool:
@@ -79,6 +85,8 @@ class SparseConfig:
     checks.check_at_least('model.sparse.tower_weight', self.tower_weight, 0)
     checks.check_at_least('model.sparse.teacher_weight', self.teacher_weight, 0)
     checks.check_at_least('model.sparse.landmarks', self.landmarks, 0)
+    for field in ('expected_weight', 'expected_power', 'expected_smoothing'):
+      checks.check_at_least(f'model.sparse.{field}', getattr(self, field), 0)
     checks.check_at_least('model.sparse.second_width', self.second_width, 1)
     checks.check_at_least(
         'model.sparse.predicted_weight', self.predicted_weight, 0
@@ -86,7 +94,11 @@ class SparseConfig:
     for field in ('length_power', 'norm_power'):
       power = getattr(self, field)
       checks.check(0 <= power <= 1, f'model.sparse.{field}', power, 'in [0, 1]')
-    for field in ('second_weight', 'factor_regularization'):
+    for field in (
+        'second_weight',
+        'factor_regularization',
+        'expected_regularization',
+    ):
       value = getattr(self, field)
       checks.check_at_least(f'model.sparse.{field}', value, 1e-6)
 

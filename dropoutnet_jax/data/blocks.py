@@ -46,6 +46,13 @@ def take_rows(
   )
 
 
+def times_rows(
+    matrix: scipy.sparse.csr_array, factor: np.ndarray
+) -> scipy.sparse.csr_array:
+  """Rows [N, M] times factors [N]."""
+  return scipy.sparse.csr_array(matrix.multiply(factor[:, None]))
+
+
 def with_empty_rows(
     matrix: scipy.sparse.csr_array, num_rows: int
 ) -> scipy.sparse.csr_array:

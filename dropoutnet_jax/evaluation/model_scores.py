@@ -227,16 +227,21 @@ class Scorer:
     return dataclasses.replace(self, tables=tables)
 
   def with_histories(
-      self, rows: np.ndarray, histories: scipy.sparse.csr_array
+      self,
+      rows: np.ndarray,
+      histories: scipy.sparse.csr_array,
+      user_content: np.ndarray,
   ) -> 'Scorer':
     """The same model where users [C] have other histories [C, I].
 
     They count in the sparse part alone, as they are: the towers see
-    preferences.
+    preferences. What content [C, D], dense, lets expect of them comes to it.
     """
     if self.sparse is None or self.content is None:
       return self
-    part = self.sparse.with_histories(rows, histories, self.content)
+    part = self.sparse.with_histories(
+        rows, histories, self.content, user_content
+    )
     return dataclasses.replace(self, sparse=part)
 
   def with_item_likes(

@@ -11,6 +11,7 @@ import numpy as np
 
 from dropoutnet_jax.data import files
 from dropoutnet_jax.evaluation import content_lengths
+from dropoutnet_jax.evaluation import expected_histories
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import woodbury
@@ -29,6 +30,9 @@ def save(part: sparse_part.SparsePart, workdir: str) -> None:
   arrays['norm_power'] = np.asarray(part.norm_power)
   if part.predictor is not None:
     arrays['predictor'] = part.predictor
+  if part.expected is not None:
+    for name, value in vars(part.expected).items():
+      arrays[f'expected/{name}'] = np.asarray(value)
   if part.second is not None:
     for field in dataclasses.fields(part.second):
       arrays[f'second/{field.name}'] = getattr(part.second, field.name)
@@ -55,6 +59,14 @@ def load(workdir: str) -> sparse_part.SparsePart:
             for field in dataclasses.fields(second_kernel.SecondKernel)
         )
     )
+  expected = None
+  if 'expected/weights' in arrays:
+    expected = expected_histories.ExpectedHistories(
+        arrays['expected/weights'],
+        arrays['expected/bias'],
+        int(arrays['expected/size']),
+        float(arrays['expected/smoothing']),
+    )
   return sparse_part.SparsePart(
       files.sparse_from_arrays('history', arrays),
       arrays['user_dense'],
@@ -64,4 +76,5 @@ def load(workdir: str) -> sparse_part.SparsePart:
       float(arrays['history_weight']),
       float(arrays['norm_power']),
       arrays.get('predictor'),
+      expected,
   )

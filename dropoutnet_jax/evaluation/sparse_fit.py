@@ -13,6 +13,7 @@ from dropoutnet_jax import errors
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import content_lengths
 from dropoutnet_jax.evaluation import ease
+from dropoutnet_jax.evaluation import expected_histories
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import sparse_part
 from dropoutnet_jax.evaluation import woodbury
@@ -28,7 +29,8 @@ def fit(
   """Fits histories and correction on the training rows.
 
   Raises:
-    UserError: if no training item has sparse content.
+    UserError: if no training item has sparse content, or as
+      `expected_histories.fit`.
   """
   _, train_items = problem.split.train_rows()
   content = problem.item.sparse[train_items]
@@ -74,7 +76,10 @@ def fit(
       (history.data, train_items[history.indices], history.indptr),
       shape=(history.shape[0], len(problem.item.ids)),
   )
-  return sparse_part.SparsePart(
+  expected = None
+  if settings.expected_weight:
+    expected = _expect(problem, settings)
+  part = sparse_part.SparsePart(
       everywhere,
       user_dense,
       correction,
@@ -83,6 +88,21 @@ def fit(
       settings.history_weight,
       settings.norm_power,
       predictor,
+      expected,
+  )
+  if expected is not None:
+    share = expected.share(problem.like_counts()[0])
+    part = part.with_expected(share, problem.user.dense, problem.item.sparse)
+  return part
+
+
+def _expect(
+    problem: problem_lib.Problem, settings: config.SparseConfig
+) -> expected_histories.ExpectedHistories:
+  """By the training users, of all items."""
+  users, _ = problem.split.train_rows()
+  return expected_histories.fit(
+      problem.user.dense[users], problem.likes()[users], settings
   )
 
 

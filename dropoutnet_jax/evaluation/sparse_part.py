@@ -14,7 +14,9 @@ user's history gives to the item itself is added, which for an item that is not
 in the training rows is nothing. The second dot, where there are landmarks, is
 that of `second_kernel.py`, and the teacher's, where it has a weight, that of
 `teacher_part.py`. The history counts as preference: a user without one has an
-empty sparse part, and the towers alone speak for her.
+empty sparse part, and the towers alone speak for her; unless her content lets
+expect one (`expected_histories.py`), which is then part of it, less with each
+like.
 
 With `norm_power` what the ridge says, the quotient above, is divided by a power
 of the norm of the factors that content predicts of the item: its scores are
@@ -35,6 +37,7 @@ from dropoutnet_jax import config
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import problem as problem_lib
 from dropoutnet_jax.evaluation import content_lengths
+from dropoutnet_jax.evaluation import expected_histories
 from dropoutnet_jax.evaluation import protocol
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import teacher_part
@@ -59,6 +62,8 @@ class SparsePart:
     norm_power: of predicted factors, by which an item's scores are smaller.
     predictor: float32 [T + F, P], from content and features to the teacher's
       factors, by the whole ridge; or None.
+    expected: histories by the content of users, which `history` holds as far as
+      their likes leave them; or None.
     teacher: the teacher beside it all, or None: P is 0.
   """
 
@@ -70,6 +75,7 @@ class SparsePart:
   history_weight: float = 0.0
   norm_power: float = 0.0
   predictor: np.ndarray | None = None
+  expected: expected_histories.ExpectedHistories | None = None
   teacher: teacher_part.TeacherPart | None = None
 
   def with_teacher(
@@ -224,6 +230,7 @@ class SparsePart:
       rows: np.ndarray,
       histories: scipy.sparse.csr_array,
       content: scipy.sparse.csr_array,
+      user_content: np.ndarray,
   ) -> 'SparsePart':
     """The same correction for users [C] with other histories, unsmoothed.
 
@@ -231,7 +238,13 @@ class SparsePart:
       rows: int [C].
       histories: csr_array [C, I], over all items.
       content: csr_array float32 [I, T] of all items.
+      user_content: float32 [C, D], dense content of the users.
     """
+    likes = histories
+    if self.expected is not None:
+      share = self.expected.share(np.diff(likes.indptr))
+      expected = self.expected(user_content)
+      histories = likes + blocks.times_rows(expected, share)
     keep = np.ones(self.history.shape[0], np.float32)
     keep[rows] = 0
     others = scipy.sparse.csr_array(
@@ -245,7 +258,7 @@ class SparsePart:
         self,
         history=scipy.sparse.csr_array(history, dtype=np.float32),
         user_dense=user_dense,
-        teacher=self.teacher and self.teacher.with_users(rows, histories),
+        teacher=self.teacher and self.teacher.with_users(rows, likes),
     )
 
   def with_item_likes(
@@ -281,6 +294,37 @@ class SparsePart:
       whole: likewise, of users with more, and all that they have.
       content: csr_array float32 [I, T] of all items.
     """
+    return dataclasses.replace(
+        self._plus(histories, content),
+        teacher=self.teacher and self.teacher.with_more(whole),
+    )
+
+  def with_expected(
+      self,
+      share: np.ndarray,
+      user_content: np.ndarray,
+      content: scipy.sparse.csr_array,
+  ) -> 'SparsePart':
+    """The part of users [U] with that much more of what is expected of them.
+
+    Args:
+      share: float32 [U]; less than 0 takes away.
+      user_content: float32 [U, D], their dense content.
+      content: csr_array float32 [I, T] of all items.
+    """
+    some = np.flatnonzero(share)
+    if self.expected is None or not len(some):
+      return self
+    place = np.full(len(share), -1)
+    place[some] = np.arange(len(some))
+    expected = self.expected(user_content[some])
+    expected = blocks.take_rows(blocks.times_rows(expected, share[some]), place)
+    return self._plus(expected, content)
+
+  def _plus(
+      self, histories: scipy.sparse.csr_array, content: scipy.sparse.csr_array
+  ) -> 'SparsePart':
+    """The part of users who have these [U, I] beside their histories."""
     used = np.unique(histories.indices)
     more = self._user_dense(histories[:, used], content[used])
     lengthened = content_lengths.lengthened(histories, self.lengths.of(content))
@@ -288,7 +332,6 @@ class SparsePart:
         self,
         history=scipy.sparse.csr_array(self.history + lengthened),
         user_dense=self.user_dense + more,
-        teacher=self.teacher and self.teacher.with_more(whole),
     )
 
 

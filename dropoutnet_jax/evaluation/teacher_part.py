@@ -23,6 +23,7 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import fold_in
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.evaluation import fading
 
 
 class Liked(NamedTuple):
@@ -96,7 +97,7 @@ class TeacherPart:
     if predicted is not None:
       norm = np.linalg.norm(predicted, axis=1)
       unit = predicted / np.where(norm > 0, norm, 1)[:, None]
-      share = left(liked.number, self.smoothing) * self.predicted_weight
+      share = fading.left(liked.number, self.smoothing) * self.predicted_weight
       found += share.astype(np.float32)[:, None] * unit
     return found
 
@@ -147,11 +148,6 @@ def make(
       fold_in.make(item, settings),
       fold_in.make(user, settings),
   )
-
-
-def left(number: np.ndarray, smoothing: float) -> np.ndarray:
-  """Shares [J] of predictions that so many likes [J] leave."""
-  return np.where(number > 0, smoothing / np.maximum(smoothing + number, 1), 1)
 
 
 def _take(factors: np.ndarray, rows: np.ndarray) -> np.ndarray:

@@ -310,7 +310,7 @@ def make_methods(
   table = getattr(scorer.tables, side)
   told = scorer.with_reactions(side, rows, shown.sum(axis=1))
   if side == 'user':
-    told = told.with_histories(rows, shown)
+    told = told.with_histories(rows, shown, problem.user.dense[rows])
   else:
     told = told.with_item_likes(rows, shown)
   if cfg.features.preference != 'none':

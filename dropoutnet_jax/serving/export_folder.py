@@ -31,6 +31,7 @@ from dropoutnet_jax.serving import rows as rows_lib
 from dropoutnet_jax.serving import told_preference
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.serving import tower_steps
+from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import telemetry
 
 SIDES = exported.SIDES
@@ -195,6 +196,12 @@ def write_rest(model: recommender_lib.Ranker, run: str, folder: str) -> None:
         arrays[f'second/{name}'] = value
     if part.predictor is not None:
       arrays['predictor'] = part.predictor
+    if part.expected is not None:
+      # As the tower's inputs are, which the runtime has.
+      width = len(part.expected.weights)
+      scale = resident.entry_scale(model.cfg, width)
+      arrays['expected/weights'] = part.expected.weights / scale
+      arrays['expected/bias'] = part.expected.bias
     if part.teacher is not None:
       arrays['teacher/user'] = part.teacher.fold_items.factors
       arrays['teacher/item'] = part.teacher.fold_users.factors
@@ -233,6 +240,11 @@ def describe(
         'second_width': 0 if part.second is None else part.second.width,
         'norm_power': part.norm_power if part.second is not None else 0.0,
         'smallest_norm': second_kernel.SMALLEST_NORM,
+        'expected': part.expected
+        and {
+            'size': part.expected.size,
+            'smoothing': part.expected.smoothing,
+        },
         'teacher': teacher,
     }
   with open(os.path.join(run, 'features.json'), encoding='utf-8') as file:

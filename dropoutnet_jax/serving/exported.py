@@ -39,7 +39,7 @@ from dropoutnet_jax.model import trust
 from dropoutnet_jax.serving import tower_export
 from dropoutnet_jax.training import resident
 
-FORMAT = 5
+FORMAT = 6
 MANIFEST = 'manifest.json'
 STATE = 'service.sqlite'  # of a service, where it is told no other place
 WEIGHTS = 'towers.safetensors'

@@ -2,13 +2,14 @@
 """What histories of new rows are worth: factors and statistics.
 
 A copy of this file lies in every export, beside `numpy_runtime.py`, which calls
-it; it needs NumPy alone.
+it; it needs NumPy and SciPy alone.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 
 _CLIP = 5.0  # standard deviations
 _MOST = 2**30  # of a count
@@ -29,6 +30,32 @@ def fold_in(
       right = (1 + confidence) * own.sum(axis=0)
       value[row] = np.linalg.solve(gram + confidence * own.T @ own, right)
   return value
+
+
+def left(number: np.ndarray, smoothing: float) -> np.ndarray:
+  """Shares [N] of what content predicts that so many likes [N] leave."""
+  return np.where(number > 0, smoothing / np.maximum(smoothing + number, 1), 1)
+
+
+def expected(
+    content: np.ndarray,
+    number: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray,
+    size: int,
+    smoothing: float,
+) -> Any:
+  """Histories that content [N, D] lets expect: csr_array [N, I].
+
+  The `size` largest weights of each, as much as so many likes [N] leave.
+  """
+  found = content @ weights + bias
+  cut = max(found.shape[1] - size, 0)
+  if cut:
+    small = np.argpartition(found, cut, axis=1)[:, :cut]
+    np.put_along_axis(found, small, 0, axis=1)
+  found = np.maximum(found, 0) * left(number, smoothing)[:, None]
+  return scipy.sparse.csr_array(found)
 
 
 def counted(number: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:

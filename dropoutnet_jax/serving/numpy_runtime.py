@@ -172,10 +172,19 @@ class Model:
       own = scipy.sparse.csr_array((len(tower), about['own_columns']))
     else:
       items = sparse_of(self._arrays, 'item_content')
+      factors = self._factors('user', met)
+      if about['expected']:
+        met = met + _beside('numpy_histories').expected(
+            inputs['content'],
+            np.diff(met.indptr),
+            self._arrays['expected/weights'],
+            self._arrays['expected/bias'],
+            **about['expected'],
+        )
       taken = met @ self._item_dense
       taken[:, : about['second_width']] *= -1
       tower = about['tower_weight'] * tower
-      dense = [-taken / about['divisor'], *self._factors('user', met)]
+      dense = [-taken / about['divisor'], *factors]
       longer = met.multiply(self._lengths(items)[None, :]).tocsr()
       sparse = (longer @ items) / about['divisor']
       own = longer[:, : about['own_columns']]
@@ -200,10 +209,10 @@ class Model:
     if 'predictor' in self._arrays:
       predicted = self._times(content, self._arrays['predictor'])
       unit = _beside('numpy_towers').unit(predicted)
-      smoothing, number = about['teacher']['smoothing'], np.diff(met.indptr)
-      share = smoothing / np.maximum(smoothing + number, 1)
-      share = np.where(number > 0, share, 1)[:, None]
-      found[0] = found[0] + about['teacher']['predicted_weight'] * share * unit
+      left = _beside('numpy_histories').left
+      share = left(np.diff(met.indptr), about['teacher']['smoothing'])
+      unit = about['teacher']['predicted_weight'] * share[:, None] * unit
+      found[0] = found[0] + unit
     return found
 
   def score(self, users: Embeddings, items: Embeddings) -> np.ndarray:

@@ -32,6 +32,7 @@ from dropoutnet_jax.model import embeddings
 from dropoutnet_jax.serving import exported
 from dropoutnet_jax.serving import row_tables as row_tables_lib
 from dropoutnet_jax.serving import rows as rows_lib
+from dropoutnet_jax.training import resident
 from dropoutnet_jax.training import run_folder
 from dropoutnet_jax.training import runtime as runtime_lib
 
@@ -276,13 +277,37 @@ class Ranker:
       self, users: rows_lib.Rows, known: row_tables_lib.Known
   ) -> sparse_part.SparsePart | None:
     """The sparse part of users [C] alone, of whom this is known."""
-    part = self.scorer.sparse
+    part, content = self.scorer.sparse, self.problem.item.sparse
     if part is not None:
       part = part.select(users.preference_row())
       if known.more is not None and known.whole is not None:
-        content = self.problem.item.sparse
         part = part.with_more(known.more, known.whole, content)
+      share = self._expected_share(part, users, known)
+      width = known.table.content.shape[1]
+      user_content = known.table.content / resident.entry_scale(self.cfg, width)
+      part = part.with_expected(share, user_content, content)
     return part
+
+  def _expected_share(
+      self,
+      part: sparse_part.SparsePart,
+      users: rows_lib.Rows,
+      known: row_tables_lib.Known,
+  ) -> np.ndarray:
+    """How much more of an expected history users [C] have: float32 [C].
+
+    The rows of training have theirs already, and it is less with what they are
+    told beyond it; new ones have none yet.
+    """
+    row = users.preference_row()
+    if part.expected is None:
+      return np.zeros(len(row), np.float32)
+    before = np.diff(self.row_tables.training_pairs('user', row).indptr)
+    after = before
+    if known.more is not None:
+      after = before + np.diff(known.more.indptr)
+    had = np.where(row >= 0, part.expected.share(before), np.float32(0))
+    return part.expected.share(after) - had
 
   def join_users(
       self,

@@ -79,10 +79,13 @@ def of_model(runtime: runtime_lib.Runtime) -> dict[str, Any]:
   memory = {'tables': size(runtime.tables), 'training state': size(state)}
   if part is not None:
     # Fitted in closed form: the users' histories and their side of the
-    # correction, the map of content to the items' side, and the second kernel.
+    # correction, the map of content to the items' side, and the second kernel;
+    # what content of users lets expect.
     fitted = [part.history.data, part.user_dense, part.correction.weights]
     fitted += [] if part.second is None else [*vars(part.second).values()]
     fitted += [] if part.predictor is None else [part.predictor]
+    if part.expected is not None:
+      fitted += [part.expected.weights, part.expected.bias]
     content = runtime.problem.item.sparse
     model |= {
         'sparse part: columns / correction rank': part.correction.weights.shape,

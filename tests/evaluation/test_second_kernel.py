@@ -161,7 +161,8 @@ def test_it_is_saved_and_added_to_like_the_rest(problem, tmp_path):
   np.testing.assert_array_equal(score(part, rows), score(again, rows))
   # A new user with the history of another scores like one told of it.
   histories = problem.likes()[[2, 5]]
-  told = part.with_histories(np.array([24, 25]), histories, content)
+  cold = np.array([24, 25])
+  told = part.with_histories(cold, histories, content, problem.user.dense[cold])
   more = part.select(np.array([-1, -1])).with_more(
       histories, histories, content
   )

@@ -177,7 +177,7 @@ def test_users_with_more_than_they_were_fitted_on(problem):
   user = told.embed_users(every, np.zeros((3, 2), np.float32), content, 1.0)
   item = part.embed_items(np.arange(40), content, np.zeros((40, 2), np.float32))
   score = np.asarray(embeddings.score(user, item))
-  replaced = part.with_histories(cold, more, content)
+  replaced = part.with_histories(cold, more, content, problem.user.dense[cold])
   user = replaced.embed_users(cold, np.zeros((3, 2), np.float32), content, 1.0)
   other = np.asarray(embeddings.score(user, item))
   np.testing.assert_allclose(score[1:], other[1:], rtol=1e-4, atol=1e-5)

@@ -9,6 +9,7 @@ import scipy.sparse
 
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
+from dropoutnet_jax.evaluation import fading
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_fit
@@ -97,8 +98,12 @@ def test_users_are_folded_in(problem):
   histories = _some_likes(2, 40)
   factors = problem.factors.user.astype(np.float64)
   factors[rows] = _solved(histories, problem.factors.item)
-  told = whole.with_histories(rows, histories, content)
-  plain = bare.with_histories(rows, histories, content)
+  told = whole.with_histories(
+      rows, histories, content, problem.user.dense[rows]
+  )
+  plain = bare.with_histories(
+      rows, histories, content, problem.user.dense[rows]
+  )
   gap = _scores(told, problem) - _scores(plain, problem)
   expected = WEIGHT * factors @ problem.factors.item.T
   np.testing.assert_allclose(gap, expected, rtol=1e-3, atol=1e-4)
@@ -191,8 +196,8 @@ def test_predicted_factors_count_by_their_direction(problem):
 
 def test_shares_of_predictions_that_likes_leave():
   number = np.array([0, 1, 3, 9])
-  np.testing.assert_allclose(teacher_part.left(number, 3), [1, 0.75, 0.5, 0.25])
-  np.testing.assert_array_equal(teacher_part.left(number, 0), [1, 0, 0, 0])
+  np.testing.assert_allclose(fading.left(number, 3), [1, 0.75, 0.5, 0.25])
+  np.testing.assert_array_equal(fading.left(number, 0), [1, 0, 0, 0])
 
 
 def test_large_predictions_make_scores_of_content_smaller(problem):

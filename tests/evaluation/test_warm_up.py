@@ -274,7 +274,7 @@ def test_sparse_part_of_users_with_other_histories(problem, scorer):
   plan = warm_up.plan(problem, 'user', MOST, seed=0)
   shown = plan.shown(MOST)
   users, items = np.unique(plan.held_out.user), plan.held_out.candidates
-  told = whole.with_histories(plan.rows, shown)
+  told = whole.with_histories(plan.rows, shown, problem.user.dense[plan.rows])
   method = lambda scorer: scorer.score_whole('cold_user', plan.held_out)(users)
   # The closed form over the shown items, beside the unchanged towers.
   content = problem.item.sparse
@@ -293,7 +293,10 @@ def test_sparse_part_of_users_with_other_histories(problem, scorer):
   )
   warm = np.setdiff1d(np.arange(len(problem.user.ids)), plan.rows)
   assert (abs(told.sparse.history - part.history)[warm]).sum() == 0
-  assert scorer.with_histories(plan.rows, shown) is scorer
+  assert (
+      scorer.with_histories(plan.rows, shown, problem.user.dense[plan.rows])
+      is scorer
+  )
 
 
 def _settings():

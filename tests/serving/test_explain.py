@@ -36,6 +36,23 @@ def fixture_model(shop):
   return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
 
 
+def _expecting(model):
+  """The same where content of users lets expect histories."""
+  ranker = model.ranker
+  settings = dataclasses.replace(
+      ranker.cfg.model.sparse,
+      history_size=3,
+      history_weight=0.4,
+      expected_weight=3.0,
+  )
+  part = sparse_fit.fit(ranker.problem, settings, seed=0)
+  cfg = copy.deepcopy(ranker.cfg)
+  cfg.model.sparse = settings
+  part = part.with_teacher(cfg, ranker.problem)
+  scorer = dataclasses.replace(ranker.scorer, sparse=part)
+  return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
+
+
 def _score(model, user, item, history=None):
   found = model.recommend(
       [user], 1, candidates=[item], history=history, exclude_seen=False
@@ -113,6 +130,51 @@ def test_tags_and_items_by_the_definition(shop, model):
     dot += (sign * dense[other]) @ dense[5]
     value = scale * dot / part.correction.divisor + of_teacher[other]
     assert share.value == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize('told', [[], ['i3', 'i4']])
+def test_items_that_content_lets_expect(model, told):
+  """They make the score of a new user, and are none that she has met."""
+  model = _expecting(model)
+  user = {'user_id': 'n', 'age': 30}
+  history = {'n': told} if told else None
+  found = model.explain(user, 'i5', history)
+  score = _score(model, user, 'i5', history)
+  assert found.score == pytest.approx(score, rel=1e-4, abs=1e-5)
+  shares = sum(share.value for share in found.history)
+  sparse = found.score - found.parts['towers']
+  assert shares == pytest.approx(sparse, rel=1e-4, abs=1e-6)
+  assert abs(sparse) > 1e-3
+  assert {share.item for share in found.history if share.met} == set(told)
+  expected = {share.item for share in found.history if not share.met}
+  assert len(expected - set(told)) > 0 and len(expected) <= 3
+
+
+def test_they_are_of_the_content_and_less_with_likes(model):
+  """A user of the run and one like her are told the same."""
+  model = _expecting(model)
+  ranker = model.ranker
+  part, problem = ranker.scorer.sparse, ranker.problem
+  likes = problem.like_counts()[0]
+  known = int(np.flatnonzero(likes == 0)[0])
+  twin = problem.user.ids[known]
+  ages = {30: {'user_id': 'n', 'age': 30}, 60: {'user_id': 'o', 'age': 60}}
+  sparse = model.embed_users([*ages.values()]).sparse
+  assert abs(sparse[[0]] - sparse[[1]]).max() > 1e-3
+  told = model.embed_users([twin], {twin: ['i3', 'i4']})
+  rows = np.array([known])
+  shown = scipy.sparse.csr_array(
+      (np.ones(2, np.float32), ([0, 0], [3, 4])),
+      shape=(1, len(problem.item.ids)),
+  )
+  content = problem.item.sparse
+  other = part.with_histories(rows, shown, content, problem.user.dense[rows])
+  expected = other.user_rows(rows, content)
+  width = expected[0].shape[1]
+  np.testing.assert_allclose(told.dense[:, :width], expected[0], atol=1e-5)
+  np.testing.assert_allclose(
+      told.sparse.toarray(), expected[1].toarray(), atol=1e-5
+  )
 
 
 def _loss(found, side, kind, name):

@@ -201,6 +201,9 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
       length_power=0.5,
       predicted_weight=0.2,
       norm_power=0.4,
+      expected_weight=3.0,
+      history_size=6,
+      history_weight=0.5,
   )
   part = sparse_fit.fit(shop.model.problem, settings, seed=0)
   cfg = copy.deepcopy(shop.model.cfg)
@@ -223,6 +226,20 @@ def test_a_second_kernel(shop, tmp_path, monkeypatch):
   columns = item.dense[:, -rank - width : -rank]
   assert np.linalg.norm(columns[0]) == pytest.approx(0.2, rel=1e-5)
   assert np.abs(columns[1] - columns[0]).max() > 0.05
+  histories = [[], [], ['i3', 'i4']]
+  user = runtime.embed('user', [{'age': 30}, {'age': 60}, _USER], histories)
+  users = [
+      {**row, 'user_id': name}
+      for name, row in zip('xyz', [{'age': 30}, {'age': 60}, _USER])
+  ]
+  expected = facade.Recommender(model).embed_users(users, {'z': ['i3', 'i4']})
+  size = np.abs(expected.dense).max()
+  np.testing.assert_allclose(user.dense, expected.dense, atol=1e-5 * size)
+  np.testing.assert_allclose(
+      user.sparse.toarray(), expected.sparse.toarray(), atol=1e-5
+  )
+  assert np.diff(user.sparse.indptr).min() > 6
+  assert abs(user.sparse[[0]] - user.sparse[[1]]).max() > 1e-3
 
 
 def _changes_a_tower(script, folder, more):
