@@ -13,7 +13,6 @@ from dropoutnet_jax.evaluation import fading
 from dropoutnet_jax.evaluation import second_kernel
 from dropoutnet_jax.evaluation import sparse_file
 from dropoutnet_jax.evaluation import sparse_fit
-from dropoutnet_jax.evaluation import teacher_part
 from dropoutnet_jax.evaluation import warm_up
 from dropoutnet_jax.evaluation import woodbury
 from dropoutnet_jax.model import embeddings
