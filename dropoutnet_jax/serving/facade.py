@@ -88,8 +88,9 @@ class Recommender:
       candidates: items that are ranked; equal scores go to the first.
       exclude: ids of items that nobody gets; or, by id of a user or in a table
         of pairs, items that she does not get.
-      history: what users met beyond training; as a table with labels it is
-        impressions of new items too, for the spread 'belief'.
+      history: what users met beyond training, which candidates are not told
+        of; as a table with labels it is impressions of new items too, for the
+        spread 'belief'.
       exclude_seen: whether users get nothing that they met, in training or in
         the history.
       policy: what fills the places, or its kind; None for the best items. The

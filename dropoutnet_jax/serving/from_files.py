@@ -154,9 +154,13 @@ def answer(workdir: str | None, request: Request) -> Answer:
   watch = _Watch(source.total, items)
   asked, k = users.read(request.exclude_seen), min(request.k, len(items))
   plan, plan_notes = request.plan(), []
+  ranked = items
+  # Beliefs count the pairs themselves, as of items that are not told of them.
+  if told is not None and not (plan and plan.reads_beliefs):
+    ranked = told_files.with_likes(items, told.pairs, model)
   parts: Iterable[tuple[rows_lib.Rows, _Lists]]
   if plan is None:
-    parts = model.recommend_parts(asked, items, k)
+    parts = model.recommend_parts(asked, ranked, k)
   else:
     by_policy = explorer.Explorer(model, workdir)
     plan_notes = [note for note in (by_policy.check(plan),) if note]
@@ -171,7 +175,7 @@ def answer(workdir: str | None, request: Request) -> Answer:
           f'{len(observed):,} labelled pairs of {request.interactions} are '
           'impressions of new items.'
       )
-    parts = by_policy.slate_parts(asked, items, k, plan, observed)
+    parts = by_policy.slate_parts(asked, ranked, k, plan, observed)
   num_rows = list_files.write(
       output,
       model.problem.user.ids,

@@ -15,9 +15,29 @@ from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import own_ids
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_files
+from dropoutnet_jax.serving import request_tables
 from dropoutnet_jax.serving import rows as rows_lib
 
 _OTHER = {'user': 'item', 'item': 'user'}
+
+
+def with_likes(
+    items: rows_lib.Rows,
+    pairs: request_tables.Pairs,
+    model: recommender_lib.Ranker,
+) -> rows_lib.Rows:
+  """Items of distinct ids with the users of the run who like them, of a file.
+
+  Likes of other users say nothing of an item. None need know any of them.
+  """
+  users = model.problem.user.ids
+  history = pairs.likes().met(
+      'item',
+      own_ids.find(pairs.item, items.ids),
+      own_ids.find(pairs.user, users),
+      (len(items), len(users)),
+  )
+  return dataclasses.replace(items, history=history)
 
 
 class Told:
@@ -41,7 +61,8 @@ class Told:
         and the others are met without being part of a history.
       side: 'user' or 'item', of those who will come.
       model: of the run.
-      candidates: ids [J] of the other side, of which `met` is asked beside.
+      candidates: ids [J] of the other side, of which `met` is asked beside, and
+        of whom the file may tell as well (`with_likes`).
 
     Raises:
       UserError: for what is wrong with the file, or if it knows none of the
@@ -68,6 +89,11 @@ class Told:
         column, is_known, f'the {other}s of the run'
     )
     self._is_found = np.zeros(number, bool)
+    self._whose = f'the {side}s that are asked about'
+    if candidates is not None:  # which those of the run tell of
+      run_ids = getattr(model.problem, side).ids
+      self._is_found = own_ids.find(self._own, run_ids) >= 0
+      self._whose += ' or of the run'
     self._has_pairs = np.zeros(0, np.float32)
     if side == 'user':
       is_trained = model.is_trained(model.items())
@@ -101,11 +127,10 @@ class Told:
     """Notes on what is left out, when all have come, on all processes.
 
     Raises:
-      UserError: if none of those who came has met anything.
+      UserError: if the file tells of nobody.
     """
-    whose = f'the {self._side}s that are asked about'
     is_found = parallel.anywhere_each(self._is_found)
-    notes = request_files.check_known(self._own, is_found, whose)
+    notes = request_files.check_known(self._own, is_found, self._whose)
     notes += self._item_notes
     bare, told = parallel.total(self._bare), parallel.total(self._told)
     if bare:

@@ -15,6 +15,7 @@ from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 import pytest
 
+from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import from_files
 from dropoutnet_jax.serving import recommender as recommender_lib
 from dropoutnet_jax.serving import request_blocks
@@ -112,8 +113,40 @@ def test_new_users_new_items_and_their_first_clicks(here):
       'items.csv: tags, image of items of the run are not read again; these '
       'keep what they had in training.',
       'clicks.csv: 1 row(s) are left out, whose user_id (1 of them, such as x) '
-      'is not among the users that are asked about.',
+      'is not among the users that are asked about or of the run.',
   ]
+
+
+def test_candidates_are_told_who_likes_them(shop, here):
+  """Users of the run, asked about or not; a row of label 0 tells nothing."""
+  (here / 'users.csv').write_text('user_id\nu3\nu5\n')
+  (here / 'items.csv').write_text('item_id,tags\nfresh,word1|word2\ni4,\n')
+  (here / 'clicks.csv').write_text(
+      'user_id,item_id,label\nu8,fresh,1\nu9,fresh,1\nu3,fresh,0\n'
+      'u9,i4,0\nnobody,fresh,1\n'
+  )
+  flags = ('--users=users.csv', '--items=items.csv')
+  for name, more in (('bare', ()), ('told', ('--interactions=clicks.csv',))):
+    ended = _recommend(f'--output={name}.csv', *flags, *more)
+    assert (ended.status, ended.err) == (0, '')
+  assert 'clicks.csv: 1 row(s) are left out, whose user_id' in ended.out
+  bare, told = (
+      {(row['user_id'], row['item_id']): float(row['score']) for row in rows}
+      for rows in (_rows('bare.csv'), _rows('told.csv'))
+  )
+  assert bare.keys() - told.keys() == {('u3', 'fresh')}
+  library = facade.Recommender(shop.model)
+  item = library.embed_items(
+      [{'item_id': 'fresh', 'tags': ['word1', 'word2']}],
+      {'fresh': ['u8', 'u9']},
+  )
+  user = library.embed_users(['u5'])
+  score = user.dense @ item.dense.T + (user.sparse @ item.sparse.T).toarray()
+  assert told['u5', 'fresh'] == pytest.approx(score.item(), rel=1e-4)
+  assert abs(told['u5', 'fresh'] - bare['u5', 'fresh']) > 1e-3
+  for user in ('u3', 'u5'):
+    if (user, 'i4') in bare:
+      assert told[user, 'i4'] == bare[user, 'i4']
 
 
 def test_candidates_by_what_training_had(shop, here):
@@ -208,7 +241,7 @@ def test_blocks_of_users_get_the_lists_of_all(shop, here, monkeypatch, kind):
       'c.csv', 'user', shop.model, shop.model.problem.item.ids
   )
   users, met = told.add(users)
-  items = shop.model.items()
+  items = told_files.with_likes(shop.model.items(), told.pairs, shop.model)
   exclude = shop.model.seen(users, items) + met
   (lists,) = shop.model.recommend(users, items, 6, exclude)
   expected = [

@@ -212,7 +212,8 @@ def test_histories_and_what_is_met(shop, csv_file):
       ('i0', 'new', 0),
       ('fresh', 'u5', 2),
       ('i1', 'u0', 1),
-      ('i1', 'u7', 1),
+      ('i1', 'x7', 1),
+      ('i1', 'u9', 1),
       ('i77', 'u0', 1),
       ('i78', 'u0', 1),
   )
@@ -225,8 +226,8 @@ def test_histories_and_what_is_met(shop, csv_file):
       met.toarray(), [[1, 0, 0, 0], [0, 0, 1, 1], [0, 1, 0, 0]]
   )
   assert [note.split('h.csv: ')[1] for note in notes] == [
-      '1 row(s) are left out, whose user_id (1 of them, such as u7) is not '
-      'among the users that are asked about.',
+      '1 row(s) are left out, whose user_id (1 of them, such as x7) is not '
+      'among the users that are asked about or of the run.',
       '2 row(s) are left out, whose item_id (2 of them, such as i77, i78) is '
       'not among the items of the run.',
       'the histories of 1 of 2 user(s) have no item with training pairs, so '
@@ -300,9 +301,9 @@ MISTAKES = {
         'row 2: image: a vector of 2 numbers where 3 were expected',
     ),
     'no pairs of the users': (
-        [_PAIRS, ('u8', 'i1'), ('u9', 'i1')],
+        [_PAIRS, ('x8', 'i1'), ('x9', 'i1')],
         'pairs',
-        r'no user_id \(2 of them, such as u8, u9\) is among the users that',
+        r'no user_id \(2 of them, such as x8, x9\) is among the users that',
     ),
     'no pairs of the items': (
         [_PAIRS, ('u0', 'j1'), ('u0', 'j2'), ('u0', 'j1')],
