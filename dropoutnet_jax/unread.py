@@ -35,10 +35,11 @@ _SECOND_KERNEL = tuple(
     'second_width second_weight factor_regularization predicted_weight '
     'norm_power'.split()
 )
+_EXPECTED = 'expected_regularization', 'expected_power', 'expected_smoothing'
 _SPARSE = tuple(
     field.name
     for field in dataclasses.fields(config_lib.SparseConfig)
-    if field.name not in ('enabled', *_SECOND_KERNEL)
+    if field.name not in ('enabled', *_SECOND_KERNEL, *_EXPECTED)
 )
 _Test = Callable[[config_lib.Config], bool]
 
@@ -191,6 +192,12 @@ READERS = (
         lambda cfg: cfg.model.sparse.enabled and cfg.model.sparse.landmarks > 0,
     ),
     Reader(
+        _in('model.sparse', *_EXPECTED),
+        'model.sparse.expected_weight',
+        lambda cfg: cfg.model.sparse.enabled
+        and cfg.model.sparse.expected_weight > 0,
+    ),
+    Reader(
         _in('objective', 'block_users', 'positive_weight'),
         "objective.pairing 'blocks'",
         _pairing('blocks'),
@@ -302,13 +309,7 @@ READERS = (
         ('train.epsilon',),
         'adagrad, adam, adamw, lamb, lazy_adam, rmsprop or row_adagrad',
         _optimizer(
-            'adagrad',
-            'adam',
-            'adamw',
-            'lamb',
-            'lazy_adam',
-            'rmsprop',
-            'row_adagrad',
+            *'adagrad adam adamw lamb lazy_adam rmsprop row_adagrad'.split()
         ),
     ),
     Reader(
