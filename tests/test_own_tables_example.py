@@ -16,6 +16,9 @@ _SHORT = (
     '--config.train.batch_size=5000',
     '--config.evaluation.baselines=("random",)',
     '--config.evaluation.warm_up_counts=()',
+    '--config.evaluation.slices=false',
+    '--config.evaluation.mixed=false',
+    '--config.evaluation.bootstrap=0',
 )
 
 

@@ -23,8 +23,9 @@ pytest.importorskip('optuna')
 pytestmark = pytest.mark.usefixtures('quick_compilation', 'one_device')
 
 _TINY = tiny_run.__file__
-# Beside those of the tiny run: few checkpoints, and little to evaluate.
+# Beside those of the tiny run: half of the steps, and little to evaluate.
 _SETTINGS = {'train.checkpoint_every': 10, 'train.eval_every': 10}
+_SETTINGS |= {'train.num_steps': 20, 'evaluation.warm_up_counts': ()}
 _SETTINGS |= {'evaluation.bootstrap': 50}
 _SETTINGS |= {'evaluation.mixed': False, 'evaluation.slices': False}
 _COMMAND = ('tune', '--trials=3')
