@@ -16,6 +16,7 @@ import threadpoolctl
 
 from tests import command_line
 from tests import compilation
+from tests import scheduling
 from tests import spared
 
 # Read with the first use of a device, here and in the processes that tests
@@ -45,35 +46,19 @@ hypothesis.settings.load_profile('project')
 
 
 _MANY_BYTES = 3 << 29  # of one of the processes that share the files
-# A long file that starts last is waited for on one core.
-_LONG_FILES = (
-    'test_processes.py',
-    'test_citeulike.py',
-    'test_split_programs.py',
-    'test_two_runs.py',
-    'test_streaming.py',
-    'test_sweeps.py',
-    'test_tune.py',
-    'test_own_tables_example.py',
-    'test_published.py',
-    'test_teacher.py',
-    'test_loop.py',
-    'test_losses_softmax.py',
-    'test_split_embeddings.py',
-    'test_server.py',
-    'test_parameter_groups.py',
-    'test_label_options.py',
-    'test_label_loss.py',
-    'test_many_devices.py',
-    'test_steps.py',
-    'test_run.py',
-)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
   """Long files first, for processes that share the files."""
-  place = {name: number for number, name in enumerate(_LONG_FILES)}
-  items.sort(key=lambda item: place.get(item.path.name, len(place)))
+  scheduling.sort(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(
+    config: pytest.Config, log: object
+) -> scheduling.Scheduling:
+  """As `--dist=loadfile`, and some folders stay together."""
+  return scheduling.Scheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
