@@ -122,7 +122,7 @@ for _name, _help in (
     ('output', 'recommend: file of the lists; others: see the README.'),
     ('users', 'recommend: file of users; all of the run if not given.'),
     ('items', 'recommend: file of candidates; all items if not given.'),
-    ('interactions', 'recommend: file of what users met beside training.'),
+    ('interactions', 'recommend, embed: file of who met what beside training.'),
     ('state', 'serve: RUN/service.sqlite if not given.'),
     ('api_key', 'serve: that each request must bring.'),
     ('against', 'evaluate: a run folder to compare with.'),

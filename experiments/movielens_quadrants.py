@@ -29,7 +29,9 @@ A hybrid of feature embeddings with WARP, as LightFM is, on the same splits
 With 0, 1, 2, 5, 10 and 20 likes of new users shown, NDCG@20 is 0.288, 0.295,
 0.310, 0.334, 0.349 and 0.355; of new films 0.224, 0.226, 0.224, 0.226, 0.242
 and 0.273. Where users and films are drawn again (`more` in results.json), no
-step is worth less than the one before beyond noise, in any split.
+step is worth less than the one before beyond noise, in any split. The towers
+are chosen by the whole and stop earlier: with 5 to 20 likes of new users shown
+it is 0.006 or 0.007 less than with towers alone.
 
 python run.py --config=experiments/movielens_quadrants.py --data_dir=DIR \
   --config.sweep.field=data.seed '--config.sweep.values=(0,1,2)'

@@ -9,7 +9,7 @@ sides.
 
 A like of an item with n likes counts n^-power there: what most like says less
 of a user than what her like alone do, and popular items would have most of an
-expected history. On average a like counts 1.
+expected history. On average a like counts its weight.
 
 With n likes a user has s / (s + n) of it beside her own history, s being
 `expected_smoothing`.
@@ -27,7 +27,7 @@ from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import fading
 
 _CHUNK_ENTRIES = 2**24  # of dense histories that exist at a time
-_MOST = 2**28  # weights: a GiB
+_MOST = 2**28  # weights: a GiB, and four while they are fitted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -41,7 +41,8 @@ class Share(NamedTuple):
   Attributes:
     item: the id.
     value: of the score.
-    met: whether the user has met it; smoothing adds others to a history.
+    met: whether the user has met it; smoothing and the user's content add
+      others to a history.
   """
 
   item: Any

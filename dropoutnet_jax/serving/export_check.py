@@ -8,6 +8,7 @@ compared with the model itself, and the largest error, as a share of the largest
 score, is told; above 1e-5 it is a mistake of this program, and no export.
 """
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -33,14 +34,14 @@ _Rows = dict[str, rows_lib.Rows]
 
 def write_rows(model: recommender_lib.Ranker, folder: str) -> '_Expected':
   """Writes check.safetensors; returns what the model makes of its rows."""
-  arrays, known, told = {}, {}, {}
+  arrays, known, told, fresh = {}, {}, {}, {}
   for side in export_folder.SIDES:
     every = model.users() if side == 'user' else model.items()
     number = min(_ROWS, len(every))
     known[side] = every.select(
         np.linspace(0, len(every) - 1, number).astype(np.int64)
     )
-    met = _histories(model, side, known[side])
+    some, met = _histories(model, side, known[side])
     nobody = np.full(met.shape[0], -1)
     ids = np.array([f'told {n}' for n in range(len(nobody))])
     told[side] = rows_lib.Rows(ids, nobody, history=met)
@@ -49,14 +50,23 @@ def write_rows(model: recommender_lib.Ranker, folder: str) -> '_Expected':
       arrays[f'{side}/inputs/{name}'] = value
     arrays[f'{side}/rows'] = known[side].row
     arrays |= files.sparse_arrays(f'{side}/met', met)
+    # As if they were new: what training knew of them is told.
+    every = dataclasses.replace(
+        known[side].select(some), forgotten=np.ones(len(some), bool)
+    )
+    fresh[side] = dataclasses.replace(every, history=met)
+    untold = model.row_tables.read(side, every)
+    for name, value in export_folder.host_inputs(untold.table).items():
+      arrays[f'{side}/fresh/{name}'] = value
+    arrays |= files.sparse_arrays(f'{side}/content', untold.sparse)
   export_folder.save(os.path.join(folder, 'check.safetensors'), arrays)
-  return _Expected(model, known, told)
+  return _Expected(model, known, told, fresh)
 
 
 def _histories(
     model: recommender_lib.Ranker, side: str, rows: rows_lib.Rows
-) -> scipy.sparse.csr_array:
-  """First pairs of training of some of the rows: csr_array [C, M] of 1s."""
+) -> tuple[np.ndarray, scipy.sparse.csr_array]:
+  """Some of the rows [C], and their first pairs: csr_array [C, M] of 1s."""
   pairs = model.row_tables.training_pairs(side, rows.row)
   some = np.flatnonzero(np.diff(pairs.indptr))[:_TOLD]
   pairs = scipy.sparse.csr_array(pairs[some])
@@ -66,7 +76,7 @@ def _histories(
   )
   row = np.repeat(np.arange(len(some)), np.diff(pairs.indptr))
   first = place < _LONGEST
-  return scipy.sparse.csr_array(
+  return some, scipy.sparse.csr_array(
       (np.ones(first.sum(), np.float32), (row[first], pairs.indices[first])),
       shape=pairs.shape,
   )
@@ -80,7 +90,13 @@ class _Expected:
     num_told: by side, of histories.
   """
 
-  def __init__(self, model: recommender_lib.Ranker, known: _Rows, told: _Rows):
+  def __init__(
+      self,
+      model: recommender_lib.Ranker,
+      known: _Rows,
+      told: _Rows,
+      fresh: _Rows,
+  ):
     self.num_rows = {side: len(rows) for side, rows in known.items()}
     self.num_told = {side: len(rows) for side, rows in told.items()}
     self.tower = {
@@ -90,7 +106,11 @@ class _Expected:
     embed = {'user': model.embed_users, 'item': model.embed_items}
     whole = {
         (name, side): embedding_files.on_host(rows.ids, embed[side](rows))
-        for name, some in (('known', known), ('told', told))
+        for name, some in (
+            ('known', known),
+            ('told', told),
+            ('fresh', fresh),
+        )
         for side, rows in some.items()
     }
     score = lambda user, item: _score(whole[user, 'user'], whole[item, 'item'])
@@ -98,6 +118,8 @@ class _Expected:
         'known': score('known', 'known'),
         'told_users': score('told', 'known'),
         'told_items': score('known', 'told'),
+        'fresh_users': score('fresh', 'known'),
+        'fresh_items': score('known', 'fresh'),
     }
 
   def tower_error(self, found: dict[str, np.ndarray]) -> float:

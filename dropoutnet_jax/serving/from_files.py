@@ -154,18 +154,15 @@ def answer(workdir: str | None, request: Request) -> Answer:
   watch = _Watch(source.total, items)
   asked, k = users.read(request.exclude_seen), min(request.k, len(items))
   plan, plan_notes = request.plan(), []
-  ranked = items
-  # Beliefs count the pairs themselves, as of items that are not told of them.
-  if told is not None and not (plan and plan.reads_beliefs):
-    ranked = told_files.with_likes(items, told.pairs, model)
   parts: Iterable[tuple[rows_lib.Rows, _Lists]]
   if plan is None:
+    ranked = _told_of(told, model, items, np.ones(len(items), bool))
     parts = model.recommend_parts(asked, ranked, k)
   else:
     by_policy = explorer.Explorer(model, workdir)
     plan_notes = [note for note in (by_policy.check(plan),) if note]
     plan_notes.append(f'Slates by {plan}, drawn with --seed={plan.seed}.')
-    observed = None
+    observed, which = None, np.ones(len(items), bool)
     if told is not None and plan.reads_beliefs:
       observed = told_impressions.read(
           model, by_policy.believer, told.pairs, items
@@ -175,6 +172,8 @@ def answer(workdir: str | None, request: Request) -> Answer:
           f'{len(observed):,} labelled pairs of {request.interactions} are '
           'impressions of new items.'
       )
+      which = model.is_trained(items)  # of the others beliefs know already
+    ranked = _told_of(told, model, items, which)
     parts = by_policy.slate_parts(asked, ranked, k, plan, observed)
   num_rows = list_files.write(
       output,
@@ -198,6 +197,20 @@ def answer(workdir: str | None, request: Request) -> Answer:
   return Answer(
       model.step, users.count, len(items), num_rows, watch.first, notes
   )
+
+
+def _told_of(
+    told: told_files.Told | None,
+    model: recommender_lib.Ranker,
+    items: rows_lib.Rows,
+    which: np.ndarray,
+) -> rows_lib.Rows:
+  """Candidates [J], of which some [J] know who likes them."""
+  if told is None:
+    return items
+  found = told_files.with_likes(items, told.pairs, model, which)
+  told.tell(found)
+  return found
 
 
 @dataclasses.dataclass

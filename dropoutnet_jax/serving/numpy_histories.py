@@ -13,6 +13,7 @@ import scipy.sparse
 
 _CLIP = 5.0  # standard deviations
 _MOST = 2**30  # of a count
+_ENTRIES = 2**24  # of dense histories at a time
 
 
 def fold_in(
@@ -49,13 +50,20 @@ def expected(
 
   The `size` largest weights of each, as much as so many likes [N] leave.
   """
-  found = content @ weights + bias
-  cut = max(found.shape[1] - size, 0)
-  if cut:
-    small = np.argpartition(found, cut, axis=1)[:, :cut]
-    np.put_along_axis(found, small, 0, axis=1)
-  found = np.maximum(found, 0) * left(number, smoothing)[:, None]
-  return scipy.sparse.csr_array(found)
+  parts, share = [], left(number, smoothing)
+  cut = max(len(bias) - size, 0)
+  step = max(_ENTRIES // max(len(bias), 1), 1)
+  for begin in range(0, len(content), step):
+    rows = slice(begin, begin + step)
+    found = content[rows] @ weights + bias
+    if cut:
+      small = np.argpartition(found, cut, axis=1)[:, :cut]
+      np.put_along_axis(found, small, 0, axis=1)
+    found = np.maximum(found, 0) * share[rows, None]
+    parts.append(scipy.sparse.csr_array(found))
+  if not parts:
+    return scipy.sparse.csr_array((0, len(bias)))
+  return scipy.sparse.vstack(parts, format='csr')
 
 
 def counted(number: np.ndarray, about: Mapping[str, Any]) -> np.ndarray:

@@ -19,7 +19,7 @@ def main(folder: str, output: str) -> None:
   runtime: Any = importlib.import_module('numpy_runtime')
   model = runtime.load(folder)
   rows = runtime.read_safetensors(f'{folder}/check.safetensors')
-  found, known, told = {}, {}, {}
+  found, known, told, fresh = {}, {}, {}, {}
   for side, every in (('user', model.users), ('item', model.items)):
     names = model.manifest['sides'][side]['inputs']
     inputs = {name: rows[f'{side}/inputs/{name}'] for name in names}
@@ -30,9 +30,15 @@ def main(folder: str, output: str) -> None:
     ids = (model.items if side == 'user' else model.users).ids or []
     lists = np.split(met.indices, met.indptr[1:-1])
     told[side] = model.embed(side, None, [[ids[n] for n in x] for x in lists])
+    inputs = {name: rows[f'{side}/fresh/{name}'] for name in names}
+    content = runtime.sparse_of(rows, f'{side}/content')
+    inputs = model.told(side, inputs, met)
+    fresh[side] = model.embed_encoded(side, inputs, content, met)
   found['known'] = model.score(known['user'], known['item'])
   found['told_users'] = model.score(told['user'], known['item'])
   found['told_items'] = model.score(known['user'], told['item'])
+  found['fresh_users'] = model.score(fresh['user'], known['item'])
+  found['fresh_items'] = model.score(known['user'], fresh['item'])
   np.savez(output, **found)
 
 

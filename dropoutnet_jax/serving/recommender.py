@@ -282,32 +282,34 @@ class Ranker:
       part = part.select(users.preference_row())
       if known.more is not None and known.whole is not None:
         part = part.with_more(known.more, known.whole, content)
-      share = self._expected_share(part, users, known)
-      width = known.table.content.shape[1]
-      user_content = known.table.content / resident.entry_scale(self.cfg, width)
-      part = part.with_expected(share, user_content, content)
+      part = self._with_expected(part, users, known)
     return part
 
-  def _expected_share(
+  def _with_expected(
       self,
       part: sparse_part.SparsePart,
       users: rows_lib.Rows,
       known: row_tables_lib.Known,
-  ) -> np.ndarray:
-    """How much more of an expected history users [C] have: float32 [C].
+  ) -> sparse_part.SparsePart:
+    """The part of users [C] with the histories that are expected of them.
 
-    The rows of training have theirs already, and it is less with what they are
-    told beyond it; new ones have none yet.
+    Rows of the run have theirs already, and less of it with what they are told
+    beyond training; or another one, where their content is read again.
     """
-    row = users.preference_row()
     if part.expected is None:
-      return np.zeros(len(row), np.float32)
-    before = np.diff(self.row_tables.training_pairs('user', row).indptr)
-    after = before
+      return part
+    row, content = users.preference_row(), self.problem.item.sparse
+    number = np.diff(self.row_tables.training_pairs('user', row).indptr)
+    had = np.where(row >= 0, part.expected.share(number), np.float32(0))
     if known.more is not None:
-      after = before + np.diff(known.more.indptr)
-    had = np.where(row >= 0, part.expected.share(before), np.float32(0))
-    return part.expected.share(after) - had
+      number = number + np.diff(known.more.indptr)
+    has, is_same = part.expected.share(number), ~users.is_read()
+    gone = np.where(is_same, 0, -had)
+    part = part.with_expected(gone, self.problem.user.dense[row], content)
+    width = known.table.content.shape[1]
+    now = known.table.content / resident.entry_scale(self.cfg, width)
+    more = has - np.where(is_same, had, 0)
+    return part.with_expected(more, now, content)
 
   def join_users(
       self,

@@ -25,15 +25,23 @@ def with_likes(
     items: rows_lib.Rows,
     pairs: request_tables.Pairs,
     model: recommender_lib.Ranker,
+    which: np.ndarray,
 ) -> rows_lib.Rows:
   """Items of distinct ids with the users of the run who like them, of a file.
 
   Likes of other users say nothing of an item. None need know any of them.
+
+  Args:
+    items: J.
+    pairs: the file.
+    model: of the run.
+    which: bool [J], the items that are told.
   """
   users = model.problem.user.ids
+  place = own_ids.find(pairs.item, items.ids)
   history = pairs.likes().met(
       'item',
-      own_ids.find(pairs.item, items.ids),
+      np.where(np.append(which, False)[place], place, -1),
       own_ids.find(pairs.user, users),
       (len(items), len(users)),
   )
@@ -61,8 +69,7 @@ class Told:
         and the others are met without being part of a history.
       side: 'user' or 'item', of those who will come.
       model: of the run.
-      candidates: ids [J] of the other side, of which `met` is asked beside, and
-        of whom the file may tell as well (`with_likes`).
+      candidates: ids [J] of the other side, of which `met` is asked beside.
 
     Raises:
       UserError: for what is wrong with the file, or if it knows none of the
@@ -70,7 +77,7 @@ class Told:
     """
     pairs = request_files.read_pairs(path, model)
     self.pairs, other = pairs, _OTHER[side]
-    self._side, self._own = side, getattr(pairs, side)
+    self._side, self._own, self._model = side, getattr(pairs, side), model
     run_ids = getattr(model.problem, other).ids
     column = getattr(pairs, other)
     row = own_ids.find(column, run_ids)
@@ -90,10 +97,6 @@ class Told:
     )
     self._is_found = np.zeros(number, bool)
     self._whose = f'the {side}s that are asked about'
-    if candidates is not None:  # which those of the run tell of
-      run_ids = getattr(model.problem, side).ids
-      self._is_found = own_ids.find(self._own, run_ids) >= 0
-      self._whose += ' or of the run'
     self._has_pairs = np.zeros(0, np.float32)
     if side == 'user':
       is_trained = model.is_trained(model.items())
@@ -122,6 +125,17 @@ class Told:
       self._bare += int(np.sum(has_any & (history @ self._has_pairs == 0)))
     met = None if self._met is None else blocks.take_rows(self._met, mine)
     return dataclasses.replace(rows, history=history), met
+
+  def tell(self, others: rows_lib.Rows) -> None:
+    """Counts who likes some of these, whose histories say so, as found."""
+    if others.history is None:
+      return
+    ids = getattr(self._model.problem, self._side).ids
+    is_telling = np.zeros(len(ids) + 1, bool)
+    is_telling[others.history.indices] = True
+    row = own_ids.find(self._own, ids)
+    self._is_found |= is_telling[row]
+    self._whose += ' or tells of a candidate'
 
   def check(self) -> list[str]:
     """Notes on what is left out, when all have come, on all processes.

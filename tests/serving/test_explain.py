@@ -177,6 +177,53 @@ def test_they_are_of_the_content_and_less_with_likes(model):
   )
 
 
+def _dense_history(model, rows):
+  """Their histories in the sparse part, as they are multiplied with content."""
+  return model.ranker.user_parts(rows)[1].history.toarray()
+
+
+@pytest.mark.parametrize('number', [0, 1])
+def test_a_user_of_training_who_is_told_more(model, number):
+  """Of whom less is expected than before, and no less than nothing."""
+  model = _expecting(model)
+  ranker = model.ranker
+  part, problem = ranker.scorer.sparse, ranker.problem
+  likes = problem.like_counts()[0]
+  row = int(np.flatnonzero((likes > 0) == bool(number))[0])
+  seen = set(problem.likes()[[row]].indices.tolist())
+  new = [n for n in range(len(problem.item.ids)) if n not in seen][:2]
+  name = problem.user.ids[row]
+  rows = model._rows('user', [name], 'users', {name: [f'i{n}' for n in new]})
+  found = _dense_history(model, rows[0])
+  before, after = part.expected.share(np.array([likes[row], likes[row] + 2]))
+  expected = part.expected(problem.user.dense[[row]]).toarray()
+  expected = part.history[[row]].toarray() + (after - before) * expected * (
+      part.lengths.of(problem.item.sparse)
+  )
+  expected[0, new] += part.lengths.of(problem.item.sparse)[new]
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+  assert before > after > 0 and found.min() > -1e-6
+
+
+@pytest.mark.parametrize('told', [[], ['i3', 'i4']])
+def test_content_that_is_read_again_expects_something_else(model, told):
+  """Like that of a user of whom nothing else is known."""
+  model = _expecting(model)
+  problem = model.ranker.problem
+  row = int(np.flatnonzero(problem.like_counts()[0] == 0)[0])
+  history = {'n': told} if told else None
+  rows, _ = model._rows('user', [{'user_id': 'n', 'age': 60}], '', history)
+  same = dataclasses.replace(
+      rows, row=np.array([row]), changed=np.array([True])
+  )
+  known = dataclasses.replace(same, changed=None)
+  new, changed, old = (
+      _dense_history(model, one) for one in (rows, same, known)
+  )
+  np.testing.assert_allclose(changed, new, atol=1e-6)
+  assert np.abs(changed - old).max() > 1e-3
+
+
 def _loss(found, side, kind, name):
   (loss,) = [
       loss.value

@@ -69,6 +69,8 @@ def test_it_says_what_it_wrote(shop, exported):
       'numpy scores, known',
       'numpy scores, told users',
       'numpy scores, told items',
+      'numpy scores, fresh users',
+      'numpy scores, fresh items',
   }
   assert manifest['check']['histories']['user'] > 10
 

@@ -113,7 +113,7 @@ def test_new_users_new_items_and_their_first_clicks(here):
       'items.csv: tags, image of items of the run are not read again; these '
       'keep what they had in training.',
       'clicks.csv: 1 row(s) are left out, whose user_id (1 of them, such as x) '
-      'is not among the users that are asked about or of the run.',
+      'is not among the users that are asked about or tells of a candidate.',
   ]
 
 
@@ -147,6 +147,67 @@ def test_candidates_are_told_who_likes_them(shop, here):
   for user in ('u3', 'u5'):
     if (user, 'i4') in bare:
       assert told[user, 'i4'] == bare[user, 'i4']
+
+
+@pytest.mark.parametrize(
+    'clicks, flags',
+    [
+        ('user_id,item_id\nu8,i4\nu9,i3\n', ()),
+        ('user_id,item_id,label\nu8,fresh,0\n', ()),
+    ],
+    ids=['of other items', 'none is a like'],
+)
+def test_a_file_that_tells_of_nobody(here, clicks, flags):
+  (here / 'users.csv').write_text('user_id\nu3\nu5\n')
+  (here / 'items.csv').write_text('item_id,tags\nfresh,word1|word2\n')
+  (here / 'clicks.csv').write_text(clicks)
+  ended = _recommend(
+      '--output=lists.csv',
+      '--users=users.csv',
+      '--items=items.csv',
+      '--interactions=clicks.csv',
+      *flags,
+  )
+  command_line.check(
+      ended,
+      2,
+      'is among the users that are asked about or tells of a candidate',
+  )
+  assert not (here / 'lists.csv').exists()
+
+
+@pytest.mark.parametrize('label', ['', ',1'], ids=['likes', 'labels'])
+def test_beliefs_and_towers_are_not_told_the_same(
+    shop, here, monkeypatch, label
+):
+  """What beliefs count of new items their towers do not know."""
+  (here / 'users.csv').write_text('user_id\nu3\nu5\n')
+  (here / 'items.csv').write_text('item_id,tags\nfresh,word1|word2\ni4,\n')
+  head = 'user_id,item_id' + (',label' if label else '')
+  clicks = f'{head}\nu8,fresh{label}\nu9,fresh{label}\nu7,i4{label}\n'
+  if label:
+    clicks += 'u6,fresh,0\n'
+  (here / 'clicks.csv').write_text(clicks)
+  told, tell = [], told_files.with_likes
+
+  def watched(items, pairs, model, which):
+    found = tell(items, pairs, model, which)
+    told.append(np.diff(found.history.indptr).tolist())
+    return found
+
+  monkeypatch.setattr(told_files, 'with_likes', watched)
+  ended = _recommend(
+      '--output=slates.csv',
+      '--users=users.csv',
+      '--items=items.csv',
+      '--interactions=clicks.csv',
+      '--policy=thompson',
+      '--spread=belief',
+      '--k=2',
+  )
+  assert (ended.status, ended.err) == (0, '')
+  assert shop.model.is_trained(shop.model.items())[4]
+  assert told == [[0 if label else 2, 1]]
 
 
 def test_candidates_by_what_training_had(shop, here):
@@ -241,7 +302,9 @@ def test_blocks_of_users_get_the_lists_of_all(shop, here, monkeypatch, kind):
       'c.csv', 'user', shop.model, shop.model.problem.item.ids
   )
   users, met = told.add(users)
-  items = told_files.with_likes(shop.model.items(), told.pairs, shop.model)
+  items = shop.model.items()
+  which = np.ones(len(items), bool)
+  items = told_files.with_likes(items, told.pairs, shop.model, which)
   exclude = shop.model.seen(users, items) + met
   (lists,) = shop.model.recommend(users, items, 6, exclude)
   expected = [

@@ -23,20 +23,26 @@ def of_pair(
 
   Returns:
     The largest first, at most so many of content and preference, and as many
-    items of the history: 'kind' ('tag', 'feature', 'preference' or 'history'),
-    'side' ('user', 'item' or 'both'), 'name' and 'value'.
+    items: 'kind' ('tag', 'feature' and 'preference'; 'history' of items that
+    the user has met, 'expected' of others that somebody like her meets), 'side'
+    ('user', 'item' or 'both'), 'name' and 'value'.
   """
   found = explain_lib.explain(ranker, user, item)
-  history: dict[Any, float] = {}
+  history: dict[tuple[str, Any], float] = {}
   for share in found.history:
-    history[share.item] = history.get(share.item, 0.0) + share.value
+    key = 'history' if share.met else 'expected', share.item
+    history[key] = history.get(key, 0.0) + share.value
   parts = [_reason('tag', 'both', name, value) for name, value in found.tags]
   for loss in found.without:
     if loss.kind == 'history':
-      history[loss.name] = history.get(loss.name, 0.0) + loss.value
+      key = 'history', loss.name
+      history[key] = history.get(key, 0.0) + loss.value
     else:
       parts.append(_reason(loss.kind, loss.side, loss.name, loss.value))
-  met = [_reason('history', 'user', *pair) for pair in history.items()]
+  met = [
+      _reason(kind, 'user', name, value)
+      for (kind, name), value in history.items()
+  ]
   return [*_largest(parts), *_largest(met)]
 
 

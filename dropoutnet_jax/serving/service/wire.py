@@ -184,7 +184,7 @@ class PutInteractions(Body):
 class Reason(pydantic.BaseModel):
   """What adds to a score, or what it loses without it."""
 
-  kind: Literal['tag', 'feature', 'preference', 'history']
+  kind: Literal['tag', 'feature', 'preference', 'history', 'expected']
   side: Literal['user', 'item', 'both']
   name: str
   value: float
