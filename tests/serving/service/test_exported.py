@@ -193,7 +193,7 @@ def _older(folder):
             _without('sides'),
             "manifest.json is damaged ('sides'). Export the ru",
         ),
-        (_older, 'manifest.json is of format 1, and this program reads 5. Exp'),
+        (_older, 'manifest.json is of format 1, and this program reads 6. Exp'),
     ],
 )
 def test_a_damaged_export_is_one_message(shop_export, here, damage, message):
