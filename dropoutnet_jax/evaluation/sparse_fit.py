@@ -11,6 +11,7 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax import errors
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import sparse_products
 from dropoutnet_jax.evaluation import content_lengths
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import expected_histories
@@ -136,7 +137,7 @@ def _users(
     rest = np.maximum(ease.to_dense(weights), 0)
     kept.append(ease.top_weights(rest, settings.history_size))
     rest -= kept[-1].toarray()
-    dense[chunk] = kept[-1] @ item
+    dense[chunk] = sparse_products.times(kept[-1], item)
     dense[chunk, width:] -= rest @ outside
   history = scipy.sparse.vstack(kept, format='csr', dtype=np.float32)
   return scipy.sparse.csr_array(history), dense

@@ -36,6 +36,7 @@ import scipy.sparse
 from dropoutnet_jax import config
 from dropoutnet_jax.data import blocks
 from dropoutnet_jax.data import problem as problem_lib
+from dropoutnet_jax.data import sparse_products
 from dropoutnet_jax.evaluation import content_lengths
 from dropoutnet_jax.evaluation import expected_histories
 from dropoutnet_jax.evaluation import protocol
@@ -358,9 +359,10 @@ def _times(
 ) -> np.ndarray:
   """Sparse content [J, T] and features [J, F] times weights [T + F, k]."""
   if second is None:
-    return content @ weights
+    return sparse_products.times(content, weights)
   size = content.shape[1]
-  return content @ weights[:size] + second @ weights[size:]
+  product = sparse_products.times(content, weights[:size])
+  return product + second @ weights[size:]
 
 
 def _user_dense(

@@ -20,6 +20,7 @@ import scipy.linalg
 import scipy.sparse
 
 from dropoutnet_jax import errors
+from dropoutnet_jax.data import sparse_products
 from dropoutnet_jax.evaluation import ease
 from dropoutnet_jax.evaluation import subspace
 
@@ -128,14 +129,14 @@ class _Columns:
   def times(self, right: np.ndarray) -> np.ndarray:
     """[I, T] @ [T, N]."""
     size = self._content.shape[1]
-    product = self._content @ right[:size]
+    product = sparse_products.times(self._content, right[:size])
     return (
         product if self._more is None else product + self._more @ right[size:]
     )
 
   def transposed_times(self, right: np.ndarray) -> np.ndarray:
     """[T, I] @ [I, N]."""
-    product = self._transposed @ right
+    product = sparse_products.times(self._transposed, right)
     if self._more is None:
       return product
     return np.concatenate([product, self._more.T @ right])

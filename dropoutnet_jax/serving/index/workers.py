@@ -11,23 +11,20 @@ from collections.abc import Callable, Iterator, Sequence
 import concurrent.futures
 import contextlib
 import functools
-import os
 import threading
 from typing import Any
 
 import threadpoolctl
+
+from dropoutnet_jax.data import sparse_products
 
 _lock = threading.Lock()
 _active: dict[str, Any] = {'searches': 0, 'limit': None}
 
 
 def count() -> int:
-  """Cores that this process may use."""
-  return (
-      len(os.sched_getaffinity(0))
-      if hasattr(os, 'sched_getaffinity')
-      else os.cpu_count() or 1
-  )
+  """Threads that share searches: one for each core of this process."""
+  return sparse_products.cores()
 
 
 @functools.cache
