@@ -184,18 +184,6 @@ def outside(spectrum: Spectrum, correction: Correction) -> np.ndarray:
   return np.float32(correction.divisor) / np.maximum(gap, smallest)
 
 
-def item_dense(
-    content: scipy.sparse.csr_array, weights: np.ndarray
-) -> np.ndarray:
-  """Dense part of any rows, trained on or new: float32 [N, k].
-
-  Args:
-    content: float32 [N, T].
-    weights: float32 [T, k], of a `Correction`.
-  """
-  return content @ weights
-
-
 def user_dense(
     histories: ease.Histories, train_dense: np.ndarray
 ) -> np.ndarray:

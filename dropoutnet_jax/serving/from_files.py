@@ -154,15 +154,16 @@ def answer(workdir: str | None, request: Request) -> Answer:
   watch = _Watch(source.total, items)
   asked, k = users.read(request.exclude_seen), min(request.k, len(items))
   plan, plan_notes = request.plan(), []
+  which = np.ones(len(items), bool)
   parts: Iterable[tuple[rows_lib.Rows, _Lists]]
   if plan is None:
-    ranked = _told_of(told, model, items, np.ones(len(items), bool))
+    ranked = _told_of(told, model, items, which)
     parts = model.recommend_parts(asked, ranked, k)
   else:
     by_policy = explorer.Explorer(model, workdir)
     plan_notes = [note for note in (by_policy.check(plan),) if note]
     plan_notes.append(f'Slates by {plan}, drawn with --seed={plan.seed}.')
-    observed, which = None, np.ones(len(items), bool)
+    observed = None
     if told is not None and plan.reads_beliefs:
       observed = told_impressions.read(
           model, by_policy.believer, told.pairs, items

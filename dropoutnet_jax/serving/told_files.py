@@ -128,8 +128,7 @@ class Told:
 
   def tell(self, others: rows_lib.Rows) -> None:
     """Counts who likes some of these, whose histories say so, as found."""
-    if others.history is None:
-      return
+    assert others.history is not None
     ids = getattr(self._model.problem, self._side).ids
     is_telling = np.zeros(len(ids) + 1, bool)
     is_telling[others.history.indices] = True

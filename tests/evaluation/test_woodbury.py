@@ -170,8 +170,8 @@ def test_dense_parts_compose_to_the_scores():
   histories = histories.tocsr().astype(np.float32)
   ridge = _ridge(content, candidates, 2.0, rank=20)
   weights, divisor = ridge.correction.weights, ridge.correction.divisor
-  user = woodbury.user_dense(histories, woodbury.item_dense(content, weights))
-  item = woodbury.item_dense(candidates, weights)
+  user = woodbury.user_dense(histories, content @ weights)
+  item = candidates @ weights
   assert user.shape == (7, 20) and item.shape == (12, 20)
   assert user.dtype == item.dtype == np.float32
   sparse = (histories @ content @ candidates.T).toarray()

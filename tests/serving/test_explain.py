@@ -14,12 +14,22 @@ from dropoutnet_jax.serving import facade
 from dropoutnet_jax.serving import told_preference
 
 
+def _with_part(ranker, **changes):
+  """A library whose sparse part is fitted with other settings."""
+  settings = dataclasses.replace(ranker.cfg.model.sparse, **changes)
+  part = sparse_fit.fit(ranker.problem, settings, seed=0)
+  cfg = copy.deepcopy(ranker.cfg)
+  cfg.model.sparse = settings
+  part = part.with_teacher(cfg, ranker.problem)
+  scorer = dataclasses.replace(ranker.scorer, sparse=part)
+  return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
+
+
 @pytest.fixture(name='model', scope='module')
 def fixture_model(shop):
   """Histories cut to three items, and a second kernel."""
-  ranker = shop.model
-  settings = dataclasses.replace(
-      ranker.cfg.model.sparse,
+  model = _with_part(
+      shop.model,
       history_size=3,
       length_power=0.5,
       landmarks=6,
@@ -27,30 +37,16 @@ def fixture_model(shop):
       predicted_weight=0.2,
       norm_power=0.4,
   )
-  part = sparse_fit.fit(ranker.problem, settings, seed=0)
-  cfg = copy.deepcopy(ranker.cfg)
-  cfg.model.sparse = settings
-  part = part.with_teacher(cfg, ranker.problem)
-  assert part.second is not None and part.second.width
-  scorer = dataclasses.replace(ranker.scorer, sparse=part)
-  return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
+  second = model.ranker.scorer.sparse.second
+  assert second is not None and second.width
+  return model
 
 
 def _expecting(model):
   """The same where content of users lets expect histories."""
-  ranker = model.ranker
-  settings = dataclasses.replace(
-      ranker.cfg.model.sparse,
-      history_size=3,
-      history_weight=0.4,
-      expected_weight=3.0,
+  return _with_part(
+      model.ranker, history_size=3, history_weight=0.4, expected_weight=3.0
   )
-  part = sparse_fit.fit(ranker.problem, settings, seed=0)
-  cfg = copy.deepcopy(ranker.cfg)
-  cfg.model.sparse = settings
-  part = part.with_teacher(cfg, ranker.problem)
-  scorer = dataclasses.replace(ranker.scorer, sparse=part)
-  return facade.Recommender(dataclasses.replace(ranker, scorer=scorer))
 
 
 def _score(model, user, item, history=None):
