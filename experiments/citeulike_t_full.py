@@ -14,7 +14,8 @@ splits (data.seed 0, 1, 2, train.seed 0) it is 0.248 (0.008), 0.373 (0.006) and
 
 With 0, 1, 2, 5, 10 and 20 likes of new papers shown, NDCG@20 is 0.228, 0.230,
 0.238, 0.258, 0.278 and 0.303 (train.seed 0). What bounds it is what words do
-not say of who will like a paper, not papers without words: 0.1 % have none.
+not say of who will like a paper, not papers without words: 0.1 % of those of
+training have none.
 
 python run.py --config=experiments/citeulike_t_full.py --data_dir=DIR
 """
